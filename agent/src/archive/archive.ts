@@ -1,0 +1,39 @@
+import type { ContainerIdentity } from "@cro/shared/policy/govern";
+import type { ArchiveState } from "@cro/shared/wire/report";
+
+/** A checkpoint archive at one moment: all that a decision about it may rest on. */
+export interface Archive {
+  /** Name of the file in the checkpoint directory. */
+  file: string;
+  /** Whose it is; undefined while that is not known, and for ever where it is unidentified. */
+  identity: ContainerIdentity | undefined;
+  /** Every reading that the name allows. While there is no identity, it may turn out to be any of them. */
+  candidates: readonly ContainerIdentity[];
+  /** The time in the name, in milliseconds since 1970: its age and order. */
+  timeMs: number;
+  /** Last modification, in nanoseconds since 1970: the order within the same second. */
+  mtimeNs: bigint;
+  /** st_size, in bytes: what size limits count. */
+  size: number;
+  /** st_blocks, in bytes: what deleting it gives back to the file system. */
+  allocated: number;
+  state: ArchiveState;
+  /** Whether a walk of its present content has been tried. */
+  walked: boolean;
+  /** Whether a `.keep` lies beside it. */
+  pinned: boolean;
+  /** Whether it has been unchanged for long enough to be deleted. */
+  settled: boolean;
+  /** Its number in the order in which the agent first listed archives; a proof covers only what was listed before it. */
+  listed: number;
+}
+
+/**
+ * Negative where a is older than b: by the time in the name, then by mtime, then by name bytewise, smaller is older.
+ * Names of archives are ASCII, for which JavaScript's order is the bytewise one.
+ */
+export function compareAge(a: Archive, b: Archive): number {
+  if (a.timeMs !== b.timeMs) return a.timeMs - b.timeMs;
+  if (a.mtimeNs !== b.mtimeNs) return a.mtimeNs < b.mtimeNs ? -1 : 1;
+  return a.file < b.file ? -1 : a.file > b.file ? 1 : 0;
+}

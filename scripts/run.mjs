@@ -1,0 +1,84 @@
+// The two commands of a newcomer, `npm start` and `npm test`, on a machine with nothing but git, Node 20 and npm.
+// Plain JavaScript without dependencies, because it is what installs them.
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
+import { delimiter, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const OLDEST_NODE = 24;
+const root = fileURLToPath(new URL("..", import.meta.url));
+const bin = join(root, "node_modules", ".bin");
+const ownNode = join(root, "node_modules", "node", "bin", "node");
+
+/** Runs a command in the project's folder. Returns its exit code, 128 + n where signal n ended it. */
+function run(command, args, { stdio = "inherit" } = {}) {
+  const { status, signal, error } = spawnSync(command, args, {
+    cwd: root,
+    stdio,
+    env: { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}` },
+  });
+  if (error) {
+    console.error(`cannot run ${command}: ${error.message}`);
+    return 1;
+  }
+  return status ?? 128 + constants.signals[signal];
+}
+
+/** Installs exactly what the lockfile names, when it is not installed yet. */
+function install() {
+  const stamp = join(root, "node_modules", ".installed");
+  const wanted = createHash("sha256")
+    .update(readFileSync(join(root, "pnpm-lock.yaml")))
+    .update(process.platform + process.arch)
+    .digest("hex");
+  if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return;
+  const { packageManager } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  console.error(`Installing dependencies with ${packageManager} (once, about half a minute) …`);
+  const pnpm = ["--yes", "--loglevel=error", packageManager, "install", "--frozen-lockfile", "--loglevel=warn"];
+  // Its output goes to stderr: stdout belongs to the command that was asked for.
+  const code = run("npx", pnpm, { stdio: ["ignore", 2, 2] });
+  if (code !== 0) {
+    console.error("The installation failed; the lines above say why. It can simply be tried again.");
+    process.exit(code);
+  }
+  writeFileSync(stamp, wanted);
+}
+
+function node() {
+  return Number(process.versions.node.split(".")[0]) >= OLDEST_NODE ? process.execPath : ownNode;
+}
+
+function check() {
+  return run(join(bin, "tsc"), ["-b"]) || run(join(bin, "biome"), ["check", "--error-on-warnings", "."]);
+}
+
+function test(args) {
+  const failed = check();
+  // The tests run even where the check fails: both results are wanted.
+  return run(node(), [join(root, "node_modules", "vitest", "vitest.mjs"), "run", ...args]) || failed;
+}
+
+const [command, ...args] = process.argv.slice(2);
+install();
+switch (command) {
+  case "check":
+    process.exit(check());
+    break;
+  case "test":
+    process.exit(test(args));
+    break;
+  case "build":
+    process.exit(run(node(), ["scripts/build.mjs"]));
+    break;
+  case "start": {
+    const { buildBundles } = await import("./build.mjs");
+    await buildBundles();
+    process.exit(run(node(), ["--enable-source-maps", "dist/standalone.js", ...args]));
+    break;
+  }
+  default:
+    console.error(`usage: run.mjs start | test | check | build`);
+    process.exit(2);
+}

@@ -1,0 +1,179 @@
+import Type from "typebox";
+
+/** The kind, group and version of the policy resource. Fixed by the Go operator, whose resources apply here unmodified. */
+export const POLICY_KIND = "CheckpointRestoreOperator";
+export const POLICY_GROUP = "criu.org";
+export const POLICY_API_VERSION = `${POLICY_GROUP}/v1`;
+
+/** The kubelet's checkpoint directory (kubernetes/pkg/kubelet/config/defaults.go: DefaultKubeletCheckpointsDirName). */
+export const DEFAULT_CHECKPOINT_DIRECTORY = "/var/lib/kubelet/checkpoints";
+
+/** The most policies that one list of a resource may hold; it also bounds what the API server's cost check assumes. */
+const MAX_POLICIES = 1000;
+
+const LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+
+const namespaceName = (description: string) =>
+  Type.String({
+    description,
+    minLength: 1,
+    maxLength: 64,
+    pattern: `^(${LABEL}|([a-z0-9][-a-z0-9]*)?[*])$`,
+  });
+
+const podName = () =>
+  Type.String({
+    description: "Name of the pod, or a prefix of it followed by *.",
+    minLength: 1,
+    maxLength: 254,
+    pattern: `^(${LABEL}([.]${LABEL})*|([a-z0-9][-.a-z0-9]*)?[*])$`,
+  });
+
+const quantity = (description: string) =>
+  Type.Optional(
+    Type.Union(
+      [
+        Type.Integer({ minimum: 0 }),
+        Type.String({
+          maxLength: 64,
+          pattern: "^[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|[kMGTPE]|[eE][-+]?[0-9]+)?$",
+        }),
+      ],
+      {
+        description: `${description} A Kubernetes quantity such as 10Gi; a number without a unit is MiB. 0 is no limit.`,
+      },
+    ),
+  );
+
+const duration = (description: string) =>
+  Type.Optional(
+    Type.String({
+      description: `${description} A duration such as 30s, 12h, 7d or 2w.`,
+      maxLength: 64,
+      pattern: "^[+]?(0|(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$",
+    }),
+  );
+
+const count = (description: string) => Type.Optional(Type.Integer({ description, minimum: 0, maximum: 2_147_483_647 }));
+
+const percent = (description: string, minimum: number) =>
+  Type.Optional(Type.Integer({ description, minimum, maximum: 100 }));
+
+const retainOrphan = () =>
+  Type.Optional(
+    Type.Boolean({ description: "Whether archives of pods and containers that no longer exist stay. Default true." }),
+  );
+
+const maxCheckpointSize = () => quantity("Archives larger than this are deleted.");
+const maxAge = () => duration("Archives older than this, by the time in their name, are deleted. 0 is no limit.");
+const FLOOR = "so many newest complete archives of each container survive every limit. Default 0.";
+
+/** The limits of a policy that names its scope. */
+const scopedLimits = (scope: string) => ({
+  retainOrphan: retainOrphan(),
+  maxCheckpoints: count(`How many archives the ${scope} may have; the oldest go. 0 is no limit.`),
+  maxCheckpointSize: maxCheckpointSize(),
+  maxTotalSize: quantity(`How many bytes the archives of the ${scope} may have together; the oldest go.`),
+  maxAge: maxAge(),
+  minCheckpoints: count(`Floor: ${FLOOR}`),
+});
+
+const closed = { additionalProperties: false } as const;
+
+export const GlobalPolicySpec = Type.Object(
+  {
+    retainOrphan: retainOrphan(),
+    maxCheckpointsPerContainer: count("How many archives each container may have. Default 10; 0 is no limit."),
+    maxCheckpointsPerPod: count("How many archives each pod may have. 0 is no limit."),
+    maxCheckpointsPerNamespace: count("How many archives each namespace may have. 0 is no limit."),
+    maxCheckpointSize: maxCheckpointSize(),
+    maxTotalSizePerContainer: quantity("How many bytes the archives of each container may have together."),
+    maxTotalSizePerPod: quantity("How many bytes the archives of each pod may have together."),
+    maxTotalSizePerNamespace: quantity("How many bytes the archives of each namespace may have together."),
+    maxAge: maxAge(),
+    minCheckpointsPerContainer: count(`Floor: ${FLOOR}`),
+  },
+  { ...closed, description: "The policy of every archive that no more specific policy governs." },
+);
+
+export const ContainerPolicySpec = Type.Object(
+  {
+    namespace: namespaceName("Namespace of the container, or a prefix of it followed by *."),
+    pod: podName(),
+    container: namespaceName("Name of the container, or a prefix of it followed by *."),
+    ...scopedLimits("container"),
+  },
+  closed,
+);
+
+export const PodPolicySpec = Type.Object(
+  {
+    namespace: namespaceName("Namespace of the pod, or a prefix of it followed by *."),
+    pod: podName(),
+    ...scopedLimits("pod"),
+  },
+  closed,
+);
+
+export const NamespacePolicySpec = Type.Object(
+  { namespace: namespaceName("The namespace, or a prefix of it followed by *."), ...scopedLimits("namespace") },
+  closed,
+);
+
+export const NodePolicySpec = Type.Object(
+  {
+    maxTotalSize: quantity("How many bytes all archives of a node may have together."),
+    highWatermarkPercent: percent("Archives are deleted when the file system that holds them is fuller than this.", 0),
+    lowWatermarkPercent: percent(
+      "Above the high watermark, archives are deleted until the file system is below this. Default: 5 under the high one.",
+      1,
+    ),
+    minFree: quantity("Archives are deleted until the file system that holds them has this much free."),
+  },
+  { ...closed, description: "Limits of each node as a whole." },
+);
+
+/** `spec` of the policy resource: the one definition that validation, static types and the CRD come from. */
+export const PolicySpec = Type.Object(
+  {
+    checkpointDirectory: Type.Optional(
+      Type.String({
+        description: `Absolute path of the archives on the nodes. Default ${DEFAULT_CHECKPOINT_DIRECTORY}.`,
+        maxLength: 4096,
+        pattern: "^/([^/]+/?)*$",
+      }),
+    ),
+    applyPoliciesImmediately: Type.Optional(
+      Type.Boolean({
+        description:
+          "Whether a changed policy acts at once, and not only when a scope has its next archive. Default false.",
+      }),
+    ),
+    mode: Type.Optional(
+      Type.Enum(["Enforce", "DryRun"], {
+        description: "DryRun computes and reports everything and deletes nothing. Default Enforce.",
+      }),
+    ),
+    nodeSelector: Type.Optional(
+      Type.Record(Type.String(), Type.String(), {
+        description: "Labels of the nodes that this resource is for. Default: every node.",
+        minProperties: 1,
+      }),
+    ),
+    orphanGracePeriod: duration(
+      "How long a pod must have been absent before its archives count as orphans. Default 30s.",
+    ),
+    globalPolicy: Type.Optional(GlobalPolicySpec),
+    containerPolicies: Type.Optional(Type.Array(ContainerPolicySpec, { maxItems: MAX_POLICIES })),
+    podPolicies: Type.Optional(Type.Array(PodPolicySpec, { maxItems: MAX_POLICIES })),
+    namespacePolicies: Type.Optional(Type.Array(NamespacePolicySpec, { maxItems: MAX_POLICIES })),
+    nodePolicy: Type.Optional(NodePolicySpec),
+  },
+  { ...closed, description: "What to keep of the container checkpoints on the nodes." },
+);
+
+export type PolicySpec = Type.Static<typeof PolicySpec>;
+export type GlobalPolicySpec = Type.Static<typeof GlobalPolicySpec>;
+export type NodePolicySpec = Type.Static<typeof NodePolicySpec>;
+/** The limits that container, pod and namespace policies have in common. */
+export type ScopedPolicySpec = Omit<Type.Static<typeof NamespacePolicySpec>, "namespace">;

@@ -1,0 +1,300 @@
+import { Compile } from "typebox/compile";
+import type { TLocalizedValidationError } from "typebox/error";
+import {
+  DEFAULT_CHECKPOINT_DIRECTORY,
+  type GlobalPolicySpec,
+  type NodePolicySpec,
+  PolicySpec,
+  type ScopedPolicySpec,
+} from "../crd/schema.ts";
+import { parseDuration } from "../duration.ts";
+import { parseQuantity } from "../quantity.ts";
+import type { NodePolicy, Policy, PolicyDocument, ScopeLimits } from "./document.ts";
+
+/** Something about one field of a policy: what is wrong with it, or what its author should know. */
+export interface FieldProblem {
+  /** As its author would write it: `spec.containerPolicies[3].maxAge`. */
+  field: string;
+  message: string;
+}
+
+/** A policy resource, understood. */
+export interface CompiledPolicy {
+  document: PolicyDocument;
+  /** Milliseconds that a pod must have been absent before it counts as gone. */
+  orphanGraceMs: number;
+  /** Labels that a node must have; undefined is every node. */
+  nodeSelector?: Record<string, string>;
+  /** Quantities that were taken as MiB for want of a unit. */
+  unitless: FieldProblem[];
+}
+
+export type CompileResult = { ok: true; policy: CompiledPolicy } | { ok: false; problems: FieldProblem[] };
+
+const DEFAULT_MAX_CHECKPOINTS_PER_CONTAINER = 10;
+const DEFAULT_ORPHAN_GRACE_MS = 30_000;
+/** How far the low watermark lies under the high one where the policy names none, in percent. */
+const DEFAULT_WATERMARK_GAP = 5;
+
+let checker: ReturnType<typeof Compile<typeof PolicySpec>> | undefined;
+
+/**
+ * Checks a policy's `spec` and resolves it: defaults filled in, quantities to bytes, durations to milliseconds, zeros
+ * (which switch a rule off) to nothing. Every problem is reported, each with its field; a policy with a problem yields
+ * no document at all, for half a policy could delete what the whole one keeps.
+ */
+export function compilePolicy(spec: unknown): CompileResult {
+  checker ??= Compile(PolicySpec);
+  if (!checker.Check(spec)) return { ok: false, problems: explainErrors(spec, checker.Errors(spec)) };
+  const resolver = createResolver();
+  const policy: CompiledPolicy = {
+    document: {
+      directory: resolver.directory(spec.checkpointDirectory),
+      mode: spec.mode ?? "Enforce",
+      applyImmediately: spec.applyPoliciesImmediately ?? false,
+      global: resolver.global(spec.globalPolicy ?? {}),
+      rules: [
+        ...(spec.containerPolicies ?? []).map((rule, index) =>
+          resolver.rule(rule, { level: "container", index, names: rule }),
+        ),
+        ...(spec.podPolicies ?? []).map((rule, index) => resolver.rule(rule, { level: "pod", index, names: rule })),
+        ...(spec.namespacePolicies ?? []).map((rule, index) =>
+          resolver.rule(rule, { level: "namespace", index, names: rule }),
+        ),
+      ],
+      node: resolver.node(spec.nodePolicy ?? {}),
+    },
+    orphanGraceMs: resolver.duration("spec.orphanGracePeriod", spec.orphanGracePeriod) ?? DEFAULT_ORPHAN_GRACE_MS,
+    unitless: resolver.unitless,
+  };
+  if (spec.nodeSelector !== undefined) policy.nodeSelector = spec.nodeSelector;
+  return resolver.problems.length > 0 ? { ok: false, problems: resolver.problems } : { ok: true, policy };
+}
+
+/** The document that is in force where no policy resource rules. */
+export function defaultPolicy(): CompiledPolicy {
+  const result = compilePolicy({});
+  if (!result.ok) throw new Error("the empty policy must compile");
+  return result.policy;
+}
+
+/** `spec.globalPolicy.maxAge: "soon" is not a duration; write e.g. 30s, 12h or 7d` */
+export function formatProblem({ field, message }: FieldProblem): string {
+  return `${field}: ${message}`;
+}
+
+interface RuleNames {
+  namespace: string;
+  pod?: string;
+  container?: string;
+}
+
+const LIST_OF_LEVEL = { container: "containerPolicies", pod: "podPolicies", namespace: "namespacePolicies" } as const;
+const SCOPE_OF_LEVEL = { container: "perContainer", pod: "perPod", namespace: "perNamespace" } as const;
+
+/** Turns the parts of a checked spec into their resolved form, gathering problems and unitless quantities on the way. */
+function createResolver() {
+  const problems: FieldProblem[] = [];
+  const unitless: FieldProblem[] = [];
+  const seen = new Map<string, string>();
+
+  function size(field: string, value: unknown): number | undefined {
+    if (value === undefined) return undefined;
+    const parsed = parseQuantity(value);
+    if (!parsed.ok) {
+      problems.push({ field, message: parsed.problem });
+      return undefined;
+    }
+    if (parsed.unitless !== undefined) {
+      unitless.push({
+        field,
+        message: `${JSON.stringify(value)} has no unit and is taken as MiB; write ${parsed.unitless}`,
+      });
+    }
+    return parsed.bytes;
+  }
+
+  function duration(field: string, value: unknown): number | undefined {
+    if (value === undefined) return undefined;
+    const parsed = parseDuration(value);
+    if (parsed.ok) return parsed.milliseconds;
+    problems.push({ field, message: parsed.problem });
+    return undefined;
+  }
+
+  function directory(value: string | undefined): string {
+    if (value === undefined) return DEFAULT_CHECKPOINT_DIRECTORY;
+    if (value.split("/").some((part) => part === ".." || part === ".") || value.includes("\0")) {
+      problems.push({
+        field: "spec.checkpointDirectory",
+        message: `${JSON.stringify(value)} must not contain . or ..`,
+      });
+    }
+    return value.length > 1 ? value.replace(/\/+$/, "") : value;
+  }
+
+  function common(field: string, spec: Pick<ScopedPolicySpec, "retainOrphan" | "maxCheckpointSize" | "maxAge">) {
+    return {
+      retainOrphan: spec.retainOrphan ?? true,
+      ...limit("maxCheckpointBytes", size(`${field}.maxCheckpointSize`, spec.maxCheckpointSize)),
+      ...limit("maxAgeMs", duration(`${field}.maxAge`, spec.maxAge)),
+    };
+  }
+
+  function floor(field: string, names: { min: string; max: string }, min: number | undefined, max: number | undefined) {
+    if (min !== undefined && max !== undefined && max > 0 && min > max) {
+      problems.push({
+        field: `${field}.${names.min}`,
+        message: `${min} is over ${names.max}, ${max}; lower the floor or raise the limit`,
+      });
+    }
+    return limit("minCheckpoints", min);
+  }
+
+  function global(spec: GlobalPolicySpec): Policy {
+    const field = "spec.globalPolicy";
+    const maxCheckpoints = spec.maxCheckpointsPerContainer ?? DEFAULT_MAX_CHECKPOINTS_PER_CONTAINER;
+    const scope = (name: "PerContainer" | "PerPod" | "PerNamespace", count: number | undefined) =>
+      scopeLimits(count, size(`${field}.maxTotalSize${name}`, spec[`maxTotalSize${name}`]));
+    return {
+      level: "global",
+      ...common(field, spec),
+      ...floor(
+        field,
+        { min: "minCheckpointsPerContainer", max: "maxCheckpointsPerContainer" },
+        spec.minCheckpointsPerContainer,
+        maxCheckpoints,
+      ),
+      ...limit("perContainer", scope("PerContainer", maxCheckpoints)),
+      ...limit("perPod", scope("PerPod", spec.maxCheckpointsPerPod)),
+      ...limit("perNamespace", scope("PerNamespace", spec.maxCheckpointsPerNamespace)),
+    };
+  }
+
+  function rule(
+    spec: ScopedPolicySpec,
+    { level, index, names }: { level: "container" | "pod" | "namespace"; index: number; names: RuleNames },
+  ): Policy {
+    const field = `spec.${LIST_OF_LEVEL[level]}[${index}]`;
+    const { namespace, pod, container } = names;
+    const scope = [namespace, pod, container].filter((name) => name !== undefined).join("/");
+    const twin = seen.get(`${level} ${scope}`);
+    if (twin !== undefined) problems.push({ field, message: `has the same scope as ${twin}, ${scope}; merge the two` });
+    else seen.set(`${level} ${scope}`, field);
+    return {
+      level,
+      namespace,
+      ...(pod === undefined ? {} : { pod }),
+      ...(container === undefined ? {} : { container }),
+      ...common(field, spec),
+      ...floor(field, { min: "minCheckpoints", max: "maxCheckpoints" }, spec.minCheckpoints, spec.maxCheckpoints),
+      ...limit(
+        SCOPE_OF_LEVEL[level],
+        scopeLimits(spec.maxCheckpoints, size(`${field}.maxTotalSize`, spec.maxTotalSize)),
+      ),
+    };
+  }
+
+  function node(spec: NodePolicySpec): NodePolicy {
+    const field = "spec.nodePolicy";
+    const { highWatermarkPercent: high, lowWatermarkPercent: low } = spec;
+    if (low !== undefined && (high === undefined || low >= high)) {
+      problems.push({
+        field: `${field}.lowWatermarkPercent`,
+        message:
+          high === undefined
+            ? `${low} needs a highWatermarkPercent above it`
+            : `${low} is not under highWatermarkPercent, ${high}`,
+      });
+    }
+    return {
+      ...limit("maxTotalBytes", size(`${field}.maxTotalSize`, spec.maxTotalSize)),
+      ...(high === undefined || high === 0
+        ? {}
+        : { watermark: { high, low: low ?? Math.max(1, high - DEFAULT_WATERMARK_GAP) } }),
+      ...limit("minFreeBytes", size(`${field}.minFree`, spec.minFree)),
+    };
+  }
+
+  return { problems, unitless, duration, directory, global, rule, node };
+}
+
+function scopeLimits(maxCheckpoints: number | undefined, maxTotalBytes: number | undefined): ScopeLimits | undefined {
+  const limits = { ...limit("maxCheckpoints", maxCheckpoints), ...limit("maxTotalBytes", maxTotalBytes) };
+  return Object.keys(limits).length > 0 ? limits : undefined;
+}
+
+/** The field with its value, or nothing where the limit is unset or switched off by 0. */
+function limit<K extends string, V>(key: K, value: V | undefined): { [P in K]?: V } {
+  return value === undefined || value === 0 ? {} : ({ [key]: value } as { [P in K]?: V });
+}
+
+/** Words the schema's errors for the author of the policy: one for each field, the way out included. */
+function explainErrors(spec: unknown, errors: TLocalizedValidationError[]): FieldProblem[] {
+  const problems = new Map<string, FieldProblem>();
+  for (const error of errors) {
+    const keys = error.instancePath.split("/").slice(1).map(unescapePointer);
+    for (const { path, message } of explainError(spec, keys, error)) {
+      const field = fieldName(path);
+      if (!problems.has(field)) problems.set(field, { field, message });
+    }
+  }
+  return [...problems.values()];
+}
+
+function explainError(
+  spec: unknown,
+  keys: string[],
+  error: TLocalizedValidationError,
+): Array<{ path: string[]; message: string }> {
+  const value = keys.reduce<unknown>((parent, key) => (parent as Record<string, unknown> | undefined)?.[key], spec);
+  const shown = JSON.stringify(value);
+  switch (error.keyword) {
+    case "additionalProperties":
+      return error.params.additionalProperties.map((key) => ({
+        path: [...keys, key],
+        message: "does not exist; see the policy fields in docs/retention.md",
+      }));
+    case "boolean": // the twin of additionalProperties
+      return [];
+    case "required":
+      return error.params.requiredProperties.map((key) => ({ path: [...keys, key], message: "is required" }));
+    case "enum":
+      return [{ path: keys, message: `${shown} is not one of ${error.params.allowedValues.join(", ")}` }];
+    case "maxItems":
+      return [{ path: keys, message: `has over ${error.params.limit} entries` }];
+    case "minProperties":
+      return [{ path: keys, message: "needs at least one label; leave it out for every node" }];
+    default:
+      return [{ path: keys, message: explainValue(keys, value) ?? `${shown} ${error.message}` }];
+  }
+}
+
+/** What is wrong with a value whose field has a grammar of its own; undefined where the grammar has no objection. */
+function explainValue(keys: string[], value: unknown): string | undefined {
+  const key = keys.at(-1) ?? "";
+  const shown = JSON.stringify(value);
+  if (/^(maxCheckpointSize|maxTotalSize\w*|minFree)$/.test(key)) {
+    const parsed = parseQuantity(value);
+    return parsed.ok ? `${shown} is too long for a quantity` : parsed.problem;
+  }
+  if (key === "maxAge" || key === "orphanGracePeriod") {
+    const parsed = parseDuration(value);
+    return parsed.ok ? `${shown} must be a string; quote it` : parsed.problem;
+  }
+  if (key === "checkpointDirectory") {
+    return `${shown} is not an absolute path; write e.g. ${DEFAULT_CHECKPOINT_DIRECTORY}`;
+  }
+  if (key === "namespace" || key === "pod" || key === "container") {
+    return `${shown} is neither a Kubernetes name nor the beginning of one followed by *; write e.g. web-*`;
+  }
+  return undefined;
+}
+
+function fieldName(keys: string[]): string {
+  return keys.reduce((name, key) => (/^\d+$/.test(key) ? `${name}[${key}]` : `${name}.${key}`), "spec");
+}
+
+function unescapePointer(key: string): string {
+  return key.replaceAll("~1", "/").replaceAll("~0", "~");
+}

@@ -1,0 +1,68 @@
+import { createHash } from "node:crypto";
+import Type from "typebox";
+
+const closed = { additionalProperties: false } as const;
+const positive = () => Type.Optional(Type.Integer({ minimum: 1 }));
+
+/** Limits of one scope. An absent one is no limit. */
+export const ScopeLimits = Type.Object({ maxCheckpoints: positive(), maxTotalBytes: positive() }, closed);
+
+/**
+ * One policy, resolved: sizes in bytes, times in milliseconds, defaults filled in, no limit is absent.
+ * A container policy has only `perContainer`, a pod policy only `perPod`, a namespace policy only `perNamespace`; the
+ * global one may have all three. Names end in `*` where they are prefixes.
+ */
+export const Policy = Type.Object(
+  {
+    level: Type.Enum(["container", "pod", "namespace", "global"]),
+    namespace: Type.Optional(Type.String()),
+    pod: Type.Optional(Type.String()),
+    container: Type.Optional(Type.String()),
+    retainOrphan: Type.Boolean(),
+    minCheckpoints: positive(),
+    maxCheckpointBytes: positive(),
+    maxAgeMs: positive(),
+    perContainer: Type.Optional(ScopeLimits),
+    perPod: Type.Optional(ScopeLimits),
+    perNamespace: Type.Optional(ScopeLimits),
+  },
+  closed,
+);
+
+export const NodePolicy = Type.Object(
+  {
+    maxTotalBytes: positive(),
+    /** Both watermarks or none, in percent of the file system. */
+    watermark: Type.Optional(
+      Type.Object(
+        { high: Type.Integer({ minimum: 1, maximum: 100 }), low: Type.Integer({ minimum: 1, maximum: 100 }) },
+        closed,
+      ),
+    ),
+    minFreeBytes: positive(),
+  },
+  closed,
+);
+
+/** A policy resource in the form that travels to the agents: all that they need, nothing left to interpret. */
+export const PolicyDocument = Type.Object(
+  {
+    directory: Type.String({ pattern: "^/" }),
+    mode: Type.Enum(["Enforce", "DryRun"]),
+    applyImmediately: Type.Boolean(),
+    global: Policy,
+    rules: Type.Array(Policy, { maxItems: 3000 }),
+    node: NodePolicy,
+  },
+  closed,
+);
+
+export type ScopeLimits = Type.Static<typeof ScopeLimits>;
+export type Policy = Type.Static<typeof Policy>;
+export type NodePolicy = Type.Static<typeof NodePolicy>;
+export type PolicyDocument = Type.Static<typeof PolicyDocument>;
+
+/** SHA-256 of the document's JSON, in hex: what names a document on the wire when its body need not travel. */
+export function digestOf(serializedDocument: string): string {
+  return createHash("sha256").update(serializedDocument).digest("hex");
+}
