@@ -1,0 +1,260 @@
+import { readSpec, type SpecFacts } from "./identity.ts";
+
+/** What a walk has found out. */
+export type Verdict =
+  /** The archive ends at two zero blocks; what lies behind them is not looked at. */
+  | { kind: "ended"; hasConfig: boolean; spec: SpecFacts | undefined }
+  /**
+   * The file ends before the archive does. The same walk goes on from there once the file has grown. `isResumed`: it has
+   * done so before, and what it skipped may have been overwritten since; what is to be relied upon needs a fresh walk.
+   */
+  | { kind: "torn"; isResumed: boolean; spec: SpecFacts | undefined }
+  /** What was read is no tar that can be followed; the message tells where and what was seen. */
+  | { kind: "refused"; message: string; spec: SpecFacts | undefined }
+  /** Reading failed with that error code; the walk may be tried again. */
+  | { kind: "failed"; code: string };
+
+/** A walk under way, from one tar header to the next. Only `verdict` is of interest outside. */
+export interface Walk {
+  /** Undefined while there is more to read. */
+  verdict: Verdict | undefined;
+  /** What the next read is for, where it starts and how long it is, in bytes. */
+  stage: "header" | "end" | "spec" | "pax" | "long-name";
+  offset: number;
+  length: number;
+  /** Where the header after the data being read starts, in bytes. */
+  following: number;
+  headers: number;
+  isResumed: boolean;
+  hasConfig: boolean;
+  spec: SpecFacts | undefined;
+  /** What extension headers say of the next entry; they override its own header. */
+  longName: string | undefined;
+  pax: PaxRecords;
+}
+
+interface PaxRecords {
+  path?: string;
+  size?: number;
+}
+
+/** A walk that has read nothing. */
+export function startWalk(): Walk {
+  return {
+    verdict: undefined,
+    stage: "header",
+    offset: 0,
+    length: BLOCK_BYTES,
+    following: 0,
+    headers: 0,
+    isResumed: false,
+    hasConfig: false,
+    spec: undefined,
+    longName: undefined,
+    pax: {},
+  };
+}
+
+/** The next bytes that the walk needs, at most 1 MiB and mostly 512; undefined when its verdict is final. */
+export function nextRead(walk: Walk): { offset: number; length: number } | undefined {
+  return isFinal(walk.verdict) ? undefined : { offset: walk.offset, length: walk.length };
+}
+
+/**
+ * Takes the walk one read further; `bytes` is what {@link nextRead} asked for, shorter only where the file ends. It keeps
+ * no reference to them. Every step leads further into the file, over at most 65,536 headers, whatever the file holds.
+ *
+ * A walk that was resumed begins anew where it would have come to its end: what it skipped then may be another archive's
+ * now, as runtimes overwrite in place. So a final verdict is always that of one pass over the file.
+ *
+ * The format is read as Go's archive/tar does, which the runtimes write with: ustar, GNU and PAX.
+ */
+export function advanceWalk(walk: Walk, bytes: Uint8Array): void {
+  if (isFinal(walk.verdict)) return;
+  if (walk.verdict !== undefined) {
+    walk.isResumed = true;
+    walk.verdict = undefined;
+  }
+  if (bytes.length < walk.length) {
+    walk.verdict = { kind: "torn", isResumed: walk.isResumed, spec: walk.spec };
+    return;
+  }
+  const problem = takeIn(walk, bytes);
+  if (problem !== undefined) {
+    conclude(walk, { kind: "refused", message: `at byte ${walk.offset} ${problem}`, spec: walk.spec });
+  }
+}
+
+const BLOCK_BYTES = 512;
+const MAX_HEADERS = 65_536;
+/** Above this, spec.dump counts as one that cannot be parsed; real ones have some 10 KB. */
+const MAX_SPEC_BYTES = 1024 * 1024;
+const MAX_EXTENSION_BYTES = 64 * 1024;
+
+function isFinal(verdict: Verdict | undefined): boolean {
+  return verdict?.kind === "ended" || verdict?.kind === "refused";
+}
+
+function conclude(walk: Walk, verdict: Verdict): void {
+  if (walk.isResumed) Object.assign(walk, startWalk());
+  else walk.verdict = verdict;
+}
+
+/** Goes on from what was read, or tells why the file cannot be followed from here. */
+function takeIn(walk: Walk, bytes: Uint8Array): string | undefined {
+  switch (walk.stage) {
+    case "header":
+      return takeHeader(walk, bytes);
+    case "end":
+      if (!isBlank(bytes)) return "is data behind a single zero block";
+      conclude(walk, { kind: "ended", hasConfig: walk.hasConfig, spec: walk.spec });
+      return undefined;
+    case "spec":
+      walk.spec = readSpec(bytes);
+      break;
+    case "long-name":
+      walk.longName = textOf(bytes, 0, bytes.length);
+      break;
+    case "pax": {
+      const pax = parsePax(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1"));
+      if (typeof pax === "string") return `is a PAX header ${pax}`;
+      walk.pax = pax;
+    }
+  }
+  return readNext(walk, walk.following);
+}
+
+function readNext(walk: Walk, offset: number): undefined {
+  walk.stage = "header";
+  walk.offset = offset;
+  walk.length = BLOCK_BYTES;
+}
+
+function readData(walk: Walk, stage: "spec" | "pax" | "long-name", sizeBytes: number): undefined {
+  walk.stage = stage;
+  walk.offset += BLOCK_BYTES;
+  walk.length = sizeBytes;
+}
+
+function takeHeader(walk: Walk, block: Uint8Array): string | undefined {
+  if (isBlank(block)) {
+    walk.stage = "end";
+    walk.offset += BLOCK_BYTES;
+    return undefined;
+  }
+  const { unsigned, signed } = sumsOf(block);
+  const sum = parseOctal(block, 148, 156);
+  if (sum === undefined || (sum !== unsigned && sum !== signed)) {
+    return `is no tar header: its checksum says ${sum ?? "nothing"}, its bytes sum to ${unsigned}`;
+  }
+  if (++walk.headers > MAX_HEADERS) return `begins header ${walk.headers}, of at most ${MAX_HEADERS}`;
+
+  const type = String.fromCharCode(block[156] ?? 0);
+  if (type === "S") return "is a sparse entry, which no runtime writes";
+  const isExtension = type === "x" || type === "g" || type === "L" || type === "K";
+  const sizeBytes = isExtension ? parseSize(block) : (walk.pax.size ?? parseSize(block));
+  const dataStart = walk.offset + BLOCK_BYTES;
+  walk.following = dataStart + Math.ceil((sizeBytes ?? Number.NaN) / BLOCK_BYTES) * BLOCK_BYTES;
+  if (sizeBytes === undefined || walk.following > Number.MAX_SAFE_INTEGER) {
+    return "is an entry whose size is no number, negative or too large";
+  }
+
+  if (type === "x" || type === "L") {
+    if (sizeBytes > MAX_EXTENSION_BYTES) return `is an extension header of ${sizeBytes} bytes`;
+    return readData(walk, type === "x" ? "pax" : "long-name", sizeBytes);
+  }
+  if (isExtension) return readNext(walk, walk.following);
+  return takeEntry(walk, { type, name: walk.longName || walk.pax.path || nameOf(block), sizeBytes });
+}
+
+function takeEntry(
+  walk: Walk,
+  { type, name, sizeBytes }: { type: string; name: string; sizeBytes: number },
+): undefined {
+  walk.longName = undefined;
+  walk.pax = {};
+  const isOldDirectory = type === "\0" && name.endsWith("/");
+  const hasData = !isOldDirectory && !(type >= "1" && type <= "6");
+  const isFile = hasData && (type === "0" || type === "\0" || type === "7");
+  const rootName = isFile ? name.replace(/^(?:\.\/)+/, "") : "";
+  if (rootName === "config.dump") walk.hasConfig = true;
+  if (rootName === "spec.dump") {
+    if (walk.spec === undefined && sizeBytes <= MAX_SPEC_BYTES) return readData(walk, "spec", sizeBytes);
+    walk.spec = walk.spec === undefined ? {} : { conflict: "the archive holds more than one spec.dump" };
+  }
+  return readNext(walk, hasData ? walk.following : walk.offset + BLOCK_BYTES);
+}
+
+function isBlank(block: Uint8Array): boolean {
+  return block.every((byte) => byte === 0);
+}
+
+/** Sums over unsigned and, as some old writers did, signed bytes; the checksum's own eight are taken for spaces. */
+function sumsOf(block: Uint8Array): { unsigned: number; signed: number } {
+  let unsigned = 8 * 0x20;
+  let high = 0;
+  for (let at = 0; at < BLOCK_BYTES; at++) {
+    if (at >= 148 && at < 156) continue;
+    const byte = block[at] ?? 0;
+    unsigned += byte;
+    high += byte >> 7;
+  }
+  return { unsigned, signed: unsigned - 256 * high };
+}
+
+/** Octal digits with NULs or spaces around them; an empty field is 0, anything else undefined. */
+function parseOctal(block: Uint8Array, start: number, end: number): number | undefined {
+  const text = textOf(block, start, end, /^[\0 ]+/).replace(/ +$/, "");
+  if (!/^[0-7]*$/.test(text)) return undefined;
+  return text === "" ? 0 : Number.parseInt(text, 8);
+}
+
+/** In octal or, the first bit set, as a binary number of two's complement; undefined is none that a file could have. */
+function parseSize(block: Uint8Array): number | undefined {
+  const first = block[124] ?? 0;
+  if (first < 0x80) return parseOctal(block, 124, 136);
+  if (first & 0x40) return undefined;
+  let size = first & 0x3f;
+  for (let at = 125; at < 136; at++) size = size * 256 + (block[at] ?? 0);
+  return Number.isSafeInteger(size) ? size : undefined;
+}
+
+function nameOf(block: Uint8Array): string {
+  const name = textOf(block, 0, 100);
+  // GNU's magic has a space here and keeps other things where ustar has the prefix.
+  const prefix = textOf(block, 257, 263) === "ustar" ? textOf(block, 345, 500) : "";
+  return prefix === "" ? name : `${prefix}/${name}`;
+}
+
+/** A field up to its first NUL, of those that `leading` leaves. */
+function textOf(bytes: Uint8Array, start: number, end: number, leading?: RegExp): string {
+  const field = Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("latin1");
+  const text = leading === undefined ? field : field.replace(leading, "");
+  const nul = text.indexOf("\0");
+  return nul === -1 ? text : text.slice(0, nul);
+}
+
+/** The records of an extended header that matter here, or what is wrong with it. */
+function parsePax(text: string): PaxRecords | string {
+  const records: PaxRecords = {};
+  for (let at = 0; at < text.length; ) {
+    const space = text.indexOf(" ", at);
+    const digits = text.slice(at, space);
+    const end = at + Number(digits);
+    const equals = text.indexOf("=", space);
+    const isRecord = space !== -1 && /^[0-9]{1,5}$/.test(digits) && equals > space + 1 && equals < end;
+    if (!isRecord || end > text.length || text[end - 1] !== "\n") return `whose record at byte ${at} is malformed`;
+    const key = text.slice(space + 1, equals);
+    const value = text.slice(equals + 1, end - 1);
+    at = end;
+    if (key.startsWith("GNU.sparse.")) return "of a sparse entry, which no runtime writes";
+    if (value === "") continue;
+    if (key === "path") records.path = value;
+    if (key === "size") {
+      const size = /^[0-9]{1,16}$/.test(value) ? Number(value) : Number.NaN;
+      if (!Number.isSafeInteger(size)) return "whose size is no number, negative or too large";
+      records.size = size;
+    }
+  }
+  return records;
+}
