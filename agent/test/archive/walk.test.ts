@@ -1,0 +1,394 @@
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import fc from "fast-check";
+import { afterAll, describe, expect, it } from "vitest";
+import { startWalk } from "../../src/archive/walk.ts";
+import {
+  archiveBytes,
+  base256Size,
+  type Entry,
+  octalSize,
+  sealHeader,
+  specBytes,
+  tarBytes,
+  tarHeader,
+} from "../support/archives.ts";
+import { realArchives } from "../support/real-archives.ts";
+import { walkBytes } from "../support/walks.ts";
+
+const BLOCK = 512;
+const OWNER = { namespace: "shop", pod: "web-0", container: "app" };
+const COMPLETE = { kind: "ended", hasConfig: true, spec: OWNER };
+const TORN = { kind: "torn", isResumed: false, spec: undefined };
+const config: Entry = { name: "config.dump", content: Buffer.from("{}") };
+const spec: Entry = { name: "spec.dump", content: specBytes() };
+
+const real = realArchives();
+const folder = mkdtempSync(join(tmpdir(), "walk-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const walk = (bytes: Uint8Array) => walkBytes(bytes).verdict;
+const walkEntries = (...entries: Entry[]) => walk(tarBytes(entries));
+const messageOf = (bytes: Uint8Array) => {
+  const verdict = walk(bytes);
+  return verdict.kind === "refused" ? verdict.message : verdict.kind;
+};
+
+/** An extended header in front of an entry, each record given without its length. */
+function paxHeader(...records: string[]): Entry {
+  const lines = records.map((record) => {
+    const rest = ` ${record}\n`;
+    const length = rest.length + String(rest.length + String(rest.length).length).length;
+    return `${length}${rest}`;
+  });
+  return { name: "PaxHeaders/x", type: "x", content: Buffer.from(lines.join("")) };
+}
+
+/** Where GNU tar sees headers, and the end mark, in bytes. */
+function tarOffsets(bytes: Uint8Array): number[] {
+  const path = join(folder, "listed.tar");
+  writeFileSync(path, bytes);
+  const listing = execFileSync("tar", ["--force-local", "-tRf", path], { encoding: "utf8" });
+  return [...listing.matchAll(/^block ([0-9]+): /gm)].map(([, block]) => Number(block) * BLOCK);
+}
+
+describe("a walk of real archives", () => {
+  it.each(real)("finds the headers and the end of $file where GNU tar finds them", ({ bytes }) => {
+    const { verdict, reads } = walkBytes(bytes);
+    expect(verdict).toMatchObject({ kind: "ended", hasConfig: true, spec: { pod: expect.any(String) } });
+    const [end, ...headers] = reads.filter(({ length }) => length === BLOCK).reverse();
+    expect(headers.reverse().map(({ offset }) => offset)).toEqual(tarOffsets(bytes));
+    expect(end?.offset).toBe((headers.at(-1)?.offset ?? 0) + BLOCK);
+  });
+
+  it.each(real)("reads less than 64 KiB of $file", ({ bytes }) => {
+    const read = walkBytes(bytes).reads.reduce((sum, { length }) => sum + length, 0);
+    expect(read).toBeLessThan(64 * 1024);
+  });
+
+  it.each(real)("takes $file, cut anywhere before its end mark, for torn, and names nobody else", ({ bytes }) => {
+    const { verdict, reads } = walkBytes(bytes);
+    const owner = verdict.kind === "ended" ? verdict.spec : undefined;
+    const specEnd = Math.max(
+      ...reads.filter(({ length }) => length !== BLOCK).map((read) => read.offset + read.length),
+    );
+    const end = (reads.at(-1)?.offset ?? 0) + BLOCK;
+    for (let block = 0; block <= end; block += BLOCK) {
+      for (const cut of [block - 1, block, block + 1, block + 100]) {
+        if (cut < 0) continue;
+        const whole = { kind: "ended", hasConfig: true, spec: owner };
+        const torn = { kind: "torn", isResumed: false, spec: cut < specEnd ? undefined : owner };
+        expect(walk(bytes.subarray(0, cut)), `cut at ${cut}`).toEqual(cut < end ? torn : whole);
+      }
+    }
+  });
+});
+
+describe("a walk", () => {
+  it("tells an archive's end, its two files and its owner", () => {
+    expect(walk(archiveBytes())).toEqual(COMPLETE);
+  });
+
+  it.each(["./", "././"])("finds both files behind a leading %s", (root) => {
+    expect(walkEntries({ ...config, name: `${root}config.dump` }, { ...spec, name: `${root}spec.dump` })).toEqual(
+      COMPLETE,
+    );
+  });
+
+  it("takes files of those names in folders for what they are", () => {
+    const inFolder = (entry: Entry) => ({ ...entry, name: `checkpoint/${entry.name}` });
+    expect(walkEntries(inFolder(config), inFolder(spec))).toEqual({ kind: "ended", hasConfig: false, spec: undefined });
+    expect(walkEntries({ ...config, prefix: "a" }, { ...spec, prefix: "a" })).toEqual({
+      kind: "ended",
+      hasConfig: false,
+      spec: undefined,
+    });
+  });
+
+  it.each(["1", "2", "3", "4", "5", "6", "V"])("takes neither file from an entry of type %s", (type) => {
+    const content = new Uint8Array();
+    expect(walkEntries({ ...config, type, content }, { ...spec, type, content })).toEqual({
+      kind: "ended",
+      hasConfig: false,
+      spec: undefined,
+    });
+  });
+
+  it("knows which entries have data, whatever size the others claim", () => {
+    const claiming = (type: string, name = "other"): Entry => ({ name, type, sizeField: octalSize(5000) });
+    const bare = ["1", "2", "3", "4", "5", "6"].map((type) => claiming(type));
+    expect(walkEntries(...bare, claiming("\0", "folder/"), config, spec)).toEqual(COMPLETE);
+    const full = ["0", "\0", "7", "V", "g", "K"].map(
+      (type): Entry => ({ name: "other", type, content: Buffer.alloc(5000) }),
+    );
+    expect(walkEntries(...full, config, spec)).toEqual(COMPLETE);
+  });
+
+  it("does not look behind the end mark", () => {
+    expect(walk(tarBytes([config, spec], Buffer.concat([Buffer.alloc(1024), Buffer.alloc(9000, "x")])))).toEqual(
+      COMPLETE,
+    );
+    const older = archiveBytes({ pod: "other" });
+    expect(walk(Buffer.concat([archiveBytes(), older]))).toEqual(COMPLETE);
+  });
+
+  it("tells when either file is missing", () => {
+    expect(walkEntries(spec)).toEqual({ ...COMPLETE, hasConfig: false });
+    expect(walkEntries(config)).toEqual({ ...COMPLETE, spec: undefined });
+    expect(walkEntries()).toEqual({ kind: "ended", hasConfig: false, spec: undefined });
+  });
+
+  it("finds a conflict in a second spec.dump, even in the same one again", () => {
+    expect(walkEntries(config, spec, spec)).toMatchObject({ kind: "ended", spec: { conflict: expect.any(String) } });
+  });
+
+  it("takes a spec.dump over 1 MiB for one that names nobody, without reading it", () => {
+    const large = (bytes: number): Entry => ({
+      ...spec,
+      content: Buffer.concat([specBytes(), Buffer.alloc(bytes, " ")]),
+    });
+    const limit = 1024 * 1024 - specBytes().length;
+    expect(walkEntries(config, large(limit))).toEqual(COMPLETE);
+    const { verdict, reads } = walkBytes(tarBytes([config, large(limit + 1)]));
+    expect(verdict).toEqual({ ...COMPLETE, spec: {} });
+    expect(reads.every(({ length }) => length === BLOCK)).toBe(true);
+  });
+
+  it("follows sizes that octal cannot hold", () => {
+    const { reads } = walkBytes(tarHeader({ name: "pages", sizeField: base256Size(9n * 2n ** 30n) }));
+    expect(reads.at(-1)).toEqual({ offset: BLOCK + 9 * 2 ** 30, length: BLOCK });
+    const pax = tarBytes([paxHeader(`size=${9 * 2 ** 30}`), { name: "pages" }], new Uint8Array());
+    expect(walkBytes(pax).reads.at(-1)).toEqual({ offset: pax.length + 9 * 2 ** 30, length: BLOCK });
+  });
+
+  it("applies an extended header to the next entry alone, and a global one to none", () => {
+    const content = Buffer.alloc(700);
+    expect(walkEntries(paxHeader("size=700"), { name: "a", content, sizeField: octalSize(0) }, config, spec)).toEqual(
+      COMPLETE,
+    );
+    expect(walkEntries(paxHeader("mtime=1.5", "path=spec.dump", "size="), { ...spec, name: "x" }, config)).toEqual(
+      COMPLETE,
+    );
+    expect(walkEntries({ ...paxHeader("path=spec.dump", "size=9999"), type: "g" }, config, spec)).toEqual(COMPLETE);
+    expect(walkEntries(paxHeader("path=other"), spec, config)).toEqual({ ...COMPLETE, spec: undefined });
+  });
+
+  it("applies a GNU long name to the next entry, and takes a long link for none", () => {
+    const long = (type: string, name: string): Entry => ({
+      name: "././@LongLink",
+      type,
+      content: Buffer.from(`${name}\0`),
+    });
+    expect(walkEntries(long("L", "./spec.dump"), { ...spec, name: "x" }, config)).toEqual(COMPLETE);
+    expect(walkEntries(long("L", `spec.dump/${"x".repeat(200)}`), spec, config)).toEqual({
+      ...COMPLETE,
+      spec: undefined,
+    });
+    expect(walkEntries(long("K", "elsewhere"), spec, config)).toEqual(COMPLETE);
+    expect(walkEntries(paxHeader("path=a"), long("L", "spec.dump"), { ...spec, name: "x" }, config)).toEqual(COMPLETE);
+  });
+
+  it("accepts numbers padded with spaces and NULs, and a checksum over signed bytes", () => {
+    const padded = (field: string): Entry => ({ ...spec, sizeField: Buffer.from(field.padEnd(12, "\0")) });
+    const size = specBytes().length.toString(8);
+    for (const field of [` ${size}`, `\0\0${size} `, `${size} \0 `, size.padStart(12, "0")]) {
+      expect(walkEntries(padded(field), config)).toEqual(COMPLETE);
+    }
+    const header = tarHeader({ name: "é", type: "5" });
+    const sum = header.reduce(
+      (total, byte, at) => total + (at >= 148 && at < 156 ? 32 : byte > 127 ? byte - 256 : byte),
+      0,
+    );
+    header.write(`${sum.toString(8)}\0 `.padStart(8, " "), 148);
+    expect(walk(Buffer.concat([header, tarBytes([config, spec])]))).toEqual(COMPLETE);
+  });
+
+  it.each([0, 1, 511])("takes any file of %i bytes for torn", (length) => {
+    expect(walk(Buffer.alloc(length, "x"))).toEqual(TORN);
+    expect(walk(Buffer.alloc(length))).toEqual(TORN);
+  });
+
+  it("takes a file for torn that ends in, or right behind, its first zero block", () => {
+    for (const length of [0, 1, 512, 513, 1023]) {
+      expect(walk(tarBytes([config, spec], Buffer.alloc(length)))).toEqual({ ...TORN, spec: OWNER });
+    }
+  });
+
+  it.each<[string, Uint8Array, RegExp]>([
+    ["gzip", gzipSync(Buffer.from(Array.from({ length: 4000 }, (_, at) => (at * at) % 251))), /at byte 0 .*checksum/],
+    ["text", Buffer.alloc(1000, "no tar "), /at byte 0 .*checksum/],
+    ["a zero block before data", Buffer.concat([Buffer.alloc(BLOCK), archiveBytes()]), /byte 512 .*single zero block/],
+    [
+      "one zero block among entries",
+      Buffer.concat([tarBytes([config], Buffer.alloc(BLOCK)), archiveBytes()]),
+      /single zero/,
+    ],
+    ["a negative size", tarHeader({ name: "x", sizeField: base256Size(-1n) }), /size/],
+    ["a size beyond any file", tarHeader({ name: "x", sizeField: base256Size(2n ** 60n) }), /size/],
+    ["a size whose end is beyond any file", tarHeader({ name: "x", sizeField: base256Size(2n ** 53n - 1n) }), /size/],
+    ["a size of 95 bits", tarHeader({ name: "x", sizeField: base256Size(2n ** 93n) }), /size/],
+    ["a size that is no number", tarHeader({ name: "x", sizeField: Buffer.from("0000000009\0 ") }), /size/],
+    ["a sparse entry", tarHeader({ name: "x", type: "S" }), /sparse/],
+    ["a sparse entry of PAX", tarBytes([paxHeader("GNU.sparse.major=1"), spec]), /byte 512 .*sparse/],
+    ["a negative PAX size", tarBytes([paxHeader("size=-1"), spec]), /size/],
+    ["a PAX size beyond any file", tarBytes([paxHeader("size=9007199254740993"), spec]), /size/],
+    [
+      "a PAX record without length",
+      tarBytes([{ name: "x", type: "x", content: Buffer.from("size=1\n") }]),
+      /malformed/,
+    ],
+    ["a PAX record too long", tarBytes([{ name: "x", type: "x", content: Buffer.from("99 size=1\n") }]), /malformed/],
+    [
+      "a PAX record of no length",
+      tarBytes([{ name: "x", type: "x", content: Buffer.from("0 size=1\n") }]),
+      /malformed/,
+    ],
+    ["a PAX header over 64 KiB", tarHeader({ name: "x", type: "x", sizeField: octalSize(65_537) }), /65537/],
+    ["a GNU long name over 64 KiB", tarHeader({ name: "x", type: "L", sizeField: octalSize(65_537) }), /65537/],
+  ])("refuses %s and tells where", (_, bytes, message) => {
+    const padded = Buffer.concat([bytes, Buffer.alloc(-bytes.length & (BLOCK - 1))]);
+    expect(messageOf(padded)).toMatch(message);
+  });
+
+  it("refuses a header in which any one bit is wrong", () => {
+    const bytes = archiveBytes();
+    for (let at = 0; at < BLOCK; at++) {
+      const wrong = Buffer.from(bytes);
+      wrong[at] = (wrong[at] ?? 0) ^ 1;
+      // The bytes behind the checksum's digits are padding, in which a changed bit may still be padding.
+      if (at < 154 || at > 155) expect(messageOf(wrong), `byte ${at}`).toMatch(/at byte 0 /);
+    }
+  });
+
+  it("keeps the owner that it had read when it comes upon a bad header", () => {
+    expect(walk(tarBytes([config, spec], Buffer.alloc(1024, "x")))).toMatchObject({ kind: "refused", spec: OWNER });
+  });
+
+  it("gives up after 65,536 headers", () => {
+    const header = tarHeader({ name: "x" });
+    const many = (count: number) => Buffer.alloc(count * BLOCK, header);
+    expect(walk(Buffer.concat([many(65_534), tarBytes([config, spec])]))).toEqual(COMPLETE);
+    expect(messageOf(many(65_537))).toMatch(/at byte 33554432 .*65537/);
+  });
+
+  it("keeps nothing of the buffer that it was given", () => {
+    const bytes = tarBytes([paxHeader("path=spec.dump"), { ...spec, name: "x" }, config]);
+    const once = Object.assign(Buffer.from(bytes), {
+      subarray: (start: number, end: number) => {
+        const part = Buffer.from(bytes.subarray(start, end));
+        setImmediate(() => part.fill(0));
+        return part;
+      },
+    });
+    expect(walk(once)).toEqual(COMPLETE);
+  });
+});
+
+describe("a resumed walk", () => {
+  const files = [
+    ...real.map(({ bytes }) => bytes),
+    archiveBytes(),
+    archiveBytes({ pagesBytes: 5000, runtime: "cri-o" }),
+  ];
+  const fileAt = (index: number) => files[index] ?? Buffer.alloc(0);
+  const arbitraryIndex = fc.nat(files.length - 1);
+  const arbitraryCuts = fc.array(fc.nat(300_000), { maxLength: 6 });
+
+  it("comes to the verdict of a fresh one on the file that has grown", () => {
+    fc.assert(
+      fc.property(arbitraryIndex, arbitraryCuts, (index, cuts) => {
+        const bytes = fileAt(index);
+        const resumed = startWalk();
+        for (const [at, cut] of cuts.sort((a, b) => a - b).entries()) {
+          const grown = bytes.subarray(0, cut);
+          const fresh = walk(grown);
+          expect(walkBytes(grown, resumed).verdict).toEqual(
+            fresh.kind === "torn" ? { ...fresh, isResumed: at > 0 } : fresh,
+          );
+          if (fresh.kind !== "torn") return;
+        }
+        expect(walkBytes(bytes, resumed).verdict).toEqual(walk(bytes));
+      }),
+    );
+  });
+
+  it("reads nothing again until it ends, and then once more from the start", () => {
+    const bytes = archiveBytes({ pagesBytes: 10_000 });
+    const resumed = startWalk();
+    const before = walkBytes(bytes.subarray(0, 4096), resumed).reads.at(-1);
+    const after = walkBytes(bytes, resumed).reads;
+    expect(after[0]).toEqual(before);
+    expect(after.slice(after.findIndex(({ offset }) => offset === 0))).toEqual(walkBytes(bytes).reads);
+  });
+
+  it("ends as a fresh one does, or says that it was resumed, when another archive was written over the first", () => {
+    fc.assert(
+      fc.property(arbitraryIndex, arbitraryIndex, fc.nat(300_000), fc.nat(300_000), (first, second, cut, written) => {
+        const [older, newer] = [fileAt(first), fileAt(second)];
+        const resumed = startWalk();
+        walkBytes(older.subarray(0, cut), resumed);
+        if (resumed.verdict?.kind !== "torn") return;
+        const over = Buffer.concat([newer.subarray(0, written), older.subarray(Math.min(written, newer.length), cut)]);
+        const { verdict } = walkBytes(over, resumed);
+        if (verdict.kind === "torn" && verdict.isResumed) return;
+        expect(verdict).toEqual(walk(over));
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it("says that it was resumed for as long as it is torn", () => {
+    const bytes = archiveBytes({ pagesBytes: 10_000 });
+    const resumed = startWalk();
+    expect(walkBytes(bytes.subarray(0, 600), resumed).verdict).toEqual(TORN);
+    expect(walkBytes(bytes.subarray(0, 2000), resumed).verdict).toEqual({ ...TORN, isResumed: true });
+  });
+
+  it("begins anew when it meets a bad header", () => {
+    const resumed = startWalk();
+    walkBytes(archiveBytes({ pagesBytes: 10_000 }).subarray(0, 2000), resumed);
+    const shorter = Buffer.concat([archiveBytes({ pagesBytes: 512 }), Buffer.alloc(20_000, "x")]);
+    expect(walkBytes(shorter, resumed).verdict).toEqual(COMPLETE);
+  });
+});
+
+describe("a walk of a corrupted archive", () => {
+  const arbitraryDamage = fc.array(fc.record({ at: fc.nat(12_000), byte: fc.nat(255) }), {
+    minLength: 1,
+    maxLength: 20,
+  });
+
+  it("neither throws nor reads without end", () => {
+    fc.assert(
+      fc.property(arbitraryDamage, fc.boolean(), (damage, isSealed) => {
+        const bytes = archiveBytes({ pagesBytes: 3000, runtime: "cri-o" });
+        for (const { at, byte } of damage) bytes[at % bytes.length] = byte;
+        if (isSealed) sealHeader(bytes.subarray(0, BLOCK));
+        const { verdict, reads } = walkBytes(bytes);
+        expect(["ended", "torn", "refused"]).toContain(verdict.kind);
+        expect(reads.every(({ offset }, at) => at === 0 || offset > (reads[at - 1]?.offset ?? 0))).toBe(true);
+        expect(Math.max(...reads.map(({ length }) => length))).toBeLessThanOrEqual(1024 * 1024);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it("survives any header that has a right checksum", () => {
+    const arbitraryHeader = fc
+      .tuple(fc.uint8Array({ minLength: BLOCK, maxLength: BLOCK }), fc.constantFrom(..."017xgLKS5V\0"), fc.nat(3000))
+      .map(([noise, type, size]) => {
+        const header = Buffer.from(noise);
+        header.set(octalSize(size), 124);
+        header.write(type, 156);
+        return sealHeader(header);
+      });
+    fc.assert(
+      fc.property(fc.array(arbitraryHeader, { minLength: 1, maxLength: 8 }), (headers) => {
+        expect(() => walk(Buffer.concat([...headers, archiveBytes()]))).not.toThrow();
+      }),
+    );
+  });
+});
