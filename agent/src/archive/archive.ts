@@ -37,3 +37,18 @@ export function compareAge(a: Archive, b: Archive): number {
   if (a.mtimeNs !== b.mtimeNs) return a.mtimeNs < b.mtimeNs ? -1 : 1;
   return a.file < b.file ? -1 : a.file > b.file ? 1 : 0;
 }
+
+/** Whether a limit in numbers counts it: complete and incomplete ones, of pinned ones the complete ones. */
+export function countsInNumber({ identity, state, pinned }: Archive): boolean {
+  return identity !== undefined && (state === "complete" || (state === "incomplete" && !pinned));
+}
+
+/** Whether a limit in bytes counts it: complete and incomplete ones, and all pinned ones that are somebody's. */
+export function countsInBytes({ identity, state, pinned }: Archive): boolean {
+  return identity !== undefined && (pinned ? state !== "unidentified" : state === "complete" || state === "incomplete");
+}
+
+/** Whether a rule may take it at all. */
+export function isDeletable({ identity, state, pinned }: Archive): boolean {
+  return identity !== undefined && !pinned && (state === "complete" || state === "incomplete");
+}

@@ -1,0 +1,117 @@
+import { readFile } from "node:fs/promises";
+import { readPolicy } from "@cro/shared/crd/read-policy";
+import { type CompiledPolicy, formatProblem } from "@cro/shared/policy/compile";
+import { formatBytes } from "@cro/shared/quantity";
+import type { Clock } from "./clock.ts";
+import { EXIT, InputError } from "./errors.ts";
+import { enforceOnce, planOnce, type Scan, scanDirectory } from "./once.ts";
+import { ARCHIVE_COLUMNS, archiveCells, describeUnreachable, toExplainedJson, toJson, toTable } from "./present.ts";
+
+/** Where a command reads from and writes to. */
+export interface CommandContext {
+  clock: Clock;
+  /** Writes one line to stdout: results and nothing else. */
+  out: (line: string) => void;
+  /** Writes one line to stderr: all that is said about the results. */
+  err: (line: string) => void;
+  incompleteAfterMs: number;
+}
+
+/**
+ * Reads a policy file; throws an {@link InputError} that names the field where it is wrong. Quantities without a unit
+ * are pointed out, for they are taken as MiB.
+ */
+export async function loadPolicy(file: string, { err }: Pick<CommandContext, "err">): Promise<CompiledPolicy> {
+  const text = await readFile(file, "utf8").catch((cause: Error) => {
+    throw new InputError(`--policy: ${cause.message}`);
+  });
+  const result = readPolicy(text);
+  if (!result.ok) {
+    const [first, ...others] = result.problems.map((problem) =>
+      problem.field === "" ? `${file} ${problem.message}` : formatProblem(problem),
+    );
+    const more = others.length > 0 ? ` (and ${others.length} more: ${others.join("; ")})` : "";
+    throw new InputError(`${first}${more}`);
+  }
+  for (const problem of result.policy.unitless) err(formatProblem(problem));
+  return result.policy;
+}
+
+/** `agent list`: what lies in a directory. */
+export async function listArchives(options: { directory: string; json: boolean }, context: CommandContext) {
+  const scan = await scanAndTell(options.directory, context);
+  if (options.json) for (const archive of scan.entries) context.out(archiveJson(archive));
+  else context.out(toTable(ARCHIVE_COLUMNS, scan.entries.map(archiveCells)));
+  return EXIT.done;
+}
+
+/** `agent plan`: what a policy would do with each archive, and why. */
+export async function planArchives(
+  options: { directory: string | undefined; policy: string; json: boolean },
+  context: CommandContext,
+) {
+  const { document } = await loadPolicy(options.policy, context);
+  const scan = await scanAndTell(options.directory ?? document.directory, context);
+  const { plan, decisions } = planOnce(scan, document, context.clock);
+  if (options.json) for (const decision of decisions) context.out(toExplainedJson(decision));
+  else {
+    const rows = decisions.map(({ archive, action, reason, policy, why }) => [
+      action,
+      reason ?? "-",
+      ...archiveCells(archive),
+      policy,
+      why,
+    ]);
+    context.out(toTable(["ACTION", "REASON", ...ARCHIVE_COLUMNS, "POLICY", "WHY"], rows));
+  }
+  for (const limit of plan.unreachable) context.err(describeUnreachable(limit));
+  return EXIT.done;
+}
+
+/** `agent enforce`, and `npm start -- --once`: applies a policy to what is there, and ends. */
+export async function enforceArchives(
+  options: { directory: string | undefined; policy: string; json: boolean; dryRun: boolean },
+  context: CommandContext,
+) {
+  const { document } = await loadPolicy(options.policy, context);
+  const scan = await scanAndTell(options.directory ?? document.directory, context);
+  const inForce = options.dryRun ? { ...document, mode: "DryRun" as const } : document;
+  const { plan, outcomes, isHeldBack } = await enforceOnce(scan, inForce, context.clock);
+  if (options.json) for (const outcome of outcomes) context.out(toJson(outcome));
+  else {
+    const rows = outcomes.map(({ archive, action, reason }) => [action, reason ?? "-", ...archiveCells(archive)]);
+    context.out(toTable(["ACTION", "REASON", ...ARCHIVE_COLUMNS], rows));
+  }
+  for (const limit of plan.unreachable) context.err(describeUnreachable(limit));
+  if (isHeldBack === "paused") context.err(`${scan.directory.path}/.pause is there: nothing was deleted`);
+  if (isHeldBack === "dry_run") context.err("dry run: nothing was deleted");
+  let code: number = EXIT.done;
+  for (const { archive, removal } of outcomes) {
+    if (removal?.outcome === "refused") context.err(`${archive.file} was kept: it ${removal.why}`);
+    if (removal?.outcome !== "failed") continue;
+    context.err(`${archive.file} cannot be deleted: ${(removal.cause as Error).message}`);
+    code = EXIT.failed;
+  }
+  if (!options.json) {
+    const deleted = outcomes.filter(({ removal }) => removal?.outcome === "deleted");
+    const bytes = deleted.reduce((sum, { archive }) => sum + archive.size, 0);
+    context.err(`${outcomes.length} archives, ${deleted.length} deleted, ${formatBytes(bytes)}B freed`);
+  }
+  return code;
+}
+
+async function scanAndTell(directory: string, { clock, err, incompleteAfterMs }: CommandContext): Promise<Scan> {
+  const scan = await scanDirectory(directory, clock, incompleteAfterMs);
+  for (const { file, why } of scan.ignored) err(`${JSON.stringify(file)} ${why}; it is left alone`);
+  for (const { file, problem } of scan.entries) if (problem !== undefined) err(`${file} is kept: ${problem}`);
+  return scan;
+}
+
+function archiveJson(archive: Scan["entries"][number]): string {
+  const {
+    action: _action,
+    reason: _reason,
+    ...facts
+  } = JSON.parse(toJson({ archive, action: "keep", reason: null })) as Record<string, unknown>;
+  return JSON.stringify(facts);
+}

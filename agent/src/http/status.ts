@@ -1,0 +1,31 @@
+import Fastify from "fastify";
+
+export interface StatusServer {
+  listen(address: { host: string; port: number }): Promise<{ port: number }>;
+  close(): Promise<void>;
+}
+
+/** Plain HTTP for Prometheus and the kubelet's probes: /metrics, /healthz, /readyz. It tells no archive's name. */
+export function createStatusServer(options: {
+  metrics: () => Promise<string>;
+  /** Why it is not ready; undefined once it is. */
+  notReady: () => string | undefined;
+}): StatusServer {
+  const app = Fastify({ forceCloseConnections: true, requestTimeout: 30_000 });
+  app.get("/metrics", async (_request, reply) =>
+    reply.type("text/plain; version=0.0.4; charset=utf-8").send(await options.metrics()),
+  );
+  app.get("/healthz", async () => "ok\n");
+  app.get("/readyz", async (_request, reply) => {
+    const problem = options.notReady();
+    return problem === undefined ? "ok\n" : reply.code(503).send(`${problem}\n`);
+  });
+  return {
+    async listen({ host, port }) {
+      await app.listen({ host, port });
+      const address = app.server.address();
+      return { port: typeof address === "object" && address !== null ? address.port : port };
+    },
+    close: () => app.close(),
+  };
+}

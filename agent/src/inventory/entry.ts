@@ -1,0 +1,162 @@
+import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync } from "node:fs";
+import type { Archive } from "../archive/archive.ts";
+import { identify } from "../archive/identity.ts";
+import type { ArchiveName } from "../archive/name.ts";
+import { archiveState, isPostdated } from "../archive/state.ts";
+import { startWalk, type Verdict, type Walk } from "../archive/walk.ts";
+import { stepWalk } from "../archive/walk-file.ts";
+import type { Clock } from "../clock.ts";
+import type { Directory } from "./directory.ts";
+
+/** How long a complete archive must have been unchanged to be deletable, in milliseconds. */
+export const SETTLED_MS = 2000;
+
+/** An archive of the watched directory, and what the agent knows of how it came to be as it is. */
+export interface Entry extends Archive {
+  name: ArchiveName;
+  inode: bigint;
+  /** Since when its size and mtime have been seen unchanged, on the monotonic clock, in milliseconds. */
+  unchangedSinceMs: number;
+  /** Whether it came or changed while somebody watched: then it is an event, and not merely found. */
+  isArrival: boolean;
+  isPostdated: boolean;
+  /** The walk of its present content; it is resumed when a torn archive has grown. */
+  walk: Walk;
+  /** Why it is unidentified or unread, where it is. */
+  problem: string | undefined;
+}
+
+/** What lies at a name of the directory. */
+export type Found =
+  | { kind: "file"; stat: BigIntStats }
+  | { kind: "absent" }
+  /** A directory, a symbolic link, a device: named like an archive, and never touched. */
+  | { kind: "foreign" }
+  | { kind: "unreadable"; cause: unknown };
+
+export function findFile(directory: Directory, file: string): Found {
+  try {
+    const stat = lstatSync(directory.at(file), { bigint: true });
+    return stat.isFile() ? { kind: "file", stat } : { kind: "foreign" };
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    return code === "ENOENT" ? { kind: "absent" } : { kind: "unreadable", cause };
+  }
+}
+
+/** An archive that was just found and has not been walked. */
+export function newEntry(
+  name: ArchiveName,
+  stat: BigIntStats,
+  found: { file: string; listed: number; pinned: boolean; isArrival: boolean; unchangedSinceMs: number },
+): Entry {
+  const { file, listed, pinned, isArrival, unchangedSinceMs } = found;
+  return {
+    file,
+    name,
+    candidates: name.candidates,
+    timeMs: name.timeMs,
+    inode: stat.ino,
+    mtimeNs: stat.mtimeNs,
+    size: Number(stat.size),
+    allocated: Number(stat.blocks) * 512,
+    identity: name.isAmbiguous ? undefined : name.candidates[0],
+    state: "unread",
+    walked: false,
+    pinned,
+    settled: false,
+    listed,
+    unchangedSinceMs,
+    isArrival,
+    isPostdated: false,
+    walk: startWalk(),
+    problem: undefined,
+  };
+}
+
+/** Whether the file is another one than the entry knows, or the same with other content. */
+export function hasChanged(entry: Entry, stat: BigIntStats): boolean {
+  return entry.inode !== stat.ino || entry.mtimeNs !== stat.mtimeNs || entry.size !== Number(stat.size);
+}
+
+/**
+ * Takes in that the file changed. A torn archive that grew is walked on from where it ended, and is what it was until
+ * then; anything else is a new content, of which nothing is known.
+ */
+export function adoptChange(
+  entry: Entry,
+  stat: BigIntStats,
+  { listed, nowMs }: { listed: number; nowMs: number },
+): void {
+  const isGrowing =
+    entry.inode === stat.ino && entry.walk.verdict?.kind === "torn" && Number(stat.size) >= entry.size && entry.walked;
+  entry.inode = stat.ino;
+  entry.mtimeNs = stat.mtimeNs;
+  entry.size = Number(stat.size);
+  entry.allocated = Number(stat.blocks) * 512;
+  entry.listed = listed;
+  entry.unchangedSinceMs = nowMs;
+  entry.isArrival = true;
+  entry.isPostdated = false;
+  if (isGrowing) return;
+  entry.walk = startWalk();
+  entry.walked = false;
+}
+
+/**
+ * Walks the entry's present content, one short read between two yields. Yields until there is a verdict; returns whether
+ * the file stayed the same meanwhile, without which the verdict is worth nothing.
+ */
+export function* walkEntry(directory: Directory, entry: Entry, buffer: Buffer): Generator<void, boolean> {
+  let descriptor: number;
+  try {
+    // Neither a link nor a pipe that took the file's place may lead elsewhere or block.
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOATIME;
+    descriptor = openSync(directory.at(entry.file), flags);
+  } catch (cause) {
+    entry.walk.verdict = { kind: "failed", code: (cause as NodeJS.ErrnoException).code ?? "unknown" };
+    return true;
+  }
+  try {
+    if (hasChanged(entry, fstatSync(descriptor, { bigint: true }))) return false;
+    while (!stepWalk(descriptor, entry.walk, buffer)) yield;
+    return !hasChanged(entry, fstatSync(descriptor, { bigint: true }));
+  } catch (cause) {
+    entry.walk.verdict = { kind: "failed", code: (cause as NodeJS.ErrnoException).code ?? "unknown" };
+    return true;
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/**
+ * Brings identity, state and what else time changes up to date; returns whether anything that a plan looks at changed.
+ */
+export function refresh(entry: Entry, clock: Clock, { incompleteAfterMs }: { incompleteAfterMs: number }): boolean {
+  const { identity, state, settled } = entry;
+  const verdict = entry.walked ? entry.walk.verdict : undefined;
+  const unchangedMs = clock.monotonicMs() - entry.unchangedSinceMs;
+  const identification = identify(entry.name, verdict);
+  entry.isPostdated = isPostdated(
+    { timeMs: entry.timeMs, mtimeMs: Number(entry.mtimeNs / 1_000_000n), nowMs: clock.wallMs() },
+    entry.isPostdated,
+  );
+  entry.state = archiveState({
+    identification,
+    verdict,
+    isPostdated: entry.isPostdated,
+    isStale: unchangedMs >= incompleteAfterMs,
+  });
+  entry.identity = identification.kind === "identified" ? identification.identity : undefined;
+  entry.settled = entry.state === "incomplete" || unchangedMs >= SETTLED_MS;
+  entry.problem = identification.kind === "unidentified" ? identification.reason : problemOf(verdict);
+  return identity !== entry.identity || state !== entry.state || settled !== entry.settled;
+}
+
+function problemOf(verdict: Verdict | undefined): string | undefined {
+  if (verdict?.kind === "refused") return verdict.message;
+  if (verdict?.kind === "failed") return `reading failed: ${verdict.code}`;
+  if (verdict?.kind !== "ended") return undefined;
+  if (verdict.spec === undefined) return "has no spec.dump";
+  return verdict.hasConfig ? undefined : "has no config.dump";
+}

@@ -1,0 +1,474 @@
+import { type BigIntStats, type FSWatcher, readFileSync, watch } from "node:fs";
+import { opendir } from "node:fs/promises";
+import type { DirectoryState } from "@cro/shared/wire/report";
+import type { Logger } from "pino";
+import { countsInNumber } from "../archive/archive.ts";
+import { parseArchiveName } from "../archive/name.ts";
+import { startWalk } from "../archive/walk.ts";
+import type { Clock } from "../clock.ts";
+import { isPinned, PIN_SUFFIX } from "../enforce/remove.ts";
+import type { Watched } from "../policy/state-folder.ts";
+import { createAgenda } from "./agenda.ts";
+import type { ArchiveIndex } from "./archive-index.ts";
+import { type Directory, isGoneMount, isStillAt, openDirectory } from "./directory.ts";
+import { adoptChange, type Entry, findFile, hasChanged, newEntry, refresh, SETTLED_MS, walkEntry } from "./entry.ts";
+
+/** The shortest time between two looks at one file, in milliseconds: a growing archive makes thousands of events. */
+const LOOK_AGAIN_MS = 50;
+/** The longest time between two looks at a file that is not settled, in milliseconds. */
+const LOOK_AT_LEAST_MS = 2000;
+/** How long the event loop may be kept busy at a stretch, in milliseconds. */
+const SLICE_MS = 10;
+const POLL_MS = 1000;
+const FULL_LISTING_MS = 10 * 60_000;
+/** How long until a look that failed, or one that waits for the clock, is repeated, in milliseconds. */
+const RETRY_MS = 10_000;
+/** How long until inotify is tried again after it was refused, in milliseconds. */
+const REWATCH_MS = 60_000;
+/** The kernel's own default, where it does not tell (inotify(7), max_queued_events). */
+const DEFAULT_EVENT_QUEUE = 16_384;
+
+export interface ObserverOptions {
+  index: ArchiveIndex<Entry>;
+  clock: Clock;
+  log: Logger;
+  /** How long a torn archive must have been unchanged until nobody is believed to write it any more, in milliseconds. */
+  incompleteAfterMs: number;
+  /** Directories that are mounted for the agent; none: any directory will do. */
+  roots: readonly string[];
+  on: {
+    /** Another directory is watched from now on, or none. Settles when nobody uses the one before any more. */
+    directory: (directory: Directory | undefined) => Promise<void>;
+    /** The directory has been listed as a whole; what comes from now on is news. */
+    listed: () => void;
+    /** An archive came, changed or went. `isEvent` where a newly counted one arrived while somebody watched. */
+    changed: (entry: Entry, isEvent: boolean) => void;
+    /** A mounted root was deleted on the host and can never come back in this container. */
+    goneMount: (root: string) => void;
+  };
+}
+
+export interface ObserverStatus {
+  path: string | undefined;
+  state: DirectoryState;
+  message: string | undefined;
+  isListed: boolean;
+  isDegraded: boolean;
+  /** The number of the archive or content listed last. */
+  listedUpTo: number;
+  foreignFiles: number;
+  /** Whether no archive waits to be looked at or walked. */
+  isIdle: boolean;
+  directory: { device: string; inode: string } | undefined;
+}
+
+/**
+ * Keeps the index in step with a directory. Events of the kernel only mark names; what is there is always looked up. As
+ * the kernel may lose events without a word, the directory's own mtime is compared each second, and a change that no
+ * event explains leads to a listing.
+ */
+export interface Observer {
+  /** Watches this path from now on. `watched` tells until when it was watched before. */
+  setPath(path: string, watched: Watched | undefined): void;
+  /** Looks at a file again soon. */
+  lookAgain(file: string): void;
+  status(): ObserverStatus;
+  stop(): Promise<void>;
+}
+
+type Listing = "names" | "full";
+
+export function createObserver({ index, clock, log, incompleteAfterMs, roots, on }: ObserverOptions): Observer {
+  let path: string | undefined;
+  let watched: Watched | undefined;
+  let directory: Directory | undefined;
+  let state: DirectoryState = "no_policy";
+  let message: string | undefined;
+  let stopped = false;
+
+  let watcher: FSWatcher | undefined;
+  let rewatchAtMs = Number.NEGATIVE_INFINITY;
+  const eventQueueLength = readEventQueueLength();
+  let eventsSincePoll = 0;
+  let renamesSincePoll = 0;
+  let directoryMtimeNs = 0n;
+
+  let isListed = false;
+  let wantedListing: Listing | undefined;
+  let listing: Promise<void> | undefined;
+  let lastFullMs = 0;
+  /** What was in the directory when it was opened is an event only if it is newer than this; wall clock. */
+  let newsFromMs = Number.POSITIVE_INFINITY;
+  let listedUpTo = 0;
+
+  /** Names to look at, with their pin where a listing told it. */
+  const toLook = new Map<string, { pinned: boolean | undefined; isFound: boolean }>();
+  /** Archives to walk: those that just changed go before those that a listing found. */
+  const toWalk = new Set<Entry>();
+  const toWalkLater = new Set<Entry>();
+  const lookedAtMs = new WeakMap<Entry, number>();
+  const foreign = new Set<string>();
+  const agenda = createAgenda(clock, (files) => {
+    for (const file of files) wantLook(file);
+    pump();
+  });
+  let pumping: Promise<void> | undefined;
+  const buffer = Buffer.allocUnsafe(512);
+  const pollTimer = setInterval(poll, POLL_MS);
+
+  function open(): void {
+    if (path === undefined || directory !== undefined) return;
+    const opened = openDirectory(path, roots);
+    if (!opened.ok) {
+      const { problem } = opened;
+      if (problem.message !== message) log.warn({ directory: path }, problem.message);
+      state = problem.state;
+      message = problem.message;
+      return;
+    }
+    directory = opened.directory;
+    state = "watching";
+    message = undefined;
+    const { device, inode } = directory;
+    const isSame = watched !== undefined && watched.device === `${device}` && watched.inode === `${inode}`;
+    newsFromMs = isSame && watched !== undefined ? watched.untilMs : Number.POSITIVE_INFINITY;
+    log.info({ directory: path, watchedBefore: isSame }, "directory opened");
+    void on.directory(directory);
+    startWatching(directory);
+    requestListing("full");
+  }
+
+  function close(): void {
+    watcher?.close();
+    watcher = undefined;
+    rewatchAtMs = Number.NEGATIVE_INFINITY;
+    for (const { file } of [...index.all()]) index.remove(file);
+    for (const collection of [toLook, toWalk, toWalkLater, foreign, agenda]) collection.clear();
+    isListed = false;
+    const old = directory;
+    directory = undefined;
+    // A deletion under way names its file through the descriptor, whose number must not be given to another directory.
+    if (old !== undefined) void on.directory(undefined).finally(() => old.close());
+  }
+
+  function startWatching({ at }: Directory): void {
+    rewatchAtMs = clock.monotonicMs() + REWATCH_MS;
+    try {
+      watcher = watch(at("."), (type, file) => {
+        eventsSincePoll += 1;
+        if (type === "rename") renamesSincePoll += 1;
+        if (file !== null) noteEvent(file);
+      });
+      watcher.on("error", loseWatcher);
+    } catch (err) {
+      loseWatcher(err);
+    }
+  }
+
+  function loseWatcher(err: unknown): void {
+    watcher?.close();
+    watcher = undefined;
+    log.warn({ err }, "inotify is not to be had; the directory is listed whenever its mtime changes");
+  }
+
+  function noteEvent(name: string): void {
+    const file = name.endsWith(PIN_SUFFIX) ? name.slice(0, -PIN_SUFFIX.length) : name;
+    const entry = index.get(file);
+    if (entry === undefined && parseArchiveName(file) === undefined) return;
+    const freeAtMs = entry === undefined ? 0 : (lookedAtMs.get(entry) ?? 0) + LOOK_AGAIN_MS;
+    if (freeAtMs > clock.monotonicMs()) agenda.enter(file, freeAtMs);
+    else {
+      wantLook(file);
+      pump();
+    }
+  }
+
+  function wantLook(file: string): void {
+    toLook.set(file, { pinned: undefined, isFound: false });
+  }
+
+  /** Works off what is to be looked at and walked, in slices, so that nothing else waits for long. */
+  function pump(): void {
+    if (pumping !== undefined || stopped) return;
+    pumping = work().finally(() => {
+      pumping = undefined;
+      if (toLook.size + toWalk.size + toWalkLater.size > 0) pump();
+    });
+  }
+
+  async function work(): Promise<void> {
+    // What arrives in the same instant is looked at together.
+    await nextTurn();
+    let sliceEndMs = clock.monotonicMs() + SLICE_MS;
+    const breathe = async () => {
+      if (clock.monotonicMs() < sliceEndMs) return;
+      await nextTurn();
+      sliceEndMs = clock.monotonicMs() + SLICE_MS;
+    };
+    while (!stopped && directory !== undefined) {
+      const current = directory;
+      const look = first(toLook);
+      if (look !== undefined) {
+        toLook.delete(look[0]);
+        lookAt(current, ...look);
+        await breathe();
+        continue;
+      }
+      const entry = first(toWalk) ?? first(toWalkLater);
+      if (entry === undefined) return;
+      toWalk.delete(entry);
+      toWalkLater.delete(entry);
+      const walk = walkEntry(current, entry, buffer);
+      let step = walk.next();
+      while (!step.done && directory === current && !stopped) {
+        await breathe();
+        step = walk.next();
+      }
+      if (!step.done) walk.return(false);
+      else if (index.get(entry.file) === entry) noteWalked(entry, step.value);
+    }
+  }
+
+  function lookAt(from: Directory, file: string, told: { pinned: boolean | undefined; isFound: boolean }): void {
+    const found = findFile(from, file);
+    const known = index.get(file);
+    if (found.kind === "unreadable") {
+      log.warn({ archive: file, err: found.cause }, "archive cannot be looked at");
+      agenda.enter(file, clock.monotonicMs() + LOOK_AT_LEAST_MS);
+      return;
+    }
+    if (found.kind === "foreign") {
+      if (!foreign.has(file)) log.warn({ file }, "named like an archive, but no regular file: left alone");
+      foreign.add(file);
+    } else foreign.delete(file);
+    if (found.kind !== "file") {
+      if (known !== undefined) forget(known);
+      return;
+    }
+    const pinned = told.pinned ?? isPinned(from, file);
+    if (known === undefined) {
+      addEntry(file, found.stat, { pinned, isFound: told.isFound });
+      return;
+    }
+    lookedAtMs.set(known, clock.monotonicMs());
+    const wasPinned = known.pinned;
+    known.pinned = pinned;
+    if (hasChanged(known, found.stat)) {
+      listedUpTo += 1;
+      adoptChange(known, found.stat, { listed: listedUpTo, nowMs: clock.monotonicMs() });
+      toWalk.add(known);
+      if (!known.walked) review(known, { isForced: true });
+      return;
+    }
+    const { verdict } = known.walk;
+    if (known.walked && verdict?.kind === "torn" && verdict.isResumed) {
+      // It has stopped growing: only a walk from the start tells what it is.
+      known.walk = startWalk();
+      toWalk.add(known);
+      return;
+    }
+    if (verdict?.kind === "failed") toWalk.add(known);
+    review(known, { isForced: wasPinned !== pinned });
+  }
+
+  function addEntry(file: string, stat: BigIntStats, { pinned, isFound }: { pinned: boolean; isFound: boolean }): void {
+    const name = parseArchiveName(file);
+    if (name === undefined) return;
+    listedUpTo += 1;
+    const entry = newEntry(name, stat, {
+      file,
+      listed: listedUpTo,
+      pinned,
+      isArrival: !isFound || Number(stat.mtimeNs / 1_000_000n) > newsFromMs,
+      unchangedSinceMs: clock.monotonicMs(),
+    });
+    lookedAtMs.set(entry, clock.monotonicMs());
+    index.put(entry);
+    (isFound ? toWalkLater : toWalk).add(entry);
+  }
+
+  function forget(entry: Entry): void {
+    index.remove(entry.file);
+    agenda.cancel(entry.file);
+    toWalk.delete(entry);
+    toWalkLater.delete(entry);
+    on.changed(entry, false);
+  }
+
+  function noteWalked(entry: Entry, isSame: boolean): void {
+    const { verdict } = entry.walk;
+    if (!isSame && verdict?.kind !== "torn") {
+      // The verdict is about a mixture of two contents; the next look begins anew.
+      entry.walk = startWalk();
+      agenda.enter(entry.file, clock.monotonicMs() + LOOK_AGAIN_MS);
+      return;
+    }
+    if (!isSame) agenda.enter(entry.file, clock.monotonicMs() + LOOK_AGAIN_MS);
+    const wasWalked = entry.walked;
+    entry.walked = true;
+    review(entry, { isForced: !wasWalked });
+  }
+
+  /** Brings an entry up to date, tells of what changed, and plans the next look where time will change it. */
+  function review(entry: Entry, { isForced }: { isForced: boolean }): void {
+    const wasCounted = countsInNumber(entry);
+    const hadProblem = entry.problem;
+    const isChanged = refresh(entry, clock, { incompleteAfterMs });
+    index.put(entry);
+    if (entry.problem !== undefined && entry.problem !== hadProblem) {
+      log.warn({ archive: entry.file, state: entry.state, why: entry.problem }, "archive is kept and not counted");
+    }
+    planNextLook(entry);
+    if (!isChanged && !isForced) return;
+    const isCounted = countsInNumber(entry);
+    on.changed(entry, entry.isArrival && isCounted && (isForced || !wasCounted));
+  }
+
+  function planNextLook(entry: Entry): void {
+    const nowMs = clock.monotonicMs();
+    const unchangedMs = nowMs - entry.unchangedSinceMs;
+    const restMs = Math.min(Math.max(unchangedMs, LOOK_AGAIN_MS), LOOK_AT_LEAST_MS);
+    if (entry.state === "unsettled") {
+      agenda.enter(entry.file, nowMs + Math.min(restMs, Math.max(LOOK_AGAIN_MS, incompleteAfterMs - unchangedMs)));
+    } else if (entry.state === "complete" && !entry.settled) agenda.enter(entry.file, nowMs + SETTLED_MS - unchangedMs);
+    else if (entry.state === "postdated" || entry.walk.verdict?.kind === "failed")
+      agenda.enter(entry.file, nowMs + RETRY_MS);
+  }
+
+  function requestListing(kind: Listing): void {
+    if (wantedListing !== "full") wantedListing = kind;
+    listing ??= list().finally(() => {
+      listing = undefined;
+      if (wantedListing !== undefined && directory !== undefined && !stopped) requestListing(wantedListing);
+    });
+  }
+
+  async function list(): Promise<void> {
+    const kind = wantedListing;
+    const current = directory;
+    wantedListing = undefined;
+    if (current === undefined) return;
+    try {
+      directoryMtimeNs = current.stat().mtimeNs;
+      const names = new Set<string>();
+      for await (const { name } of await opendir(current.at("."), { bufferSize: 1024 })) {
+        if (name.startsWith("checkpoint-")) names.add(name);
+        if (directory !== current || stopped) return;
+      }
+      takeListing(names, kind === "full");
+    } catch (err) {
+      if (directory !== current || stopped) return;
+      state = "unreadable";
+      message = `${current.path} cannot be listed: ${(err as Error).message}`;
+      log.warn({ err, directory: current.path }, "directory cannot be listed");
+      directoryMtimeNs = 0n;
+      return;
+    }
+    state = "watching";
+    message = undefined;
+    if (kind === "full") lastFullMs = clock.monotonicMs();
+    pump();
+    if (isListed) return;
+    // The first plan must see every name, or it would take the newest of what it sees for the newest there is.
+    while (toLook.size > 0 && directory === current && !stopped) await nextTurn();
+    if (directory !== current || stopped) return;
+    isListed = true;
+    log.info({ directory: current.path, archives: index.size }, "directory listed");
+    on.listed();
+  }
+
+  function takeListing(names: ReadonlySet<string>, isFull: boolean): void {
+    for (const name of names) {
+      const entry = index.get(name);
+      const pinned = names.has(name + PIN_SUFFIX);
+      if (entry !== undefined) {
+        // A .keep may have come or gone since the listing passed it, so a difference is looked at and not believed.
+        if (isFull || entry.pinned !== pinned) wantLook(name);
+      } else if (!toLook.has(name) && (isFull || !foreign.has(name)) && parseArchiveName(name) !== undefined) {
+        toLook.set(name, { pinned, isFound: !isListed });
+      }
+    }
+    // A listing may miss what is renamed meanwhile, so what it lacks is looked at and not simply forgotten.
+    for (const { file } of index.all()) if (!names.has(file)) wantLook(file);
+  }
+
+  /** Each second: is it still this directory, and does what the events told explain its mtime? */
+  function poll(): void {
+    const gone = roots.find(isGoneMount);
+    if (gone !== undefined) {
+      on.goneMount(gone);
+      return;
+    }
+    if (directory !== undefined && !isStillAt(directory)) {
+      log.warn({ directory: directory.path }, "directory was removed, replaced or mounted over");
+      close();
+    }
+    if (directory === undefined) {
+      open();
+      return;
+    }
+    if (watcher === undefined && clock.monotonicMs() >= rewatchAtMs) {
+      startWatching(directory);
+      requestListing("full");
+    }
+    const { mtimeNs } = directory.stat();
+    const isUnexplained = mtimeNs !== directoryMtimeNs && (watcher === undefined || renamesSincePoll === 0);
+    // As many events as the kernel queues are as many as it may have dropped.
+    const mayHaveOverflown = eventsSincePoll >= eventQueueLength;
+    directoryMtimeNs = mtimeNs;
+    eventsSincePoll = 0;
+    renamesSincePoll = 0;
+    if (clock.monotonicMs() - lastFullMs >= FULL_LISTING_MS) requestListing("full");
+    else if (mayHaveOverflown || isUnexplained) requestListing("names");
+  }
+
+  return {
+    setPath(next, since) {
+      if (next === path) return;
+      close();
+      path = next;
+      watched = since;
+      open();
+    },
+    lookAgain(file) {
+      wantLook(file);
+      pump();
+    },
+    status: () => ({
+      path,
+      state,
+      message,
+      isListed,
+      isDegraded: directory !== undefined && watcher === undefined,
+      listedUpTo,
+      foreignFiles: foreign.size,
+      isIdle: isListed && toLook.size + toWalk.size + toWalkLater.size === 0,
+      directory: directory && { device: `${directory.device}`, inode: `${directory.inode}` },
+    }),
+    async stop() {
+      stopped = true;
+      clearInterval(pollTimer);
+      agenda.clear();
+      watcher?.close();
+      await Promise.allSettled([pumping, listing]);
+      directory?.close();
+    },
+  };
+}
+
+function first<T>(collection: Iterable<T>): T | undefined {
+  for (const item of collection) return item;
+  return undefined;
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+function readEventQueueLength(): number {
+  try {
+    return Number(readFileSync("/proc/sys/fs/inotify/max_queued_events", "utf8")) || DEFAULT_EVENT_QUEUE;
+  } catch {
+    return DEFAULT_EVENT_QUEUE;
+  }
+}

@@ -1,0 +1,144 @@
+import { hostname } from "node:os";
+import { VERSION } from "@cro/shared/version";
+import { PORTS } from "@cro/shared/wire/identities";
+import { Command, CommanderError, Option } from "commander";
+import { startAgent } from "./app.ts";
+import { systemClock } from "./clock.ts";
+import { type CommandContext, enforceArchives, listArchives, planArchives } from "./commands.ts";
+import { parseAbsolutePath, parseAddress, parseMilliseconds, type ServeConfig } from "./config.ts";
+import { EXIT, InputError } from "./errors.ts";
+import { GRANULARITIES } from "./metrics.ts";
+
+const DEFAULT_INCOMPLETE_AFTER_MS = 10 * 60_000;
+
+const incompleteAfter = () =>
+  new Option("--incomplete-after <duration>", "how long a torn archive must be unchanged to count as incomplete")
+    .argParser(parseMilliseconds)
+    .default(DEFAULT_INCOMPLETE_AFTER_MS, "10m");
+
+function context(incompleteAfterMs: number): CommandContext {
+  return {
+    clock: systemClock,
+    out: (line) => void process.stdout.write(`${line}\n`),
+    err: (line) => void process.stderr.write(`${line}\n`),
+    incompleteAfterMs,
+  };
+}
+
+async function serve(options: Omit<ServeConfig, "incompleteAfterMs"> & { incompleteAfter: number }): Promise<number> {
+  const { incompleteAfter: incompleteAfterMs, ...rest } = options;
+  const agent = await startAgent({ ...rest, incompleteAfterMs }).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === "EADDRINUSE" || cause.code === "EACCES" || cause.code === "EADDRNOTAVAIL") {
+      throw new InputError(`--metrics-address: ${cause.message}; name another one`);
+    }
+    throw cause;
+  });
+  const asked = new Promise<number>((resolve) => {
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve(EXIT.done));
+  });
+  const code = await Promise.race([agent.ended, asked]);
+  await agent.stop();
+  return code;
+}
+
+async function main(): Promise<number> {
+  let code: number = EXIT.done;
+  const program = new Command("agent")
+    .description("Keeps the container checkpoints of one node within their policy.")
+    .version(VERSION)
+    .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "agent: ")) });
+
+  program
+    .command("serve")
+    .description("Watch a directory, obey the coordinator, report to it and to Prometheus.")
+    .addOption(new Option("--node-name <name>", "the node").env("NODE_NAME").default(hostname(), "the host's name"))
+    .addOption(new Option("--pod-uid <uid>", "UID of the agent's pod").env("POD_UID").default("none"))
+    .requiredOption("--certs-dir <path>", "folder of tls.crt, tls.key and ca.crt", parseAbsolutePath)
+    .requiredOption("--state-dir <path>", "folder to remember the last policy in", parseAbsolutePath)
+    .option(
+      "--checkpoint-root <path>",
+      "mounted directory in which a policy's directory must lie; may be repeated (default: any directory)",
+      (value: string, roots: string[]) => [...roots, parseAbsolutePath(value)],
+      [],
+    )
+    .option("--api-address <host:port>", "the coordinator's way in, mutual TLS", parseAddress, {
+      host: "0.0.0.0",
+      port: PORTS.agentApi,
+    })
+    .option("--metrics-address <host:port>", "metrics and probes, plain HTTP", parseAddress, {
+      host: "0.0.0.0",
+      port: PORTS.agentMetrics,
+    })
+    .addOption(
+      new Option("--metrics-granularity <scope>", "labels of archive metrics")
+        .choices(GRANULARITIES)
+        .default("namespace"),
+    )
+    .addOption(incompleteAfter())
+    .option("--log-level <level>", "trace, debug, info, warn, error", "info")
+    .action(async ({ checkpointRoot, ...options }) => {
+      code = await serve({ ...options, checkpointRoots: checkpointRoot });
+    })
+    .addHelpText(
+      "after",
+      "\nExample:\n  agent serve --certs-dir /certs --state-dir /state --checkpoint-root /var/lib/kubelet/checkpoints",
+    );
+
+  program
+    .command("list")
+    .description("Print the archives of a directory.")
+    .requiredOption("--directory <path>", "the directory")
+    .option("--json", "one JSON object a line", false)
+    .addOption(incompleteAfter())
+    .action(async (options) => {
+      code = await listArchives(options, context(options.incompleteAfter));
+    })
+    .addHelpText("after", "\nExample:\n  agent list --directory /var/lib/kubelet/checkpoints");
+
+  program
+    .command("plan")
+    .description(
+      "Print for every archive which policy governs it, what would be done with it and why. Deletes nothing.",
+    )
+    .requiredOption("--policy <file>", "a policy resource in YAML")
+    .option("--directory <path>", "the directory (default: the policy's checkpointDirectory)")
+    .option("--json", "one JSON object a line", false)
+    .addOption(incompleteAfter())
+    .action(async (options) => {
+      code = await planArchives(options, context(options.incompleteAfter));
+    })
+    .addHelpText("after", "\nExample:\n  agent plan --policy policy.yaml --directory /var/lib/kubelet/checkpoints");
+
+  program
+    .command("enforce")
+    .description("Apply a policy to a directory once.")
+    .requiredOption("--policy <file>", "a policy resource in YAML")
+    .option("--directory <path>", "the directory (default: the policy's checkpointDirectory)")
+    .option("--dry-run", "delete nothing", false)
+    .option("--json", "one JSON object a line", false)
+    .addOption(incompleteAfter())
+    .action(async (options) => {
+      code = await enforceArchives(options, context(options.incompleteAfter));
+    })
+    .addHelpText(
+      "after",
+      "\nExit codes: 0 done, 1 some deletion failed, 2 bad input.\n\nExample:\n  agent enforce --policy policy.yaml --dry-run",
+    );
+
+  try {
+    await program.parseAsync();
+    return code;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.badInput;
+    if (error instanceof InputError) {
+      process.stderr.write(`agent: ${error.message}\n`);
+      return EXIT.badInput;
+    }
+    throw error;
+  }
+}
+
+process.exitCode = await main();
+// What still holds the process, such as a connection that does not end, must not.
+setTimeout(() => process.exit(), 1000).unref();

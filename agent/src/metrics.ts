@@ -1,0 +1,200 @@
+import { ARCHIVE_STATES, type ArchiveState, REASONS, type Reason } from "@cro/shared/wire/report";
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { type Archive, countsInBytes, countsInNumber } from "./archive/archive.ts";
+
+/** How finely archives are told apart in metrics: each step adds a label, and so as many series as there are names. */
+export const GRANULARITIES = ["namespace", "pod", "container"] as const;
+export type Granularity = (typeof GRANULARITIES)[number];
+
+/** What gauges show, read at each scrape. */
+export interface MetricsSource {
+  archives(): Iterable<Archive>;
+  planned(): Iterable<Reason>;
+  unreachable(): Iterable<Reason>;
+  disk(): { sizeBytes: number; availableBytes: number } | undefined;
+  fence(): { term: number; revision: number } | undefined;
+  /** Seconds since the last directive; undefined before the first. */
+  directiveAgeSeconds(): number | undefined;
+  isPaused(): boolean;
+  isWatchDegraded(): boolean;
+  certificateNotAfterMs(): number | undefined;
+  foreignFiles(): number;
+}
+
+export type Metrics = ReturnType<typeof createMetrics>;
+
+/** The agent's metrics, in a registry of their own. Every name is part of what users build dashboards and alerts on. */
+export function createMetrics(options: { granularity: Granularity; version: string; source: MetricsSource }) {
+  const { granularity, version, source } = options;
+  const registry = new Registry();
+  const registers = [registry];
+  const scopeLabels = GRANULARITIES.slice(0, GRANULARITIES.indexOf(granularity) + 1);
+
+  const gauge = <L extends string>(
+    name: string,
+    help: string,
+    { labels = [], collect }: { labels?: readonly L[]; collect: (gauge: Gauge<L>) => void },
+  ) => {
+    new Gauge<L>({
+      name,
+      help,
+      labelNames: [...labels],
+      registers,
+      collect() {
+        this.reset();
+        collect(this);
+      },
+    });
+  };
+  const value = (name: string, help: string, read: () => number | undefined) =>
+    gauge(name, help, {
+      collect: (metric) => {
+        const now = read();
+        if (now === undefined) metric.remove();
+        else metric.set(now);
+      },
+    });
+
+  const scopes = new Map<
+    string,
+    { labels: Record<string, string>; archives: number; bytes: number; oldestMs: number }
+  >();
+  let states: Record<ArchiveState, number>;
+  let pinned = 0;
+  const survey = () => {
+    scopes.clear();
+    states = Object.fromEntries(ARCHIVE_STATES.map((state) => [state, 0])) as typeof states;
+    pinned = 0;
+    for (const archive of source.archives()) {
+      states[archive.state] += 1;
+      if (archive.pinned) pinned += 1;
+      const { identity } = archive;
+      const isNumbered = countsInNumber(archive);
+      if (identity === undefined || !(isNumbered || countsInBytes(archive))) continue;
+      const key = scopeLabels.map((label) => identity[label]).join("/");
+      let scope = scopes.get(key);
+      if (scope === undefined) {
+        const labels = Object.fromEntries(scopeLabels.map((label) => [label, identity[label]]));
+        scope = { labels, archives: 0, bytes: 0, oldestMs: Number.POSITIVE_INFINITY };
+        scopes.set(key, scope);
+      }
+      scope.bytes += archive.size;
+      if (!isNumbered) continue;
+      scope.archives += 1;
+      scope.oldestMs = Math.min(scope.oldestMs, archive.timeMs);
+    }
+  };
+
+  // Registered first, hence collected first: one pass over the archives serves the gauges below.
+  gauge("checkpoint_archives", "Checkpoint archives that limits count.", {
+    labels: scopeLabels,
+    collect: (metric) => {
+      survey();
+      for (const { labels, archives } of scopes.values()) metric.set(labels, archives);
+    },
+  });
+  gauge("checkpoint_archive_bytes", "Bytes of the checkpoint archives that limits count, pinned ones included.", {
+    labels: scopeLabels,
+    collect: (metric) => {
+      for (const { labels, bytes } of scopes.values()) metric.set(labels, bytes);
+    },
+  });
+  gauge("checkpoint_archive_oldest_timestamp_seconds", "Time of the oldest checkpoint archive, from its name.", {
+    labels: scopeLabels,
+    collect: (metric) => {
+      for (const { labels, oldestMs } of scopes.values())
+        if (Number.isFinite(oldestMs)) metric.set(labels, oldestMs / 1000);
+    },
+  });
+  gauge("checkpoint_archives_state", "Checkpoint archives by state.", {
+    labels: ["state"],
+    collect: (metric) => {
+      for (const state of ARCHIVE_STATES) metric.set({ state }, states[state]);
+    },
+  });
+  value("checkpoint_archives_pinned", "Checkpoint archives with a .keep beside them.", () => pinned);
+  gauge("checkpoint_archives_planned", "Checkpoint archives that DryRun or a .pause keeps from being deleted.", {
+    labels: ["reason"],
+    collect: (metric) => {
+      for (const reason of REASONS) metric.set({ reason }, 0);
+      for (const reason of source.planned()) metric.inc({ reason });
+    },
+  });
+  gauge("checkpoint_limits_unreachable", "Limits that do not hold although all that may go has gone.", {
+    labels: ["limit"],
+    collect: (metric) => {
+      for (const limit of REASONS) metric.set({ limit }, 0);
+      for (const limit of source.unreachable()) metric.inc({ limit });
+    },
+  });
+  value(
+    "checkpoint_directory_size_bytes",
+    "Size of the file system that holds the checkpoint directory.",
+    () => source.disk()?.sizeBytes,
+  );
+  value(
+    "checkpoint_directory_free_bytes",
+    "Bytes that can still be written to that file system.",
+    () => source.disk()?.availableBytes,
+  );
+  value("checkpoint_policy_term", "Term of the last accepted directive.", () => source.fence()?.term);
+  value("checkpoint_policy_revision", "Revision of the last accepted directive.", () => source.fence()?.revision);
+  value("checkpoint_directive_age_seconds", "Time since the last directive.", () => source.directiveAgeSeconds());
+  value("checkpoint_deletion_paused", "1 while a .pause stops every deletion.", () => (source.isPaused() ? 1 : 0));
+  value("checkpoint_watch_degraded", "1 while the directory is listed each second for want of inotify.", () =>
+    source.isWatchDegraded() ? 1 : 0,
+  );
+  gauge("checkpoint_certificate_expiry_timestamp_seconds", "When a certificate ends.", {
+    labels: ["certificate"],
+    collect: (metric) => {
+      const notAfterMs = source.certificateNotAfterMs();
+      if (notAfterMs !== undefined) metric.set({ certificate: "agent" }, notAfterMs / 1000);
+    },
+  });
+  value("checkpoint_foreign_files", "Entries named like an archive that are no regular file: never touched.", () =>
+    source.foreignFiles(),
+  );
+  gauge("checkpoint_agent_build_info", "The agent's version; always 1.", {
+    labels: ["version"],
+    collect: (metric) => metric.set({ version }, 1),
+  });
+
+  return {
+    registry,
+    deleted: new Counter({
+      name: "checkpoint_archives_deleted_total",
+      help: "Checkpoint archives deleted.",
+      labelNames: ["namespace", "reason"],
+      registers,
+    }),
+    deletedBytes: new Counter({
+      name: "checkpoint_archives_deleted_bytes_total",
+      help: "Bytes of the checkpoint archives deleted.",
+      labelNames: ["namespace", "reason"],
+      registers,
+    }),
+    deleteErrors: new Counter({
+      name: "checkpoint_archive_delete_errors_total",
+      help: "Deletions that failed.",
+      labelNames: ["code"],
+      registers,
+    }),
+    stateErrors: new Counter({
+      name: "checkpoint_agent_state_errors_total",
+      help: "Times that the agent's own state could not be read or written.",
+      registers,
+    }),
+    enforcement: new Histogram({
+      name: "checkpoint_enforcement_duration_seconds",
+      help: "Duration of one run: plan and deletions.",
+      buckets: [0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60],
+      registers,
+    }),
+    eventToDeletion: new Histogram({
+      name: "checkpoint_event_to_deletion_seconds",
+      help: "Time from the change that made a deletion due to the deletion.",
+      buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30],
+      registers,
+    }),
+  };
+}

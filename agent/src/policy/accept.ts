@@ -1,0 +1,62 @@
+import { digestOf, type PolicyDocument } from "@cro/shared/policy/document";
+import { Directive, REFUSED, type Refusal } from "@cro/shared/wire/directive";
+import { compareFences, type Fence } from "@cro/shared/wire/fence";
+import { Compile } from "typebox/compile";
+
+/** The policy in force, and the directive that put it there. */
+export interface AcceptedPolicy {
+  fence: Fence;
+  digest: string;
+  document: PolicyDocument;
+  /** When this policy came into force, in milliseconds since 1970: what happened to an archive before is not news to it. */
+  acceptedAtMs: number;
+}
+
+export type Verdict =
+  | { ok: true; directive: Directive; accepted: AcceptedPolicy }
+  | { ok: false; status: number; refusal: Refusal };
+
+const checker = Compile(Directive);
+
+/**
+ * Decides on the body of a directive. It must be well-formed, meant for this very agent, not older than what was last
+ * accepted, and its policy must be known or be sent along. What is refused changes nothing.
+ */
+export function acceptDirective(
+  body: unknown,
+  context: { node: string; podUID: string; current: AcceptedPolicy | undefined; nowMs: number },
+): Verdict {
+  const { node, podUID, current, nowMs } = context;
+  const refuse = (status: number, refusal: Refusal): Verdict => ({ ok: false, status, refusal });
+  if (!checker.Check(body)) {
+    const error = checker.Errors(body).at(0);
+    const field = (error?.instancePath ?? "").split("/").slice(1).join(".");
+    const missing = error?.keyword === "required" ? error.params.requiredProperties.join(", ") : undefined;
+    const path = [field, missing].filter(Boolean).join(".") || "body";
+    return refuse(REFUSED.invalid, { error: `${path}: ${error?.message ?? "is not a directive"}`, field: path });
+  }
+  if (body.node !== node || body.podUID !== podUID) {
+    return refuse(REFUSED.misdirected, {
+      error: `this is the agent ${podUID} of node ${node}, the directive is for ${body.podUID} of ${body.node}`,
+    });
+  }
+  const order = current === undefined ? 1 : compareFences(body, current.fence);
+  const { digest, document } = body.policy;
+  if (current !== undefined && (order < 0 || (order === 0 && digest !== current.digest))) {
+    const { term, revision } = current.fence;
+    const error =
+      order < 0
+        ? `term ${body.term} revision ${body.revision} is older than term ${term} revision ${revision}, accepted before`
+        : `term ${term} revision ${revision} was accepted before with another policy`;
+    return refuse(REFUSED.older, { error, term, revision });
+  }
+  const fence = { term: body.term, revision: body.revision };
+  if (current?.digest === digest) return { ok: true, directive: body, accepted: { ...current, fence } };
+  if (document === undefined) {
+    return refuse(REFUSED.documentNeeded, { error: `the policy ${digest} is not known here; send its document` });
+  }
+  if (digestOf(JSON.stringify(document)) !== digest) {
+    return refuse(REFUSED.invalid, { error: "policy.digest: is not that of policy.document", field: "policy.digest" });
+  }
+  return { ok: true, directive: body, accepted: { fence, digest, document, acceptedAtMs: nowMs } };
+}

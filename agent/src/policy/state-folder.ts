@@ -1,0 +1,77 @@
+import { open, readFile, rename } from "node:fs/promises";
+import { join } from "node:path";
+import { PolicyDocument } from "@cro/shared/policy/document";
+import { Fence } from "@cro/shared/wire/fence";
+import Type from "typebox";
+import { Check } from "typebox/value";
+import type { AcceptedPolicy } from "./accept.ts";
+
+/** Until when a directory has been watched: everything that happened in it by then has been acted upon. */
+export interface Watched {
+  device: string;
+  inode: string;
+  untilMs: number;
+}
+
+const AcceptedSchema = Type.Object({
+  fence: Fence,
+  digest: Type.String(),
+  document: PolicyDocument,
+  acceptedAtMs: Type.Number(),
+});
+const WatchedSchema = Type.Object({ device: Type.String(), inode: Type.String(), untilMs: Type.Number() });
+
+/** What an agent remembers over its restarts: the policy it last accepted, and until when it watched which directory. */
+export interface StateFolder {
+  readAccepted(): Promise<AcceptedPolicy | undefined>;
+  readWatched(): Promise<Watched | undefined>;
+  writeAccepted(accepted: AcceptedPolicy): Promise<void>;
+  writeWatched(watched: Watched): Promise<void>;
+}
+
+/**
+ * Keeps the state in two files of a folder, each replaced as a whole. A missing file is no state; one that cannot be
+ * read or understood is reported and is no state either: the agent then waits for its coordinator.
+ */
+export function createStateFolder(path: string, onProblem: (message: string, cause: unknown) => void): StateFolder {
+  async function read<T>(file: string, isValid: (value: unknown) => value is T): Promise<T | undefined> {
+    try {
+      const value: unknown = JSON.parse(await readFile(join(path, file), "utf8"));
+      if (isValid(value)) return value;
+      onProblem("state file is not understood and is left aside", new Error(file));
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== "ENOENT") onProblem("state file cannot be read", cause);
+    }
+    return undefined;
+  }
+
+  /** One write at a time: two would share the temporary file. */
+  let writing: Promise<void> = Promise.resolve();
+  function write(file: string, value: unknown): Promise<void> {
+    writing = writing.then(() => replace(file, value));
+    return writing;
+  }
+
+  async function replace(file: string, value: unknown): Promise<void> {
+    try {
+      const temporary = join(path, `${file}.new`);
+      const handle = await open(temporary, "w", 0o600);
+      try {
+        await handle.writeFile(JSON.stringify(value));
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+      await rename(temporary, join(path, file));
+    } catch (cause) {
+      onProblem("state cannot be written", cause);
+    }
+  }
+
+  return {
+    readAccepted: () => read("accepted.json", (value): value is AcceptedPolicy => Check(AcceptedSchema, value)),
+    readWatched: () => read("watched.json", (value): value is Watched => Check(WatchedSchema, value)),
+    writeAccepted: (accepted) => write("accepted.json", accepted),
+    writeWatched: (watched) => write("watched.json", watched),
+  };
+}

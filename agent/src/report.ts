@@ -1,0 +1,108 @@
+import type { Policy } from "@cro/shared/policy/document";
+import type { ContainerIdentity } from "@cro/shared/policy/govern";
+import {
+  ARCHIVE_STATES,
+  type Deletion,
+  type OrphanScope,
+  REPORT_LIMITS,
+  type Report,
+  type UnreachableLimit,
+} from "@cro/shared/wire/report";
+import { type Archive, countsInBytes, countsInNumber, isDeletable } from "./archive/archive.ts";
+
+/** What a report tells beside what is counted from the archives. */
+export type ReportHead = Pick<
+  Report,
+  | "node"
+  | "podUID"
+  | "version"
+  | "bootId"
+  | "number"
+  | "time"
+  | "accepted"
+  | "directory"
+  | "disk"
+  | "paused"
+  | "planned"
+  | "deleteErrors"
+  | "certificates"
+>;
+
+export interface ReportInput {
+  head: ReportHead;
+  archives: Iterable<Archive>;
+  govern: ((identity: ContainerIdentity) => Policy) | undefined;
+  unreachable: readonly UnreachableLimit[];
+  deletions: { last: readonly Deletion[]; total: number };
+  /** Where the last report ended in the list of orphan scopes, so that each of very many gets its turn. */
+  orphanCursor: number;
+}
+
+/** Sums an agent's archives up. Lists are cut to {@link REPORT_LIMITS}, and what was left out is counted. */
+export function buildReport(input: ReportInput): { report: Report; orphanCursor: number } {
+  const { head, archives, govern, unreachable, deletions } = input;
+  const states = Object.fromEntries(ARCHIVE_STATES.map((state) => [state, 0]));
+  const namespaces = new Map<string, { namespace: string; archives: number; bytes: number }>();
+  const orphans = new Map<string, { namespace: string; pod: string; containers: Set<string> }>();
+  const policies = new Map<string, Policy>();
+  const sum = { archives: 0, bytes: 0, pinned: 0 };
+
+  for (const archive of archives) {
+    const { identity } = archive;
+    states[archive.state] = (states[archive.state] ?? 0) + 1;
+    if (archive.pinned) sum.pinned += 1;
+    if (identity === undefined) continue;
+    const count = countsInNumber(archive) ? 1 : 0;
+    const bytes = countsInBytes(archive) ? archive.size : 0;
+    if (count > 0 || bytes > 0) {
+      const total = entry(namespaces, identity.namespace, () => ({
+        namespace: identity.namespace,
+        archives: 0,
+        bytes: 0,
+      }));
+      total.archives += count;
+      total.bytes += bytes;
+      sum.archives += count;
+      sum.bytes += bytes;
+    }
+    if (govern === undefined || !isDeletable(archive)) continue;
+    const { namespace, pod, container } = identity;
+    const policy = entry(policies, `${namespace}/${pod}/${container}`, () => govern(identity));
+    if (policy.retainOrphan) continue;
+    const orphan = entry(orphans, `${namespace}/${pod}`, () => ({ namespace, pod, containers: new Set() }));
+    if (policy.level === "container" || policy.level === "global") orphan.containers.add(container);
+  }
+
+  const byBytes = [...namespaces.values()].sort((a, b) => b.bytes - a.bytes || (a.namespace < b.namespace ? -1 : 1));
+  const scopes = [...orphans.values()];
+  const start = input.orphanCursor < scopes.length ? input.orphanCursor : 0;
+  const asked = [...scopes.slice(start), ...scopes.slice(0, start)].slice(0, REPORT_LIMITS.orphanScopes);
+  const last = deletions.last.slice(-REPORT_LIMITS.deletions);
+  return {
+    orphanCursor: start + asked.length,
+    report: {
+      ...head,
+      ...sum,
+      states,
+      namespaces: byBytes.slice(0, REPORT_LIMITS.namespaces),
+      namespacesOmitted: Math.max(0, byBytes.length - REPORT_LIMITS.namespaces),
+      orphanScopes: asked.map(
+        ({ namespace, pod, containers }): OrphanScope => ({ namespace, pod, containers: [...containers] }),
+      ),
+      orphanScopesOmitted: scopes.length - asked.length,
+      unreachable: unreachable.slice(0, REPORT_LIMITS.unreachable),
+      unreachableOmitted: Math.max(0, unreachable.length - REPORT_LIMITS.unreachable),
+      deletions: [...last],
+      deletionsOmitted: deletions.total - last.length,
+    },
+  };
+}
+
+function entry<V>(map: Map<string, V>, key: string, create: () => V): V {
+  let value = map.get(key);
+  if (value === undefined) {
+    value = create();
+    map.set(key, value);
+  }
+  return value;
+}
