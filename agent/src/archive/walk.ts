@@ -163,7 +163,7 @@ function takeHeader(walk: Walk, block: Uint8Array): string | undefined {
     if (sizeBytes > MAX_EXTENSION_BYTES) return `is an extension header of ${sizeBytes} bytes`;
     return readData(walk, type === "x" ? "pax" : "long-name", sizeBytes);
   }
-  if (isExtension) return readNext(walk, walk.following);
+  if (type === "K") return readNext(walk, walk.following);
   return takeEntry(walk, { type, name: walk.longName || walk.pax.path || nameOf(block), sizeBytes });
 }
 
@@ -173,6 +173,8 @@ function takeEntry(
 ): undefined {
   walk.longName = undefined;
   walk.pax = {};
+  // A global header is an entry of its own to archive/tar: what was said of the next entry is spent on it.
+  if (type === "g") return readNext(walk, walk.following);
   const isOldDirectory = type === "\0" && name.endsWith("/");
   const hasData = !isOldDirectory && !(type >= "1" && type <= "6");
   const isFile = hasData && (type === "0" || type === "\0" || type === "7");

@@ -173,6 +173,7 @@ describe("a walk", () => {
       COMPLETE,
     );
     expect(walkEntries({ ...paxHeader("path=spec.dump", "size=9999"), type: "g" }, config, spec)).toEqual(COMPLETE);
+    expect(walkEntries(paxHeader("path=other"), { ...paxHeader("a=b"), type: "g" }, spec, config)).toEqual(COMPLETE);
     expect(walkEntries(paxHeader("path=other"), spec, config)).toEqual({ ...COMPLETE, spec: undefined });
   });
 
