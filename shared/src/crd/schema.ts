@@ -11,7 +11,16 @@ export const DEFAULT_CHECKPOINT_DIRECTORY = "/var/lib/kubelet/checkpoints";
 /** The most policies that one list of a resource may hold; it also bounds what the API server's cost check assumes. */
 const MAX_POLICIES = 1000;
 
+/** The most labels that a node selector may name. */
+const MAX_LABELS = 64;
+
 const LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+
+/** Part of a path: neither `.` nor `..`, and spelt without lookahead, which the API server's expressions do not have. */
+const PATH_PART = "([^/.\\x00][^/\\x00]*|[.][^/.\\x00][^/\\x00]*|[.][.][^/\\x00]+)";
+
+/** Grammar of label values: k8s.io/apimachinery/pkg/util/validation, IsValidLabelValue. */
+const LABEL_VALUE = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 
 const namespaceName = (description: string) =>
   Type.String({
@@ -33,7 +42,7 @@ const quantity = (description: string) =>
   Type.Optional(
     Type.Union(
       [
-        Type.Integer({ minimum: 0 }),
+        Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
         Type.String({
           maxLength: 64,
           pattern: "^[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|[kMGTPE]|[eE][-+]?[0-9]+)?$",
@@ -140,7 +149,7 @@ export const PolicySpec = Type.Object(
       Type.String({
         description: `Absolute path of the archives on the nodes. Default ${DEFAULT_CHECKPOINT_DIRECTORY}.`,
         maxLength: 4096,
-        pattern: "^/([^/]+/?)*$",
+        pattern: `^/(${PATH_PART}(/${PATH_PART})*/?)?$`,
       }),
     ),
     applyPoliciesImmediately: Type.Optional(
@@ -155,9 +164,10 @@ export const PolicySpec = Type.Object(
       }),
     ),
     nodeSelector: Type.Optional(
-      Type.Record(Type.String(), Type.String(), {
+      Type.Record(Type.String(), Type.String({ maxLength: 63, pattern: LABEL_VALUE }), {
         description: "Labels of the nodes that this resource is for. Default: every node.",
         minProperties: 1,
+        maxProperties: MAX_LABELS,
       }),
     ),
     orphanGracePeriod: duration(

@@ -1,0 +1,236 @@
+import { stringify } from "yaml";
+import { POLICY_GROUP, POLICY_KIND, PolicySpec } from "./schema.ts";
+import { PolicyStatus } from "./status.ts";
+
+/** The resource's name in paths: `/apis/criu.org/v1/namespaces/NAMESPACE/checkpointrestoreoperators`. */
+export const POLICY_PLURAL = `${POLICY_KIND.toLowerCase()}s`;
+
+/** The files that {@link renderManifests} renders, from the project's root. */
+export const CRD_FILE = `config/crd/${POLICY_GROUP}_${POLICY_PLURAL}.yaml`;
+export const CHART_CRD_FILE = `charts/checkpoint-restore-operator/templates/crds/${POLICY_GROUP}_${POLICY_PLURAL}.yaml`;
+
+/** JSON, as the API server's schemas are. */
+type Json = string | number | boolean | Json[] | { [key: string]: Json };
+type JsonObject = { [key: string]: Json };
+
+/** A rule that a schema cannot say, in the Common Expression Language, with the way out as its message. */
+interface Rule {
+  rule: string;
+  message: string;
+  fieldPath: string;
+}
+
+const FLOOR_RULE: Rule = {
+  rule: "!has(self.minCheckpoints) || !has(self.maxCheckpoints) || self.maxCheckpoints == 0 || self.minCheckpoints <= self.maxCheckpoints",
+  message: "minCheckpoints is over maxCheckpoints; lower the floor, raise the limit, or write 0 for no limit",
+  fieldPath: ".minCheckpoints",
+};
+
+const GLOBAL_FLOOR_RULE: Rule = {
+  rule:
+    "!has(self.minCheckpointsPerContainer) || (has(self.maxCheckpointsPerContainer)" +
+    " ? self.maxCheckpointsPerContainer == 0 || self.minCheckpointsPerContainer <= self.maxCheckpointsPerContainer" +
+    " : self.minCheckpointsPerContainer <= 10)",
+  message:
+    "minCheckpointsPerContainer is over maxCheckpointsPerContainer, which is 10 where it is not set;" +
+    " lower the floor, raise the limit, or write 0 for no limit",
+  fieldPath: ".minCheckpointsPerContainer",
+};
+
+const WATERMARK_RULE: Rule = {
+  rule:
+    "!has(self.lowWatermarkPercent) ||" +
+    " (has(self.highWatermarkPercent) && self.lowWatermarkPercent < self.highWatermarkPercent)",
+  message:
+    "lowWatermarkPercent needs a highWatermarkPercent above it; set that one, or leave lowWatermarkPercent out" +
+    " (it is then 5 under the high one)",
+  fieldPath: ".lowWatermarkPercent",
+};
+
+/** What the API server should know of a part of the resource, beyond its schema; by path. */
+const ADDITIONS: Record<string, JsonObject> = {
+  "spec.globalPolicy": rules(GLOBAL_FLOOR_RULE),
+  "spec.nodePolicy": rules(WATERMARK_RULE),
+  "spec.containerPolicies": listMap("namespace", "pod", "container"),
+  "spec.containerPolicies[]": rules(FLOOR_RULE),
+  "spec.podPolicies": listMap("namespace", "pod"),
+  "spec.podPolicies[]": rules(FLOOR_RULE),
+  "spec.namespacePolicies": listMap("namespace"),
+  "spec.namespacePolicies[]": rules(FLOOR_RULE),
+  "status.conditions": listMap("type"),
+};
+
+function rules(...list: Rule[]): JsonObject {
+  return { "x-kubernetes-validations": list.map((rule) => ({ ...rule })) };
+}
+
+/** A list of which the API server refuses two entries with the same keys. */
+function listMap(...keys: string[]): JsonObject {
+  return { "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys };
+}
+
+/** The CustomResourceDefinition of the policy resource, from the schemas that validate it everywhere else. */
+export function policyDefinition(): JsonObject {
+  return {
+    apiVersion: "apiextensions.k8s.io/v1",
+    kind: "CustomResourceDefinition",
+    metadata: { name: `${POLICY_PLURAL}.${POLICY_GROUP}` },
+    spec: {
+      group: POLICY_GROUP,
+      names: {
+        kind: POLICY_KIND,
+        listKind: `${POLICY_KIND}List`,
+        plural: POLICY_PLURAL,
+        singular: POLICY_KIND.toLowerCase(),
+        shortNames: ["cro"],
+      },
+      scope: "Namespaced",
+      versions: [
+        {
+          name: "v1",
+          served: true,
+          storage: true,
+          subresources: { status: {} },
+          additionalPrinterColumns: [
+            { name: "Mode", type: "string", jsonPath: ".status.mode" },
+            { name: "Nodes", type: "string", jsonPath: ".status.nodes.summary" },
+            { name: "Archives", type: "integer", jsonPath: ".status.archives" },
+            { name: "Size", type: "string", jsonPath: ".status.size" },
+            { name: "Ready", type: "string", jsonPath: '.status.conditions[?(@.type=="Enforcing")].status' },
+            { name: "Age", type: "date", jsonPath: ".metadata.creationTimestamp" },
+          ],
+          schema: {
+            openAPIV3Schema: {
+              type: "object",
+              description: "What to keep of the container checkpoints that lie on the nodes.",
+              properties: {
+                apiVersion: { type: "string" },
+                kind: { type: "string" },
+                metadata: { type: "object" },
+                spec: toStructural(asJson(PolicySpec), "spec"),
+                status: toStructural(asJson(PolicyStatus), "status"),
+              },
+            },
+          },
+        },
+      ],
+    },
+  };
+}
+
+/** The files that are generated from the schemas: path from the project's root → content. */
+export function renderManifests(): Record<string, string> {
+  const note = "# Generated from shared/src/crd by `make manifests`; edit that.\n";
+  const definition = policyDefinition();
+  return {
+    [CRD_FILE]: note + toYaml(definition),
+    [CHART_CRD_FILE]: note + wrapInChart(definition),
+  };
+}
+
+/** As a template of the chart: installed with crds.enabled, and left behind on uninstalling with crds.keep. */
+function wrapInChart({ metadata, ...definition }: JsonObject): string {
+  const { name } = metadata as { name: string };
+  return [
+    "{{- if .Values.crds.enabled }}\n",
+    toYaml({ apiVersion: definition.apiVersion as string, kind: definition.kind as string }),
+    "metadata:\n",
+    `  name: ${name}\n`,
+    "  labels:\n",
+    '    {{- include "checkpoint-restore-operator.labels" . | nindent 4 }}\n',
+    "  {{- if .Values.crds.keep }}\n",
+    "  annotations:\n",
+    "    helm.sh/resource-policy: keep\n",
+    "  {{- end }}\n",
+    toYaml({ spec: definition.spec as JsonObject }),
+    "{{- end }}\n",
+  ].join("");
+}
+
+function toYaml(value: JsonObject): string {
+  return stringify(value, { lineWidth: 120, aliasDuplicateObjects: false });
+}
+
+/** The parts of JSON schema that TypeBox writes and this project uses. */
+interface Schema {
+  [keyword: string]: unknown;
+  type?: string;
+  properties?: Record<string, Schema>;
+  patternProperties?: Record<string, Schema>;
+  items?: Schema;
+  anyOf?: Schema[];
+  enum?: Json[];
+}
+
+function asJson(schema: object): Schema {
+  return JSON.parse(JSON.stringify(schema)) as Schema;
+}
+
+/** Keywords that mean the same in the API server's schemas. */
+const SAME = [
+  "type",
+  "description",
+  "format",
+  "enum",
+  "required",
+  "pattern",
+  "minLength",
+  "maxLength",
+  "minimum",
+  "maximum",
+  "maxItems",
+  "minProperties",
+  "maxProperties",
+] as const;
+const TRANSLATED = ["properties", "additionalProperties", "patternProperties", "items", "anyOf"];
+
+/**
+ * A TypeBox schema in the API server's structural form (https://kubernetes.io/docs/tasks/extend-kubernetes/
+ * custom-resources/custom-resource-definitions/#specifying-a-structural-schema). A keyword that it does not know is an
+ * error: a check that silently got lost on the way would let in what the coordinator refuses.
+ */
+function toStructural(schema: Schema, path: string): JsonObject {
+  const unknown = Object.keys(schema).find(
+    (keyword) => !(SAME as readonly string[]).includes(keyword) && !TRANSLATED.includes(keyword),
+  );
+  if (unknown !== undefined) throw new Error(`${path}: the CRD has no translation of the keyword ${unknown}`);
+  const result: JsonObject = {};
+  for (const keyword of SAME) if (schema[keyword] !== undefined) result[keyword] = schema[keyword] as Json;
+  if (schema.enum !== undefined) result.type = "string";
+  if (schema.type === "integer" && (schema.maximum === undefined || Number(schema.maximum) >= 2 ** 31)) {
+    result.format = "int64";
+  }
+  if (schema.anyOf !== undefined) Object.assign(result, toIntOrString(schema.anyOf, path));
+  if (schema.properties !== undefined) {
+    // `additionalProperties: false` has no place here: the API server prunes what the schema does not name, and refuses
+    // it where the client asks for strict validation, as kubectl does.
+    result.properties = Object.fromEntries(
+      Object.entries(schema.properties).map(([key, value]) => [key, toStructural(value, `${path}.${key}`)]),
+    );
+  }
+  if (schema.patternProperties !== undefined) {
+    const [[pattern, values] = [], ...others] = Object.entries(schema.patternProperties);
+    if (pattern !== "^.*$" || values === undefined || others.length > 0) {
+      throw new Error(`${path}: the CRD knows only maps with keys of any form`);
+    }
+    result.additionalProperties = toStructural(values, `${path}.*`);
+  }
+  if (schema.items !== undefined) result.items = toStructural(schema.items, `${path}[]`);
+  return { ...result, ...ADDITIONS[path] };
+}
+
+/** Of a union, only that of an integer and a string can be said; their own checks then stand beside it. */
+function toIntOrString(variants: Schema[], path: string): JsonObject {
+  const [integer, string, ...others] = variants;
+  if (integer?.type !== "integer" || string?.type !== "string" || others.length > 0) {
+    throw new Error(`${path}: the CRD knows only unions of an integer and a string`);
+  }
+  const { type: _integer, ...numberChecks } = integer;
+  const { type: _string, ...stringChecks } = string;
+  return {
+    "x-kubernetes-int-or-string": true,
+    anyOf: [{ type: "integer" }, { type: "string" }],
+    ...(numberChecks as JsonObject),
+    ...(stringChecks as JsonObject),
+  };
+}

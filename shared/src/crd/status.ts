@@ -1,0 +1,68 @@
+import Type from "typebox";
+import { GlobalPolicySpec } from "./schema.ts";
+
+/**
+ * The conditions of a policy resource. `Enforcing` is the one that `kubectl get` shows as Ready; `Accepted` and
+ * `Enforcing` are good when True, the others when False.
+ */
+export const CONDITION_TYPES = [
+  "Accepted",
+  "Enforcing",
+  "Conflict",
+  "UnitlessQuantity",
+  "DirectoryNotMounted",
+  "LimitUnreachable",
+  "OrphansHeld",
+] as const;
+export type ConditionType = (typeof CONDITION_TYPES)[number];
+
+const count = (description: string) => Type.Integer({ description, minimum: 0 });
+const time = (description: string) => Type.String({ description, format: "date-time" });
+
+/** The standard condition of Kubernetes (k8s.io/apimachinery/pkg/apis/meta/v1: Condition), with its limits. */
+export const Condition = Type.Object({
+  type: Type.String({ maxLength: 316 }),
+  status: Type.Enum(["True", "False", "Unknown"]),
+  observedGeneration: Type.Optional(Type.Integer({ minimum: 0 })),
+  lastTransitionTime: time("When the status last changed."),
+  reason: Type.String({
+    description: "Why, in one word of CamelCase.",
+    minLength: 1,
+    maxLength: 1024,
+    pattern: "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+  }),
+  message: Type.String({ description: "Why, for a reader.", maxLength: 32_768 }),
+});
+export type Condition = Type.Static<typeof Condition>;
+
+/** `status` of the policy resource; absent where no coordinator has looked at it yet. */
+export const PolicyStatus = Type.Object(
+  {
+    observedGeneration: Type.Optional(
+      Type.Integer({ description: "The generation of the spec that this status is about.", minimum: 0 }),
+    ),
+    conditions: Type.Optional(Type.Array(Condition)),
+    mode: Type.Optional(Type.Enum(["Enforce", "DryRun"], { description: "The mode in force." })),
+    nodes: Type.Optional(
+      Type.Object({
+        desired: count("Nodes that this resource is for."),
+        ready: count("Those of them whose agent answers."),
+        applied: count("Those of them whose agent has the current policy."),
+        stale: count("Those of them whose agent has not answered for a while."),
+        summary: Type.Optional(Type.String({ description: "Applied of desired nodes, such as 2/3." })),
+      }),
+    ),
+    archives: Type.Optional(count("Archives on those nodes, incomplete and pinned ones included.")),
+    bytes: Type.Optional(count("Their size in bytes.")),
+    size: Type.Optional(Type.String({ description: "Their size for a reader, such as 1.5Gi." })),
+    pinned: Type.Optional(count("Archives that a .keep file protects.")),
+    incomplete: Type.Optional(count("Archives that were never written to their end.")),
+    unidentified: Type.Optional(count("Archives of which nobody can say whose they are; they are never deleted.")),
+    effectiveGlobalPolicy: Type.Optional(
+      Type.Object(GlobalPolicySpec.properties, { description: "The global policy in force, defaults included." }),
+    ),
+    lastEnforcementTime: Type.Optional(time("When an archive was last deleted under this resource.")),
+  },
+  { description: "What became of the policy. Written by the coordinator." },
+);
+export type PolicyStatus = Type.Static<typeof PolicyStatus>;
