@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { createGovernor } from "@cro/shared/policy/govern";
 import { VERSION } from "@cro/shared/version";
+import { REFUSED } from "@cro/shared/wire/directive";
 import { type Deletion, REPORT_LIMITS, type Report } from "@cro/shared/wire/report";
 import { pino } from "pino";
 import { systemClock } from "./clock.ts";
@@ -28,8 +29,8 @@ const KEEP_WATCHED_MS = 10_000;
 
 /** A running agent. */
 export interface Agent {
-  /** Settles with the exit code when the agent ends by itself; it otherwise runs until it is stopped. */
-  ended: Promise<number>;
+  /** Settles when the agent cannot go on, with the exit code and what to tell; it otherwise runs until it is stopped. */
+  ended: Promise<{ code: number; problem?: string }>;
   stop(): Promise<void>;
 }
 
@@ -44,10 +45,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   const bootId = randomUUID();
   const index = createArchiveIndex<Entry>();
   const proofs = createOrphanProofs(bootId);
-  let end: (code: number) => void = () => {};
-  const ended = new Promise<number>((resolve) => {
-    end = resolve;
-  });
+  const { promise: ended, resolve: end } = Promise.withResolvers<{ code: number; problem?: string }>();
 
   let accepted: AcceptedPolicy | undefined;
   let watched: Watched | undefined;
@@ -71,7 +69,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       deleted: ({ entry, reason, sinceEventMs }) => {
         const { namespace, pod, container } = entry.identity ?? { namespace: "", pod: "", container: "" };
         const { file, size: bytes } = entry;
-        log.info({ namespace, pod, container, archive: file, bytes, reason }, "archive deleted");
+        const { state } = entry;
+        log.info({ namespace, pod, container, archive: file, bytes, state, reason }, "archive deleted");
         metrics.deleted.inc({ namespace, reason });
         metrics.deletedBytes.inc({ namespace, reason }, bytes);
         metrics.eventToDeletion.observe(sinceEventMs / 1000);
@@ -94,13 +93,19 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     on: {
       directory: (directory) => enforcer.setDirectory(directory),
       listed: () => enforcer.listed(),
-      changed: (entry, isEvent) => enforcer.changed(entry, isEvent),
+      changed: (entry, isEvent) => {
+        if (isEvent) {
+          const { identity, file, size, state: seen } = entry;
+          log.info({ ...identity, archive: file, bytes: size, state: seen }, "archive arrived");
+        }
+        enforcer.changed(entry, isEvent);
+      },
       goneMount: (root) => {
         log.error(
           { directory: root },
           "the mounted directory was deleted on the node; restarting to mount the new one",
         );
-        end(EXIT.restart);
+        end({ code: EXIT.restart });
       },
     },
   });
@@ -135,7 +140,9 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   async function directive(body: unknown) {
     const verdict = acceptDirective(body, { node, podUID, current: accepted, nowMs: clock.wallMs() });
     if (!verdict.ok) {
-      log.warn({ status: verdict.status, reason: verdict.refusal.error }, "directive refused");
+      // Asking for the document is how a new policy normally arrives.
+      const level = verdict.status === REFUSED.documentNeeded ? "debug" : "warn";
+      log[level]({ status: verdict.status, reason: verdict.refusal.error }, "directive refused");
       return verdict;
     }
     const { directive: received, accepted: next } = verdict;
@@ -225,10 +232,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       api = createApi({ certificates: next, directive, report });
       api.listen(config.apiAddress).then(
         ({ port }) => log.info({ address: config.apiAddress.host, port }, "waiting for the coordinator"),
-        (err: unknown) => {
-          log.fatal({ err, address: config.apiAddress }, "cannot listen; --api-address names another port");
-          end(EXIT.failed);
-        },
+        (cause: Error) => end({ code: EXIT.failed, problem: `--api-address: ${cause.message}; name another one` }),
       );
     },
     problem: (problem) => log.warn({ problem }, "waiting for certificates"),

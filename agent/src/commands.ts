@@ -5,7 +5,15 @@ import { formatBytes } from "@cro/shared/quantity";
 import type { Clock } from "./clock.ts";
 import { EXIT, InputError } from "./errors.ts";
 import { enforceOnce, planOnce, type Scan, scanDirectory } from "./once.ts";
-import { ARCHIVE_COLUMNS, archiveCells, describeUnreachable, toExplainedJson, toJson, toTable } from "./present.ts";
+import {
+  ARCHIVE_COLUMNS,
+  archiveCells,
+  archiveFacts,
+  describeUnreachable,
+  toExplainedJson,
+  toJson,
+  toTable,
+} from "./present.ts";
 
 /** Where a command reads from and writes to. */
 export interface CommandContext {
@@ -40,7 +48,7 @@ export async function loadPolicy(file: string, { err }: Pick<CommandContext, "er
 /** `agent list`: what lies in a directory. */
 export async function listArchives(options: { directory: string; json: boolean }, context: CommandContext) {
   const scan = await scanAndTell(options.directory, context);
-  if (options.json) for (const archive of scan.entries) context.out(archiveJson(archive));
+  if (options.json) for (const archive of scan.entries) context.out(JSON.stringify(archiveFacts(archive)));
   else context.out(toTable(ARCHIVE_COLUMNS, scan.entries.map(archiveCells)));
   return EXIT.done;
 }
@@ -105,13 +113,4 @@ async function scanAndTell(directory: string, { clock, err, incompleteAfterMs }:
   for (const { file, why } of scan.ignored) err(`${JSON.stringify(file)} ${why}; it is left alone`);
   for (const { file, problem } of scan.entries) if (problem !== undefined) err(`${file} is kept: ${problem}`);
   return scan;
-}
-
-function archiveJson(archive: Scan["entries"][number]): string {
-  const {
-    action: _action,
-    reason: _reason,
-    ...facts
-  } = JSON.parse(toJson({ archive, action: "keep", reason: null })) as Record<string, unknown>;
-  return JSON.stringify(facts);
 }

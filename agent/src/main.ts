@@ -33,10 +33,11 @@ async function serve(options: Omit<ServeConfig, "incompleteAfterMs"> & { incompl
     }
     throw cause;
   });
-  const asked = new Promise<number>((resolve) => {
-    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve(EXIT.done));
+  const asked = new Promise<{ code: number; problem?: string }>((resolve) => {
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve({ code: EXIT.done }));
   });
-  const code = await Promise.race([agent.ended, asked]);
+  const { code, problem } = await Promise.race([agent.ended, asked]);
+  if (problem !== undefined) process.stderr.write(`agent: ${problem}\n`);
   await agent.stop();
   return code;
 }

@@ -70,8 +70,16 @@ export async function scanDirectory(path: string, clock: Clock, incompleteAfterM
   return scan;
 }
 
-/** Plans for all that a scan found: every scope is acted upon, no pod is known to be gone, the clock is believed. */
-export function planOnce(scan: Scan, policy: PolicyDocument, clock: Clock): { plan: Plan; decisions: Decision[] } {
+/**
+ * Plans for all that a scan found: no pod is known to be gone, the clock is believed, and every scope is acted upon; only
+ * for a look at what an agent that starts watching will do (`isWatching`), a policy waits for events where it says so.
+ */
+export function planOnce(
+  scan: Scan,
+  policy: PolicyDocument,
+  clock: Clock,
+  { isWatching = false } = {},
+): { plan: Plan; decisions: Decision[] } {
   const input: PlanInput = {
     archives: scan.entries,
     policy,
@@ -79,7 +87,7 @@ export function planOnce(scan: Scan, policy: PolicyDocument, clock: Clock): { pl
     nowMs: clock.wallMs(),
     isClockTrusted: true,
     orphans: [],
-    isActive: () => true,
+    isActive: () => !isWatching || policy.applyImmediately,
     node: { disk: readDisk(scan.directory) },
   };
   const plan = planRetention(input);

@@ -1,20 +1,22 @@
 import { formatBytes } from "@cro/shared/quantity";
 import type { UnreachableLimit } from "@cro/shared/wire/report";
 import Table from "cli-table3";
-import type { Entry } from "./inventory/entry.ts";
 import type { Decision } from "./retention/explain.ts";
 
-/** One line of `--json`: what an archive is and what is done with it. The names are null where nobody is known to own it. */
-export function toJson({ archive, action, reason }: Pick<Decision, "archive" | "action" | "reason">): string {
-  const { file, identity, size, state, pinned } = archive;
+/** What an archive is. The names are null where nobody is known to own it; the size is in bytes. */
+export function archiveFacts({ file, identity, size, state, pinned }: Decision["archive"]) {
   const { namespace = null, pod = null, container = null } = identity ?? {};
-  return JSON.stringify({ file, namespace, pod, container, size, state, pinned, action, reason });
+  return { file, namespace, pod, container, size, state, pinned };
+}
+
+/** One line of `--json`: what an archive is and what is done with it. */
+export function toJson({ archive, action, reason }: Pick<Decision, "archive" | "action" | "reason">): string {
+  return JSON.stringify({ ...archiveFacts(archive), action, reason });
 }
 
 /** The same with the policy that governs the archive and a few words why. */
-export function toExplainedJson(decision: Decision): string {
-  const { policy, why } = decision;
-  return JSON.stringify({ ...(JSON.parse(toJson(decision)) as object), policy, why });
+export function toExplainedJson({ archive, action, reason, policy, why }: Decision): string {
+  return JSON.stringify({ ...archiveFacts(archive), action, reason, policy, why });
 }
 
 /** Columns of text, aligned, without borders: one line a row, as kubectl prints. */
@@ -37,7 +39,7 @@ export function toTable(head: string[], rows: string[][]): string {
 export const ARCHIVE_COLUMNS = ["NAMESPACE", "POD", "CONTAINER", "TIME", "SIZE", "STATE"];
 
 /** An archive's cells for {@link ARCHIVE_COLUMNS}; where nobody is known to own it, its file stands for the pod. */
-export function archiveCells({ file, identity, timeMs, size, state, pinned }: Entry | Decision["archive"]): string[] {
+export function archiveCells({ file, identity, timeMs, size, state, pinned }: Decision["archive"]): string[] {
   return [
     identity?.namespace ?? "-",
     identity?.pod ?? file,
