@@ -1,0 +1,166 @@
+import { checkServerIdentity, type PeerCertificate } from "node:tls";
+import { DIRECTIVE_PATH, REFUSED, Refusal } from "@cro/shared/wire/directive";
+import { AGENT_DNS_NAME } from "@cro/shared/wire/identities";
+import { REPORT_PATH, Report } from "@cro/shared/wire/report";
+import { Compile } from "typebox/compile";
+import { Agent } from "undici";
+import type { TlsMaterial } from "../certs/rotate.ts";
+import type { AgentAddress } from "./directive.ts";
+
+/** How a call to an agent ended. */
+export type AgentOutcome =
+  /** It answered, and it is who it should be. For a directive: it has taken it. */
+  | { outcome: "accepted"; report: Report }
+  /** It does not have the policy of that digest. */
+  | { outcome: "documentNeeded" }
+  /** It has accepted a newer directive, of this place in the order. */
+  | { outcome: "older"; term: number; revision: number }
+  /** Another agent answers there. */
+  | { outcome: "misdirected"; error: string }
+  | { outcome: "invalid"; field: string | undefined; error: string }
+  /** Not reached, no proper answer, or too late: nothing is known. */
+  | { outcome: "failed"; cause: Error };
+
+export interface AgentClient {
+  /** Puts a directive, whose JSON is `body`. Never rejects. */
+  putDirective(address: AgentAddress, body: string, signal: AbortSignal): Promise<AgentOutcome>;
+  /** Never rejects. */
+  getReport(address: AgentAddress, signal: AbortSignal): Promise<AgentOutcome>;
+  /** Uses other certificates from the next call on; calls on the way end undisturbed. */
+  reload(material: TlsMaterial): void;
+  /** Ends when the calls on the way have ended. */
+  close(): Promise<void>;
+}
+
+export interface AgentClientOptions {
+  material: TlsMaterial;
+  /** The longest that a call may take, from connecting to the last byte of the answer. */
+  deadlineMs: number;
+  /** A connection ended, at rest or in a call; the agent of that origin may have restarted. */
+  onDisconnect: (origin: string) => void;
+}
+
+/** A report's lists are bounded; what is larger than this is none. */
+const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
+/** Longer than the time between two reports, so that the next one finds the connection of the last. */
+const KEEP_ALIVE_MS = 65_000;
+/** id-kp-serverAuth, RFC 5280 section 4.2.1.12 */
+const SERVER_AUTH = "1.3.6.1.5.5.7.3.1";
+
+/**
+ * Calls agents over mTLS, one kept-alive connection each. The peer must show a certificate of a trusted authority, for
+ * servers, with the agents' DNS name; its IP address is not looked at, for pod addresses are in no certificate.
+ */
+export function createAgentClient(options: AgentClientOptions): AgentClient {
+  const checkReport = Compile(Report);
+  const checkRefusal = Compile(Refusal);
+  const closing = new Set<Promise<void>>();
+  let dispatcher = connectWith(options.material);
+
+  function connectWith(material: TlsMaterial): Agent {
+    const agent = new Agent({
+      connections: 1,
+      allowH2: false,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      headersTimeout: options.deadlineMs,
+      bodyTimeout: options.deadlineMs,
+      maxResponseSize: MAX_ANSWER_BYTES,
+      connect: {
+        cert: material.certificate,
+        key: material.key,
+        ca: material.authority,
+        servername: AGENT_DNS_NAME,
+        checkServerIdentity: checkAgentIdentity,
+        rejectUnauthorized: true,
+        minVersion: "TLSv1.3",
+        timeout: options.deadlineMs,
+        // All agents have one name, by which sessions are kept: one agent would be offered another's.
+        maxCachedSessions: 0,
+      },
+    });
+    agent.on("disconnect", (origin) => {
+      if (agent === dispatcher) options.onDisconnect(new URL(String(origin)).origin);
+    });
+    return agent;
+  }
+
+  function retire(agent: Agent): Promise<void> {
+    const closed = agent.close().finally(() => closing.delete(closed));
+    closing.add(closed);
+    return closed;
+  }
+
+  async function call(
+    address: AgentAddress,
+    request: { method: "GET" | "PUT"; path: string; body?: string },
+    signal: AbortSignal,
+  ): Promise<AgentOutcome> {
+    try {
+      const { statusCode, body } = await dispatcher.request({
+        ...request,
+        origin: new URL(address.url).origin,
+        headers: request.body === undefined ? {} : { "content-type": "application/json" },
+        signal: AbortSignal.any([signal, AbortSignal.timeout(options.deadlineMs)]),
+      });
+      return readAnswer(address, statusCode, await body.text());
+    } catch (cause) {
+      return { outcome: "failed", cause: cause as Error };
+    }
+  }
+
+  function readAnswer(address: AgentAddress, status: number, text: string): AgentOutcome {
+    const answer = parseJson(text);
+    if (status === 200) {
+      if (!checkReport.Check(answer)) {
+        const problem = checkReport.Errors(answer)[0];
+        return fail(`answered no report: ${problem?.instancePath || "the body"} ${problem?.message ?? "is no JSON"}`);
+      }
+      if (answer.node !== address.node || answer.podUID !== address.podUID) {
+        return { outcome: "misdirected", error: `the agent of node ${answer.node}, pod ${answer.podUID}, answered` };
+      }
+      return { outcome: "accepted", report: answer };
+    }
+    if (status === REFUSED.documentNeeded) return { outcome: "documentNeeded" };
+    const refusal = checkRefusal.Check(answer) ? answer : undefined;
+    const error = refusal?.error ?? "no reason given";
+    if (status === REFUSED.misdirected) return { outcome: "misdirected", error };
+    if (status === REFUSED.invalid) return { outcome: "invalid", field: refusal?.field, error };
+    if (status === REFUSED.older && refusal?.term !== undefined && refusal.revision !== undefined) {
+      return { outcome: "older", term: refusal.term, revision: refusal.revision };
+    }
+    return fail(`answered ${status}: ${error}`);
+  }
+
+  return {
+    putDirective: (address, body, signal) => call(address, { method: "PUT", path: DIRECTIVE_PATH, body }, signal),
+    getReport: (address, signal) => call(address, { method: "GET", path: REPORT_PATH }, signal),
+    reload(material) {
+      const retired = dispatcher;
+      dispatcher = connectWith(material);
+      void retire(retired);
+    },
+    async close() {
+      await Promise.all([retire(dispatcher), ...closing]);
+    },
+  };
+}
+
+/** A certificate without any extended key usage would pass for a server's; agents' always have it. */
+function checkAgentIdentity(_host: string, certificate: PeerCertificate): Error | undefined {
+  const problem = checkServerIdentity(AGENT_DNS_NAME, certificate);
+  if (problem !== undefined) return problem;
+  if (certificate.ext_key_usage?.includes(SERVER_AUTH)) return undefined;
+  return new Error("the agent's certificate is not for servers: it lacks the extended key usage serverAuth");
+}
+
+function fail(message: string): AgentOutcome {
+  return { outcome: "failed", cause: new Error(message) };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,46 @@
+import { digestOf, type PolicyDocument } from "@cro/shared/policy/document";
+import type { OrphanFact } from "@cro/shared/wire/directive";
+import type { Fence } from "@cro/shared/wire/fence";
+
+/** A policy as it travels: its JSON, made once however many agents get it, and the digest that names it. */
+export interface SerializedPolicy {
+  digest: string;
+  json: string;
+}
+
+/** Where an agent is reached and which one it must be. */
+export interface AgentAddress {
+  node: string;
+  /** Tells an agent from every other, before and after it. */
+  podUID: string;
+  /** `https://10.0.0.7:9810` */
+  url: string;
+}
+
+export interface DirectiveParts {
+  fence: Fence;
+  address: AgentAddress;
+  timeMs: number;
+  policy: SerializedPolicy;
+  /** Whether the document itself goes along, and not its digest only. */
+  withDocument: boolean;
+  orphans: readonly OrphanFact[];
+}
+
+export function serializePolicy(document: PolicyDocument): SerializedPolicy {
+  const json = JSON.stringify(document);
+  return { digest: digestOf(json), json };
+}
+
+/** The JSON of a Directive, put together around the policy's own JSON, which is not made again for each agent. */
+export function writeDirective({ fence, address, timeMs, policy, withDocument, orphans }: DirectiveParts): string {
+  const head = JSON.stringify({
+    term: fence.term,
+    revision: fence.revision,
+    node: address.node,
+    podUID: address.podUID,
+    time: new Date(timeMs).toISOString(),
+  });
+  const document = withDocument ? `,"document":${policy.json}` : "";
+  return `${head.slice(0, -1)},"policy":{"digest":"${policy.digest}"${document}},"orphans":${JSON.stringify(orphans)}}`;
+}

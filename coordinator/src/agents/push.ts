@@ -1,0 +1,294 @@
+import type { OrphanFact } from "@cro/shared/wire/directive";
+import type { Fence } from "@cro/shared/wire/fence";
+import type { Report } from "@cro/shared/wire/report";
+import pLimit from "p-limit";
+import type { AgentClient, AgentOutcome } from "./client.ts";
+import { type AgentAddress, type SerializedPolicy, writeDirective } from "./directive.ts";
+import {
+  type AgentState,
+  afterPush,
+  afterReport,
+  desire,
+  findNewer,
+  isApplied,
+  newAgentState,
+  nextCall,
+  type PushTimings,
+  suspectRestart,
+} from "./step.ts";
+
+/** `applied`: has the current directive. `pending`: answers, and gets it. `stale`: the last call to it failed. */
+export const AGENT_VIEW_STATES = ["applied", "pending", "stale"] as const;
+
+/** One agent as its coordinator sees it. */
+export interface AgentView {
+  address: AgentAddress;
+  state: (typeof AGENT_VIEW_STATES)[number];
+  /** Its last one, however old. */
+  report: Report | undefined;
+  /** Why it is stale. */
+  problem: string | undefined;
+}
+
+export interface PusherEvents {
+  /** Each report, whatever brought it. */
+  onReport(address: AgentAddress, report: Report): void;
+  /** An agent has the current directive, and had it not before, or not in this start of it. */
+  onApplied(address: AgentAddress, applied: Fence & { digest: string }): void;
+  /** An agent obeys a directive that ours cannot supersede; only a higher term can. */
+  onOlder(address: AgentAddress, newest: Fence): void;
+  /** A call failed in another way than the one before. */
+  onFailure(address: AgentAddress, problem: string): void;
+  /** A directive was sent and answered, or was not. */
+  onPush(durationSeconds: number, ok: boolean): void;
+}
+
+export interface PusherOptions {
+  client: Pick<AgentClient, "putDirective" | "getReport">;
+  term: number;
+  timings: PushTimings;
+  /** Calls that are begun at the same time. */
+  concurrency: number;
+  /** Milliseconds since 1970: the time that directives carry. */
+  wallMs: () => number;
+  /** Milliseconds of a clock that never jumps: what waits are measured with. */
+  monotonicMs: () => number;
+  random: () => number;
+  events: PusherEvents;
+}
+
+/** Brings every agent to what it should have, and keeps asking all of them for their reports. */
+export interface Pusher {
+  /** The agents that there are; the ones that are no longer among them are forgotten, calls to them broken off. */
+  setAgents(addresses: readonly AgentAddress[]): void;
+  /** What each agent should have; undefined pushes nothing to it. */
+  setPolicy(policyOf: (address: AgentAddress) => SerializedPolicy | undefined): void;
+  /** The proofs that an agent's next directive carries, in place of the ones before. */
+  setOrphans(podUID: string, orphans: readonly OrphanFact[]): void;
+  /** Another, higher term: every agent gets its directive anew. */
+  setTerm(term: number): void;
+  /** The connection to this origin ended. */
+  noteDisconnect(origin: string): void;
+  view(): AgentView[];
+  /** Makes no more calls, and breaks off the ones on the way. */
+  stop(): Promise<void>;
+}
+
+/**
+ * After so long a call no longer counts against the concurrency: it then only waits, and what others wait for is the
+ * work of beginning and ending calls.
+ */
+const PATIENCE_MS = 250;
+
+interface Entry {
+  address: AgentAddress;
+  state: AgentState;
+  policy: SerializedPolicy | undefined;
+  orphans: readonly OrphanFact[];
+  revision: number;
+  report: Report | undefined;
+  problem: string | undefined;
+  timer: NodeJS.Timeout | undefined;
+  /** Whether a call is on the way or waits for its turn: there is never a second one. */
+  isBusy: boolean;
+  abort: AbortController;
+}
+
+export function createPusher(options: PusherOptions): Pusher {
+  const { client, events, monotonicMs, timings, random } = options;
+  const entries = new Map<string, Entry>();
+  const calls = new Set<Promise<void>>();
+  const limit = pLimit(options.concurrency);
+  let { term } = options;
+  let revision = 0;
+  let policyOf: (address: AgentAddress) => SerializedPolicy | undefined = () => undefined;
+  let isStopped = false;
+
+  function context() {
+    return { nowMs: monotonicMs(), random, timings };
+  }
+
+  /** Every change of what an agent should have is a new revision, whatever changed. */
+  function setDesired(entry: Entry, policy: SerializedPolicy | undefined, orphans: readonly OrphanFact[]): void {
+    const isChanged = policy?.digest !== entry.policy?.digest || !isSameJson(orphans, entry.orphans);
+    if (isChanged) entry.revision = ++revision;
+    entry.policy = policy;
+    entry.orphans = orphans;
+    applyDesired(entry);
+  }
+
+  function applyDesired(entry: Entry): void {
+    const desired = entry.policy && { term, revision: entry.revision, digest: entry.policy.digest };
+    entry.state = desire(entry.state, desired, monotonicMs());
+    arm(entry);
+  }
+
+  function arm(entry: Entry): void {
+    if (isStopped || entry.isBusy || entry.abort.signal.aborted) return;
+    clearTimeout(entry.timer);
+    const delayMs = nextCall(entry.state).atMs - monotonicMs();
+    if (delayMs > 0) {
+      entry.timer = setTimeout(() => arm(entry), Math.ceil(delayMs));
+      return;
+    }
+    entry.isBusy = true;
+    void limit(() => {
+      const call = makeCall(entry).finally(() => {
+        calls.delete(call);
+        entry.isBusy = false;
+        arm(entry);
+      });
+      calls.add(call);
+      return Promise.race([call, pause(PATIENCE_MS, call)]);
+    });
+  }
+
+  /** Makes the call that is due by now: what an agent should have may have changed while it waited for its turn. */
+  async function makeCall(entry: Entry): Promise<void> {
+    if (entry.abort.signal.aborted) return;
+    const { desired, documentWanted: withDocument } = entry.state;
+    const { policy } = entry;
+    if (nextCall(entry.state).call === "report" || desired === undefined || policy === undefined) {
+      const outcome = await client.getReport(entry.address, entry.abort.signal);
+      settle(entry, outcome, () => afterReport(entry.state, outcome, context()));
+      return;
+    }
+    const { address, orphans } = entry;
+    const body = writeDirective({ fence: desired, address, timeMs: options.wallMs(), policy, withDocument, orphans });
+    const startedMs = monotonicMs();
+    const outcome = await client.putDirective(address, body, entry.abort.signal);
+    if (entry.abort.signal.aborted) return;
+    const before = entry.state.applied;
+    settle(entry, outcome, () => afterPush(entry.state, { sent: desired, withDocument, outcome }, context()));
+    const { applied, failures } = entry.state;
+    events.onPush((monotonicMs() - startedMs) / 1000, failures === 0);
+    if (failures === 0 && applied !== undefined && isApplied(entry.state) && !isSameJson(applied, before)) {
+      events.onApplied(address, desired);
+    }
+    const newest = findNewer(desired, outcome);
+    if (newest !== undefined) events.onOlder(address, newest);
+  }
+
+  function settle(entry: Entry, outcome: AgentOutcome, step: () => AgentState): void {
+    if (entry.abort.signal.aborted) return;
+    entry.state = step();
+    const problem = entry.state.failures === 0 ? undefined : describeProblem(outcome);
+    if (problem !== undefined && problem !== entry.problem) events.onFailure(entry.address, problem);
+    entry.problem = problem;
+    if (outcome.outcome === "accepted") {
+      entry.report = outcome.report;
+      events.onReport(entry.address, outcome.report);
+    }
+  }
+
+  function forget(entry: Entry): void {
+    clearTimeout(entry.timer);
+    entry.abort.abort();
+  }
+
+  return {
+    setAgents(addresses) {
+      const wanted = new Map(addresses.map((address) => [address.podUID, address]));
+      for (const [podUID, entry] of entries) {
+        if (isSameJson(wanted.get(podUID), entry.address)) continue;
+        forget(entry);
+        entries.delete(podUID);
+      }
+      for (const [podUID, address] of wanted) {
+        if (entries.has(podUID)) continue;
+        const entry: Entry = {
+          address,
+          state: newAgentState(monotonicMs()),
+          policy: undefined,
+          orphans: [],
+          revision: 0,
+          report: undefined,
+          problem: undefined,
+          timer: undefined,
+          isBusy: false,
+          abort: new AbortController(),
+        };
+        entries.set(podUID, entry);
+        setDesired(entry, policyOf(address), []);
+      }
+    },
+
+    setPolicy(next) {
+      policyOf = next;
+      for (const entry of entries.values()) setDesired(entry, next(entry.address), entry.orphans);
+    },
+
+    setOrphans(podUID, orphans) {
+      const entry = entries.get(podUID);
+      if (entry !== undefined) setDesired(entry, entry.policy, orphans);
+    },
+
+    setTerm(next) {
+      term = next;
+      for (const entry of entries.values()) applyDesired(entry);
+    },
+
+    noteDisconnect(origin) {
+      for (const entry of entries.values()) {
+        if (new URL(entry.address.url).origin !== origin) continue;
+        entry.state = suspectRestart(entry.state, context());
+        arm(entry);
+      }
+    },
+
+    view() {
+      return [...entries.values()].map(({ address, state, report, problem }) => ({
+        address,
+        state: state.failures > 0 ? "stale" : isApplied(state) ? "applied" : "pending",
+        report,
+        problem,
+      }));
+    },
+
+    async stop() {
+      isStopped = true;
+      limit.clearQueue();
+      for (const entry of entries.values()) forget(entry);
+      await Promise.all(calls);
+    },
+  };
+}
+
+/** Why a call did not bring what it should, with the causes that libraries wrap. */
+function describeProblem(outcome: AgentOutcome): string {
+  switch (outcome.outcome) {
+    case "accepted":
+      return "answered a directive without having taken it";
+    case "documentNeeded":
+      return "asked for the policy that the directive carried";
+    case "older":
+      return `obeys a newer directive, of term ${outcome.term}, revision ${outcome.revision}`;
+    case "misdirected":
+      return `is another agent: ${outcome.error}`;
+    case "invalid":
+      return `refuses ${outcome.field ?? "the directive"}: ${outcome.error}`;
+    case "failed":
+      return describeCause(outcome.cause);
+  }
+}
+
+function describeCause(cause: Error): string {
+  const code = (cause as NodeJS.ErrnoException).code;
+  const text = cause.message || code || cause.name;
+  return cause.cause instanceof Error ? `${text}: ${describeCause(cause.cause)}` : text;
+}
+
+function isSameJson(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
+/** Ends after that time, or with the call, and leaves no timer behind. */
+function pause(timeMs: number, call: Promise<void>): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, timeMs);
+    void call.finally(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}

@@ -1,0 +1,197 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import type { AgentOutcome } from "../../src/agents/client.ts";
+import {
+  type AgentState,
+  afterPush,
+  afterReport,
+  type DirectiveKey,
+  desire,
+  findNewer,
+  isApplied,
+  newAgentState,
+  nextCall,
+  suspectRestart,
+} from "../../src/agents/step.ts";
+import { aReport } from "../support/agent-peer.ts";
+
+const timings = { resyncMs: 300_000, reportMs: 30_000, minBackoffMs: 1000, maxBackoffMs: 60_000 };
+const at = (nowMs: number, random = 0.5) => ({ nowMs, random: () => random, timings });
+const key = (revision: number, { term = 1, digest = "d" } = {}): DirectiveKey => ({ term, revision, digest });
+const accepted = (accepted?: DirectiveKey, bootId = "boot-1"): AgentOutcome => ({
+  outcome: "accepted",
+  report: aReport({ bootId, ...(accepted && { accepted }) }),
+});
+const failed: AgentOutcome = { outcome: "failed", cause: new Error("down") };
+const push = (state: AgentState, outcome: AgentOutcome, nowMs = 0) =>
+  afterPush(state, { sent: state.desired as DirectiveKey, withDocument: state.documentWanted, outcome }, at(nowMs));
+const wanting = (desired: DirectiveKey, nowMs = 0) => desire(newAgentState(nowMs), desired, nowMs);
+const applied = (desired: DirectiveKey) => push(wanting(desired), accepted(desired));
+
+describe("the steps of an agent", () => {
+  it("pushes to a new agent at once, and asks for its report where there is nothing to push", () => {
+    expect(nextCall(wanting(key(1), 5))).toEqual({ call: "push", atMs: 5 });
+    expect(nextCall(newAgentState(5))).toEqual({ call: "report", atMs: 5 });
+  });
+
+  it("is content with an agent that has taken the directive, asks it every 30 s and tells it again every 5 minutes", () => {
+    let state = applied(key(1));
+    expect(isApplied(state)).toBe(true);
+    expect(nextCall(state)).toEqual({ call: "report", atMs: 30_000 });
+    let nowMs = 0;
+    for (let next = nextCall(state); next.call === "report"; next = nextCall(state)) {
+      nowMs = next.atMs;
+      state = afterReport(state, accepted(key(1)), at(nowMs));
+    }
+    expect(nextCall(state)).toEqual({ call: "push", atMs: 300_000 });
+  });
+
+  it("spreads reports and resyncs by a tenth around their time", () => {
+    const soonest = afterPush(
+      wanting(key(1)),
+      { sent: key(1), withDocument: false, outcome: accepted(key(1)) },
+      at(0, 0),
+    );
+    const latest = afterPush(
+      wanting(key(1)),
+      { sent: key(1), withDocument: false, outcome: accepted(key(1)) },
+      at(0, 1),
+    );
+    expect([soonest.reportAtMs, soonest.resyncAtMs]).toEqual([27_000, 270_000]);
+    expect([latest.reportAtMs, latest.resyncAtMs].map(Math.round)).toEqual([33_000, 330_000]);
+  });
+
+  it("sends the document at once where it was asked for, once, and only for that policy", () => {
+    const asked = push(wanting(key(1)), { outcome: "documentNeeded" }, 7);
+    expect(asked).toMatchObject({ documentWanted: true, failures: 0 });
+    expect(nextCall(asked)).toEqual({ call: "push", atMs: 7 });
+    expect(push(asked, accepted(key(1))).documentWanted).toBe(false);
+    expect(desire(asked, key(2), 7).documentWanted).toBe(true);
+    expect(desire(asked, key(2, { digest: "e" }), 7).documentWanted).toBe(false);
+    const sent = key(0, { digest: "c" });
+    const late = afterPush(
+      wanting(key(1)),
+      { sent, withDocument: false, outcome: { outcome: "documentNeeded" } },
+      at(7),
+    );
+    expect(late.documentWanted).toBe(false);
+  });
+
+  it("backs off from an agent that asks for the document that it was sent", () => {
+    const asked = push(wanting(key(1)), { outcome: "documentNeeded" });
+    expect(nextCall(push(asked, { outcome: "documentNeeded" })).atMs).toBeGreaterThanOrEqual(500);
+  });
+
+  it("backs off twice as long each time, up to the bound, with jitter, and forgets it at the first answer", () => {
+    let state = wanting(key(1));
+    const waits: number[] = [];
+    for (let n = 0; n < 9; n++) {
+      state = afterPush(state, { sent: key(1), withDocument: false, outcome: failed }, at(0, 1));
+      waits.push(nextCall(state).atMs);
+    }
+    expect(waits).toEqual([1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000, 60_000]);
+    expect(nextCall(afterPush(state, { sent: key(1), withDocument: false, outcome: failed }, at(0, 0))).atMs).toBe(
+      30_000,
+    );
+    expect(push(state, accepted(key(1)))).toMatchObject({ failures: 0 });
+  });
+
+  it("tries a failed resync and a failed report again after the backoff", () => {
+    const due = { ...applied(key(1)), resyncAtMs: 100, reportAtMs: 200 };
+    const retried = push(due, failed, 100);
+    expect(nextCall(retried)).toEqual({ call: "push", atMs: 850 });
+    const asked = afterReport({ ...applied(key(1)), reportAtMs: 100 }, failed, at(100));
+    expect(nextCall(asked)).toEqual({ call: "report", atMs: 850 });
+  });
+
+  it("does not hurry to an agent that does not answer when its policy changes, but does to one that refused", () => {
+    const silent = push(wanting(key(1)), failed);
+    expect(nextCall(desire(silent, key(2), 10)).atMs).toBe(750);
+    const another = push(wanting(key(1)), { outcome: "misdirected", error: "" });
+    expect(nextCall(desire(another, key(2), 10)).atMs).toBe(750);
+    for (const refusal of [
+      { outcome: "older", term: 5, revision: 1 },
+      { outcome: "invalid", field: "/x", error: "" },
+    ] satisfies AgentOutcome[]) {
+      expect(nextCall(desire(push(wanting(key(1)), refusal), key(1, { term: 6 }), 10)).atMs).toBe(10);
+    }
+  });
+
+  it("pushes at once to an agent that started anew, or that has another directive than it said", () => {
+    for (const report of [
+      accepted(key(1), "boot-2"),
+      accepted(undefined),
+      accepted(key(2)),
+      accepted(key(1, { digest: "e" })),
+    ]) {
+      const state = afterReport(applied(key(1)), report, at(50));
+      expect(nextCall(state)).toEqual({ call: "push", atMs: 50 });
+    }
+    expect(nextCall(afterReport(applied(key(1)), accepted(key(1)), at(50))).call).toBe("report");
+  });
+
+  it("does not take a directive for applied that the report does not name", () => {
+    for (const report of [accepted(undefined), accepted(key(0)), accepted(key(1, { digest: "e" }))]) {
+      const state = push(wanting(key(1)), report);
+      expect(isApplied(state)).toBe(false);
+      expect(state.failures).toBe(1);
+    }
+  });
+
+  it("pushes the newest directive after an older one was taken", () => {
+    const state = desire(wanting(key(1)), key(2), 0);
+    const next = afterPush(state, { sent: key(1), withDocument: false, outcome: accepted(key(1)) }, at(0));
+    expect(isApplied(next)).toBe(false);
+    expect(nextCall(next)).toEqual({ call: "push", atMs: 0 });
+  });
+
+  it("asks soon after a connection ended, but not before a backoff is over", () => {
+    expect(nextCall(suspectRestart(applied(key(1)), at(100)))).toEqual({ call: "report", atMs: 600 });
+    const backingOff = { ...push(applied(key(1)), failed), retryAtMs: 5000 };
+    expect(nextCall(suspectRestart(backingOff, at(100))).atMs).toBe(5000);
+  });
+
+  it("finds what cannot be superseded without a higher term, and nothing else", () => {
+    const sent = key(3, { term: 4 });
+    expect(findNewer(sent, { outcome: "older", term: 9, revision: 1 })).toEqual({ term: 9, revision: 1 });
+    expect(findNewer(sent, { outcome: "older", term: 4, revision: 4 })).toEqual({ term: 4, revision: 4 });
+    expect(findNewer(sent, { outcome: "older", term: 4, revision: 2 })).toBeUndefined();
+    expect(findNewer(sent, accepted(sent))).toBeUndefined();
+    expect(findNewer(sent, accepted(key(3, { term: 4, digest: "e" })))).toMatchObject({ term: 4, revision: 3 });
+    expect(findNewer(sent, accepted(undefined))).toBeUndefined();
+    expect(findNewer(sent, failed)).toBeUndefined();
+  });
+
+  it("always has a next call, in finite time, and ends content once the agent answers", () => {
+    const arbOutcome = fc.constantFrom<AgentOutcome>(
+      failed,
+      { outcome: "documentNeeded" },
+      { outcome: "older", term: 1, revision: 9 },
+      { outcome: "misdirected", error: "" },
+      { outcome: "invalid", field: undefined, error: "" },
+      accepted(undefined),
+      accepted(key(1)),
+      accepted(key(2), "boot-2"),
+    );
+    fc.assert(
+      fc.property(fc.array(fc.tuple(arbOutcome, fc.boolean(), fc.nat({ max: 3 })), { maxLength: 40 }), (events) => {
+        let nowMs = 0;
+        let state = wanting(key(1));
+        const call = (outcome: AgentOutcome) => {
+          const next = nextCall(state);
+          expect(next.atMs - nowMs).toBeLessThanOrEqual(60_000);
+          nowMs = Math.max(nowMs, next.atMs);
+          state = next.call === "push" ? push(state, outcome, nowMs) : afterReport(state, outcome, at(nowMs));
+        };
+        for (const [outcome, isChange, revision] of events) {
+          if (isChange) state = desire(state, key(revision + 1), nowMs);
+          call(outcome);
+        }
+        call(accepted(state.desired));
+        if (!isApplied(state)) call(accepted(state.desired));
+        expect(isApplied(state)).toBe(true);
+        expect(state.failures).toBe(0);
+      }),
+    );
+  });
+});
