@@ -1,0 +1,316 @@
+import { compilePolicy, defaultPolicy } from "@cro/shared/policy/compile";
+import type { OrphanFact } from "@cro/shared/wire/directive";
+import { Directive, REFUSED } from "@cro/shared/wire/directive";
+import { Compile } from "typebox/compile";
+import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { type AgentClient, createAgentClient } from "../../src/agents/client.ts";
+import { type AgentAddress, serializePolicy } from "../../src/agents/directive.ts";
+import { createPusher, type Pusher, type PusherOptions } from "../../src/agents/push.ts";
+import { type AgentPeer, answer, aPki, startAgentPeer } from "../support/agent-peer.ts";
+
+const defaults = serializePolicy(defaultPolicy().document);
+const checkDirective = Compile(Directive);
+
+function aPolicy(maxCheckpointsPerContainer: number) {
+  const compiled = compilePolicy({ globalPolicy: { maxCheckpointsPerContainer } });
+  if (!compiled.ok) throw new Error("the policy must compile");
+  return serializePolicy(compiled.policy.document);
+}
+
+let pki: Awaited<ReturnType<typeof aPki>>;
+beforeAll(async () => {
+  pki = await aPki();
+});
+
+const stops: Array<() => Promise<void>> = [];
+afterEach(async () => {
+  for (const stop of stops.splice(0).reverse()) await stop();
+});
+
+async function aPeer(name = "a"): Promise<AgentPeer> {
+  const peer = await startAgentPeer(pki.agent, { node: `node-${name}`, podUID: `uid-${name}` });
+  stops.push(peer.close);
+  return peer;
+}
+
+interface Seen {
+  applied: string[];
+  older: number[];
+  failures: string[];
+  pushes: boolean[];
+}
+
+/** A pusher whose waits are short; what only a wait could bring is asked for with longer ones. */
+function aPusher(
+  timings: Partial<PusherOptions["timings"]> = {},
+  options: Partial<PusherOptions> = {},
+): { pusher: Pusher; client: AgentClient; seen: Seen } {
+  const seen: Seen = { applied: [], older: [], failures: [], pushes: [] };
+  const client = createAgentClient({
+    material: pki.coordinator,
+    deadlineMs: 2000,
+    onDisconnect: (origin) => pusher.noteDisconnect(origin),
+  });
+  const pusher = createPusher({
+    client,
+    term: 1,
+    timings: { resyncMs: 60_000, reportMs: 60_000, minBackoffMs: 20, maxBackoffMs: 100, ...timings },
+    concurrency: 4,
+    wallMs: () => Date.UTC(2030, 0, 1),
+    monotonicMs: () => performance.now(),
+    random: Math.random,
+    events: {
+      onReport: () => {},
+      onApplied: ({ node }, { term, revision }) => seen.applied.push(`${node} ${term}.${revision}`),
+      onOlder: (_, newest) => seen.older.push(newest.term),
+      onFailure: (_, problem) => seen.failures.push(problem),
+      onPush: (_, ok) => seen.pushes.push(ok),
+    },
+    ...options,
+  });
+  stops.push(client.close, pusher.stop);
+  return { pusher, client, seen };
+}
+
+const directives = (peer: AgentPeer) => peer.calls.flatMap(({ directive }) => directive ?? []);
+const stateOf = (pusher: Pusher, { podUID }: AgentAddress) =>
+  pusher.view().find(({ address }) => address.podUID === podUID)?.state;
+
+describe("createPusher", () => {
+  it("brings a new agent its policy: the digest first, the document when it is asked for", async () => {
+    const peer = await aPeer();
+    const { pusher, seen } = aPusher();
+    pusher.setPolicy(() => defaults);
+    pusher.setAgents([peer.address]);
+    await expect.poll(() => seen.applied).toEqual(["node-a 1.1"]);
+    const [first, second] = directives(peer);
+    expect(first?.policy).toEqual({ digest: defaults.digest });
+    expect(second?.policy).toEqual({ digest: defaults.digest, document: defaultPolicy().document });
+    for (const directive of directives(peer)) expect(checkDirective.Check(directive)).toBe(true);
+    expect(second).toMatchObject({ node: "node-a", podUID: "uid-a", time: "2030-01-01T00:00:00.000Z", orphans: [] });
+    expect(stateOf(pusher, peer.address)).toBe("applied");
+    expect(seen.pushes).toEqual([true, true]);
+  });
+
+  it("pushes nothing where there is no policy, but knows the agent's report", async () => {
+    const peer = await aPeer();
+    const { pusher } = aPusher();
+    pusher.setAgents([peer.address]);
+    await expect.poll(() => pusher.view()[0]?.report?.bootId).toBe("uid-a-boot-1");
+    expect(directives(peer)).toEqual([]);
+    expect(stateOf(pusher, peer.address)).toBe("pending");
+  });
+
+  it("pushes a change at once and as a newer revision, and no policy that is the same", async () => {
+    const peer = await aPeer();
+    const { pusher, seen } = aPusher();
+    pusher.setPolicy(() => defaults);
+    pusher.setAgents([peer.address]);
+    await expect.poll(() => seen.applied).toHaveLength(1);
+    pusher.setPolicy(() => serializePolicy(defaultPolicy().document));
+    pusher.setPolicy(() => aPolicy(5));
+    await expect.poll(() => seen.applied).toEqual(["node-a 1.1", "node-a 1.2"]);
+    expect(peer.report.accepted?.digest).toBe(aPolicy(5).digest);
+  });
+
+  it("gives each node its own policy", async () => {
+    const peers = [await aPeer("a"), await aPeer("b"), await aPeer("c")];
+    const { pusher, seen } = aPusher();
+    pusher.setPolicy(({ node }) => (node === "node-a" ? aPolicy(1) : node === "node-b" ? aPolicy(2) : undefined));
+    pusher.setAgents(peers.map(({ address }) => address));
+    await expect.poll(() => seen.applied).toHaveLength(2);
+    expect(peers.map(({ report }) => report.accepted?.digest)).toEqual([
+      aPolicy(1).digest,
+      aPolicy(2).digest,
+      undefined,
+    ]);
+  });
+
+  it("carries an agent's proofs in a directive of their own revision", async () => {
+    const peers = [await aPeer("a"), await aPeer("b")];
+    const { pusher, seen } = aPusher();
+    pusher.setPolicy(() => defaults);
+    pusher.setAgents(peers.map(({ address }) => address));
+    await expect.poll(() => seen.applied).toHaveLength(2);
+    const fact: OrphanFact = { bootId: "uid-a-boot-1", report: 1, namespace: "n", pod: "p" };
+    pusher.setOrphans("uid-a", [fact]);
+    await expect.poll(() => seen.applied).toHaveLength(3);
+    expect(directives(peers[0] as AgentPeer).at(-1)).toMatchObject({
+      orphans: [fact],
+      policy: { digest: defaults.digest },
+    });
+    expect(directives(peers[1] as AgentPeer).every(({ orphans }) => orphans.length === 0)).toBe(true);
+    pusher.setOrphans("uid-a", [fact]);
+    pusher.setOrphans("uid-a", []);
+    await expect.poll(() => seen.applied).toHaveLength(4);
+    expect(directives(peers[0] as AgentPeer).at(-1)?.orphans).toEqual([]);
+  });
+
+  it("never has two calls to an agent at once, and ends with the newest policy, however fast they change", async () => {
+    const peer = await aPeer();
+    peer.interfere = (_, response) => {
+      response.socket?.setNoDelay();
+      return false;
+    };
+    const { pusher } = aPusher({ reportMs: 5, resyncMs: 5 });
+    pusher.setAgents([peer.address]);
+    for (let n = 1; n <= 50; n++) {
+      pusher.setPolicy(() => aPolicy(n));
+      await new Promise(setImmediate);
+    }
+    await expect.poll(() => peer.report.accepted?.digest).toBe(aPolicy(50).digest);
+    expect(peer.maxConcurrent).toBe(1);
+    const fences = directives(peer).map(({ term, revision }) => term * 1e6 + revision);
+    expect(fences).toEqual(fences.toSorted((a, b) => a - b));
+  });
+
+  it("tells again, and asks again, when nothing has changed", async () => {
+    const peer = await aPeer();
+    const { pusher, seen } = aPusher({ reportMs: 10, resyncMs: 30 });
+    pusher.setPolicy(() => defaults);
+    pusher.setAgents([peer.address]);
+    await expect.poll(() => directives(peer).length).toBeGreaterThan(5);
+    expect(peer.calls.filter(({ method }) => method === "GET").length).toBeGreaterThan(2);
+    expect(new Set(directives(peer).map(({ revision }) => revision))).toEqual(new Set([1]));
+    expect(seen.applied).toEqual(["node-a 1.1"]);
+  });
+
+  it("tries a failing agent again until it answers, and says each reason once", async () => {
+    const peer = await aPeer();
+    let refused = 0;
+    peer.interfere = (_, response) => {
+      if (++refused > 5) return false;
+      response.writeHead(503).end();
+      return true;
+    };
+    const { pusher, seen } = aPusher();
+    pusher.setPolicy(() => defaults);
+    pusher.setAgents([peer.address]);
+    await expect.poll(() => stateOf(pusher, peer.address)).toBe("stale");
+    await expect.poll(() => seen.applied).toEqual(["node-a 1.1"]);
+    expect(seen.failures).toEqual(["answered 503: no reason given"]);
+    expect(seen.pushes.filter((ok) => !ok)).toHaveLength(5);
+    expect(stateOf(pusher, peer.address)).toBe("applied");
+  });
+
+  it("names the term of an agent that follows a newer leader, and is obeyed once its own is higher", async () => {
+    const peer = await aPeer();
+    peer.report = { ...peer.report, accepted: { term: 7, revision: 3, digest: defaults.digest } };
+    const { pusher, seen } = aPusher({ minBackoffMs: 60_000, maxBackoffMs: 60_000 });
+    pusher.setPolicy(() => defaults);
+    pusher.setAgents([peer.address]);
+    await expect.poll(() => seen.older).toEqual([7]);
+    pusher.setTerm(8);
+    await expect.poll(() => seen.applied).toEqual(["node-a 8.1"]);
+  });
+
+  it("asks for a higher term where an agent has another policy under the same place in the order", async () => {
+    const peer = await aPeer();
+    const digest = aPolicy(3).digest;
+    peer.report = { ...peer.report, accepted: { term: 1, revision: 1, digest } };
+    peer.interfere = (call, response) => {
+      if (call.directive?.term !== 1) return false;
+      answer(response, 200, peer.report);
+      return true;
+    };
+    const { pusher, seen } = aPusher({ minBackoffMs: 60_000, maxBackoffMs: 60_000 });
+    pusher.setPolicy(() => defaults);
+    pusher.setAgents([peer.address]);
+    await expect.poll(() => seen.older).toEqual([1]);
+    pusher.setTerm(2);
+    await expect.poll(() => seen.applied).toEqual(["node-a 2.1"]);
+  });
+
+  it("lets no slow and no dead agent delay the others", async () => {
+    const slow = await Promise.all(["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"].map(aPeer));
+    for (const peer of slow) peer.interfere = () => true;
+    const good = await Promise.all(["g1", "g2", "g3"].map(aPeer));
+    const dead = await aPeer("dead");
+    await dead.close();
+    const { pusher, seen } = aPusher();
+    pusher.setPolicy(() => defaults);
+    const startedMs = performance.now();
+    pusher.setAgents([dead, ...slow, ...good].map(({ address }) => address));
+    await expect.poll(() => seen.applied.length, { timeout: 1900 }).toBe(3);
+    // The slow ones take 2 s each, in which four of them at a time would block everyone.
+    expect(performance.now() - startedMs).toBeLessThan(1900);
+  });
+
+  it("brings an agent that restarts its directive without waiting for the next report", async () => {
+    const peer = await aPeer();
+    const { pusher, seen } = aPusher();
+    pusher.setPolicy(() => defaults);
+    pusher.setAgents([peer.address]);
+    await expect.poll(() => seen.applied).toHaveLength(1);
+    await peer.restart();
+    await expect.poll(() => seen.applied).toEqual(["node-a 1.1", "node-a 1.1"]);
+    expect(directives(peer).at(-1)?.policy.document).toBeDefined();
+  });
+
+  it("brings the successor of an agent its directive at once, and leaves the predecessor alone", async () => {
+    const peer = await aPeer("a");
+    const successor = await aPeer("b");
+    const { pusher, seen } = aPusher({ reportMs: 20 });
+    pusher.setPolicy(() => defaults);
+    pusher.setAgents([peer.address]);
+    await expect.poll(() => seen.applied).toHaveLength(1);
+    pusher.setAgents([successor.address]);
+    await expect.poll(() => seen.applied).toHaveLength(2);
+    expect(pusher.view().map(({ address }) => address.podUID)).toEqual(["uid-b"]);
+    const calls = peer.calls.length;
+    const before = successor.calls.length;
+    await expect.poll(() => successor.calls.length).toBeGreaterThan(before + 3);
+    expect(peer.calls.length).toBeLessThanOrEqual(calls + 1);
+  });
+
+  it("leaves alone what it knows of an agent that stays in the list", async () => {
+    const [a, b] = [await aPeer("a"), await aPeer("b")];
+    const { pusher, seen } = aPusher();
+    pusher.setPolicy(() => defaults);
+    pusher.setAgents([a.address]);
+    await expect.poll(() => seen.applied).toHaveLength(1);
+    const calls = a.calls.length;
+    pusher.setAgents([a.address, b.address]);
+    await expect.poll(() => seen.applied).toHaveLength(2);
+    expect(a.calls).toHaveLength(calls);
+  });
+
+  it("does not push to another agent that took over the address", async () => {
+    const peer = await aPeer("b");
+    const { pusher, seen } = aPusher();
+    pusher.setPolicy(() => defaults);
+    const address = { ...peer.address, node: "node-a", podUID: "uid-a" };
+    pusher.setAgents([address]);
+    await expect.poll(() => seen.failures).toEqual(["is another agent: this is node-b"]);
+    expect(peer.report.accepted).toBeUndefined();
+    expect(stateOf(pusher, address)).toBe("stale");
+  });
+
+  it("names the field that an agent refuses", async () => {
+    const peer = await aPeer();
+    peer.interfere = (_, response) => {
+      answer(response, REFUSED.invalid, { error: "must be an object", field: "/policy/document" });
+      return true;
+    };
+    const { pusher, seen } = aPusher();
+    pusher.setPolicy(() => defaults);
+    pusher.setAgents([peer.address]);
+    await expect.poll(() => seen.failures).toEqual(["refuses /policy/document: must be an object"]);
+  });
+
+  it("makes no more calls when it is stopped, and breaks off those on the way", async () => {
+    const peer = await aPeer();
+    peer.interfere = () => true;
+    const { pusher, seen } = aPusher({ reportMs: 5 });
+    pusher.setPolicy(() => defaults);
+    pusher.setAgents([peer.address]);
+    await expect.poll(() => peer.calls.length).toBe(1);
+    const startedMs = performance.now();
+    await pusher.stop();
+    expect(performance.now() - startedMs).toBeLessThan(1000);
+    pusher.setPolicy(() => aPolicy(2));
+    pusher.setTerm(9);
+    expect(peer.calls).toHaveLength(1);
+    expect(seen.pushes).toEqual([]);
+  });
+});
