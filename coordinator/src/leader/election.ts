@@ -1,0 +1,215 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Logger } from "pino";
+import type { KubeClient, KubeFailure } from "../kube/client.ts";
+import { type LeaseReference, readLease, writeLease } from "./lease.ts";
+import {
+  decideStep,
+  ELECTION_TIMING,
+  type ElectionState,
+  type ElectionTiming,
+  INITIAL_STATE,
+  leaseWritten,
+  observeLease,
+  raiseUsedTerm,
+  type StandDownReason,
+  stoodDown,
+} from "./step.ts";
+
+/** The right to act, for as long as it lasts. */
+export interface Leadership {
+  /** Above that of every leader before. */
+  term: number;
+  /** Aborts when the leadership ends. It may fire late in a process that was frozen: ask holds() before acting. */
+  signal: AbortSignal;
+  /** Whether the leadership lasts, by the clock, right now. */
+  holds(): boolean;
+  /**
+   * Tells that somebody has obeyed a term as high as this leader's or higher, as after a restored or recreated Lease. The
+   * leadership ends, and the next one begins at once above that term. False where the term is none, or so high that
+   * no number of elections leads there and whoever named it is not to be believed.
+   */
+  raiseTerm(atLeast: number): boolean;
+}
+
+export interface ElectionOptions {
+  client: KubeClient;
+  lease: LeaseReference;
+  /** Unique to this start of this process: a successor of the same name must not take the Lease for its own. */
+  identity: string;
+  /** Leads until leadership.signal aborts, and settles when it has stopped acting. */
+  lead: (leadership: Leadership) => Promise<void>;
+  /** Ends the election: the Lease is let go as soon as lead() has settled. */
+  signal: AbortSignal;
+  /** A monotonic clock. */
+  nowMs: () => number;
+  /** The wall clock; it is shown to readers of the Lease and decides nothing. */
+  now: () => Date;
+  /** A number from 0 up to 1, for jitter. */
+  random: () => number;
+  log: Pick<Logger, "info" | "warn">;
+  timing?: ElectionTiming;
+}
+
+/** A higher term than a leader's own by more than this is not one that elections have led to. */
+const MAX_TERM_STEP = 1_000_000;
+/** Letting go is a courtesy to the successor, and must not keep a process from ending. */
+const RELEASE_TIMEOUT_MS = 2_000;
+
+type Ending = StandDownReason | "shutdown" | "done";
+
+/**
+ * Competes for the Lease until the signal, and runs lead() each time that it is won, one run after the other. A Lease
+ * that does not exist is looked for again and again, for it is not for this process to create. Resolves, too, when lead()
+ * settles although it still leads, and rejects with what it rejects with; always after letting go of the Lease.
+ */
+export async function runElection(options: ElectionOptions): Promise<void> {
+  const { client, lease, identity, lead, signal, nowMs, now, random, log, timing = ELECTION_TIMING } = options;
+  const requestTimeoutMs = timing.renewDeadlineMs / 2;
+  let state: ElectionState = INITIAL_STATE;
+  let lastProblem = "";
+
+  /** Each problem once, not every two seconds. */
+  function warn(failure: KubeFailure): void {
+    if (failure.reason === lastProblem || failure.reason === "Aborted") return;
+    lastProblem = failure.reason;
+    const isGone = failure.status === 404;
+    log.warn(
+      { ...lease, reason: failure.reason, err: failure.message },
+      isGone ? "The Lease does not exist; install the chart again to have it created" : "The Lease cannot be used",
+    );
+  }
+
+  /** Reads the Lease; false where the answer told nothing. */
+  async function look(timeoutMs: number, until: AbortSignal): Promise<boolean> {
+    const answer = await readLease(client, lease, {
+      timeoutMs,
+      signal: until,
+      defaultDurationMs: timing.leaseDurationMs,
+    });
+    if (answer.ok) {
+      state = observeLease(state, answer.value, nowMs());
+      lastProblem = "";
+      return true;
+    }
+    warn(answer);
+    if (answer.status !== 404) return false;
+    state = observeLease(state, undefined, nowMs());
+    return true;
+  }
+
+  /** Writes this process into the Lease; true where it then holds it. */
+  async function write(term: number, { timeoutMs, until }: { timeoutMs: number; until: AbortSignal }) {
+    if (state.seen === undefined) return false;
+    const sentAtMs = nowMs();
+    const answer = await writeLease(client, lease, {
+      write: { basis: state.seen, holder: identity, durationMs: timing.leaseDurationMs, term, now: now() },
+      timeoutMs,
+      signal: until,
+    });
+    if (answer.ok) {
+      state = leaseWritten(state, { lease: answer.value, sentAtMs, nowMs: nowMs(), timing });
+      lastProblem = "";
+      return true;
+    }
+    // Somebody else's write came first: the next look tells whose.
+    if (answer.reason === "Conflict") return false;
+    warn(answer);
+    if (answer.status === 404) state = observeLease(state, undefined, nowMs());
+    return false;
+  }
+
+  async function release(): Promise<void> {
+    for (let attempt = 0; attempt < 2 && state.seen?.holder === identity; attempt++) {
+      const answer = await writeLease(client, lease, {
+        write: { basis: state.seen, holder: undefined, durationMs: 1000, term: state.seen.term, now: now() },
+        timeoutMs: RELEASE_TIMEOUT_MS,
+      });
+      if (answer.ok) {
+        state = observeLease(state, answer.value, nowMs());
+        log.info({ ...lease }, "Let go of the Lease");
+        return;
+      }
+      if (answer.reason !== "Conflict" || !(await look(RELEASE_TIMEOUT_MS, AbortSignal.timeout(RELEASE_TIMEOUT_MS)))) {
+        return;
+      }
+    }
+  }
+
+  const pauseMs = () => timing.retryPeriodMs * (0.8 + 0.4 * random());
+
+  /** Renews until the leadership ends; the reason is the abort reason of `ended`. */
+  async function keepRenewing(ended: AbortController): Promise<void> {
+    let deadline: NodeJS.Timeout | undefined;
+    const armDeadline = (untilMs: number) => {
+      clearTimeout(deadline);
+      deadline = setTimeout(() => ended.abort("renew_deadline" satisfies Ending), Math.max(0, untilMs - nowMs()));
+    };
+    // After a write that failed, or whose answer got lost, the Lease is read before the next one: first at once, then
+    // at every turn.
+    let mustLook = false;
+    let isHurried = false;
+    while (!ended.signal.aborted && state.leading !== undefined) {
+      const { term, untilMs } = state.leading;
+      armDeadline(untilMs);
+      if (!isHurried) await sleep(pauseMs(), undefined, { signal: ended.signal }).catch(() => {});
+      isHurried = false;
+      if (ended.signal.aborted) break;
+      const timeoutMs = Math.max(1, Math.min(requestTimeoutMs, untilMs - nowMs()));
+      if (mustLook && !(await look(timeoutMs, ended.signal))) continue;
+      mustLook = false;
+      const step = decideStep(state, { identity, nowMs: nowMs() });
+      if (step.do === "stand down") ended.abort(step.reason);
+      else if (!(await write(term, { timeoutMs, until: ended.signal }))) mustLook = isHurried = true;
+    }
+    clearTimeout(deadline);
+  }
+
+  async function leadUntilEnd(term: number): Promise<Ending> {
+    const ended = new AbortController();
+    const end = (reason: Ending) => ended.abort(reason);
+    const onShutdown = () => end("shutdown");
+    signal.addEventListener("abort", onShutdown);
+    if (signal.aborted) onShutdown();
+    log.info({ ...lease, identity, term }, "Leading");
+    const renewing = keepRenewing(ended);
+    try {
+      await lead({
+        term,
+        signal: ended.signal,
+        holds: () => !ended.signal.aborted && nowMs() < (state.leading?.untilMs ?? Number.NEGATIVE_INFINITY),
+        raiseTerm(atLeast) {
+          if (!Number.isSafeInteger(atLeast) || atLeast > term + MAX_TERM_STEP) return false;
+          state = raiseUsedTerm(state, atLeast);
+          if (atLeast >= term) end("term_outgrown");
+          return true;
+        },
+      });
+    } finally {
+      end("done");
+      await renewing;
+      signal.removeEventListener("abort", onShutdown);
+      state = stoodDown(state);
+      log.info({ ...lease, term, reason: ended.signal.reason as Ending }, "Stopped leading");
+    }
+    return ended.signal.reason as Ending;
+  }
+
+  try {
+    while (!signal.aborted) {
+      let delayMs = pauseMs();
+      if (await look(requestTimeoutMs, signal)) {
+        const step = decideStep(state, { identity, nowMs: nowMs() });
+        if (step.do === "acquire" && (await write(step.term, { timeoutMs: requestTimeoutMs, until: signal }))) {
+          if ((await leadUntilEnd(step.term)) === "done") return;
+          // It may go on at once under its own Lease, as after a raised term.
+          delayMs = 0;
+        } else if (step.do === "wait") {
+          delayMs = Math.min(delayMs, Math.max(0, step.untilMs - nowMs()));
+        }
+      }
+      await sleep(delayMs, undefined, { signal }).catch(() => {});
+    }
+  } finally {
+    await release();
+  }
+}

@@ -1,0 +1,109 @@
+import { type KubeClient, type KubeObject, type KubeResult, malformed } from "../kube/client.ts";
+import type { LeaseSeen } from "./step.ts";
+
+/** Where the fencing term stands on the Lease. */
+export const TERM_ANNOTATION = "criu.org/fencing-term";
+
+/** The Lease that candidates compete for. It exists already: nobody here may create one. */
+export interface LeaseReference {
+  namespace: string;
+  name: string;
+}
+
+/** What a holder writes; undefined holder is letting go. */
+export interface LeaseWrite {
+  /** The Lease that the decision was made on: if it has changed since, the write is refused with a Conflict. */
+  basis: LeaseSeen;
+  holder: string | undefined;
+  durationMs: number;
+  term: number;
+  /** The wall clock, for readers only. */
+  now: Date;
+}
+
+interface Lease extends KubeObject {
+  spec?: {
+    holderIdentity?: string;
+    leaseDurationSeconds?: number;
+    leaseTransitions?: number;
+    renewTime?: string;
+    acquireTime?: string;
+  };
+}
+
+interface CallOptions {
+  timeoutMs: number;
+  signal?: AbortSignal;
+}
+
+/** Reads the Lease. One whose duration makes no sense is taken to last defaultDurationMs. */
+export async function readLease(
+  client: KubeClient,
+  reference: LeaseReference,
+  options: CallOptions & { defaultDurationMs: number },
+): Promise<KubeResult<LeaseSeen>> {
+  const request = { path: leasePath(reference), kind: "Lease", ...options };
+  return toSeen(request, { answer: await client.request<Lease>(request), ...options });
+}
+
+/** Writes the Lease, and only on the version that was read. What it holds besides, such as the chart's labels, stays. */
+export async function writeLease(
+  client: KubeClient,
+  reference: LeaseReference,
+  { write, ...options }: CallOptions & { write: LeaseWrite },
+): Promise<KubeResult<LeaseSeen>> {
+  const { basis, holder, durationMs, term, now } = write;
+  const isTakingOver = holder !== undefined && holder !== basis.holder;
+  const time = now.toISOString().replace("Z", "000Z");
+  const request = {
+    method: "PATCH" as const,
+    path: leasePath(reference),
+    kind: "Lease",
+    body: {
+      metadata: {
+        uid: basis.uid,
+        resourceVersion: basis.resourceVersion,
+        annotations: { [TERM_ANNOTATION]: String(term) },
+      },
+      spec: {
+        holderIdentity: holder ?? null,
+        leaseDurationSeconds: Math.ceil(durationMs / 1000),
+        renewTime: time,
+        ...(isTakingOver ? { acquireTime: time, leaseTransitions: transitionsOf(basis) + 1 } : {}),
+      },
+    },
+    ...options,
+  };
+  return toSeen(request, { answer: await client.request<Lease>(request), defaultDurationMs: durationMs });
+}
+
+function leasePath({ namespace, name }: LeaseReference): string {
+  return `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/${name}`;
+}
+
+function toSeen(
+  request: { path: string },
+  { answer, defaultDurationMs }: { answer: KubeResult<Lease>; defaultDurationMs: number },
+): KubeResult<LeaseSeen> {
+  if (!answer.ok) return answer;
+  const { metadata, spec = {} } = answer.value;
+  if (!metadata?.uid || !metadata.resourceVersion) return malformed(request, "the Lease has no uid or resourceVersion");
+  const term = Number(metadata.annotations?.[TERM_ANNOTATION] ?? 0);
+  const seconds = spec.leaseDurationSeconds ?? 0;
+  return {
+    ok: true,
+    value: {
+      uid: metadata.uid,
+      resourceVersion: metadata.resourceVersion,
+      holder: spec.holderIdentity ?? "",
+      durationMs: seconds > 0 ? seconds * 1000 : defaultDurationMs,
+      record: JSON.stringify(spec),
+      // What is no number was not written by a coordinator; the agents' answers bring the term back.
+      term: Number.isSafeInteger(term) && term >= 0 ? term : 0,
+    },
+  };
+}
+
+function transitionsOf({ record }: LeaseSeen): number {
+  return (JSON.parse(record) as NonNullable<Lease["spec"]>).leaseTransitions ?? 0;
+}

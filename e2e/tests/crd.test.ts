@@ -1,0 +1,351 @@
+import { POLICY_PLURAL } from "@cro/shared/crd/manifest";
+import { CONDITION_TYPES, type PolicyStatus } from "@cro/shared/crd/status";
+import { compilePolicy } from "@cro/shared/policy/compile";
+import fc from "fast-check";
+import { beforeAll, describe, expect, it } from "vitest";
+import {
+  type AnyObject,
+  aPolicy,
+  create,
+  createNamespace,
+  describeWithKube,
+  installPolicyDefinition,
+  policyPath,
+  unwrap,
+} from "../support/kube.ts";
+
+describeWithKube("the policy resource on a real API server", (kube) => {
+  let namespace: string;
+  beforeAll(async () => {
+    await installPolicyDefinition(kube.client);
+    namespace = await createNamespace(kube.client);
+  }, 60_000);
+
+  /** Sends a policy as kubectl does, with strict validation, and stores nothing. Undefined where it is accepted. */
+  async function refusal(spec: unknown): Promise<string | undefined> {
+    const answer = await kube.client.request({
+      method: "POST",
+      path: policyPath(namespace),
+      query: { dryRun: "All", fieldValidation: "Strict" },
+      body: aPolicy(spec),
+    });
+    return answer.ok ? undefined : (answer.answer?.message ?? answer.message);
+  }
+
+  it("is structural, and nothing about it violates a rule of the API server", async () => {
+    const definition = unwrap(
+      await kube.client.request<AnyObject>({
+        path: `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/${POLICY_PLURAL}.criu.org`,
+      }),
+    );
+    const conditions: Array<{ type: string; status: string }> = definition.status.conditions;
+    expect(Object.fromEntries(conditions.map(({ type, status }) => [type, status]))).toMatchObject({
+      NamesAccepted: "True",
+      Established: "True",
+    });
+    expect(conditions.map(({ type }) => type)).not.toContain("NonStructuralSchema");
+    expect(definition.status.acceptedNames.shortNames).toEqual(["cro"]);
+  });
+
+  describe("takes what was written for the Go operator", () => {
+    const goSample = {
+      checkpointDirectory: "/var/lib/kubelet/checkpoints",
+      applyPoliciesImmediately: false,
+      globalPolicy: {
+        retainOrphan: true,
+        maxCheckpointsPerNamespace: 50,
+        maxCheckpointsPerPod: 30,
+        maxCheckpointsPerContainer: 10,
+        maxCheckpointSize: 10,
+        maxTotalSizePerNamespace: 1000,
+        maxTotalSizePerPod: 500,
+        maxTotalSizePerContainer: 100,
+      },
+      containerPolicies: [
+        {
+          namespace: "namespace",
+          pod: "pod",
+          container: "container",
+          retainOrphan: true,
+          maxCheckpoints: 5,
+          maxCheckpointSize: 6,
+          maxTotalSize: 100,
+        },
+      ],
+      podPolicies: [
+        { namespace: "namespace", pod: "pod", maxCheckpoints: 10, maxCheckpointSize: 10, maxTotalSize: 500 },
+      ],
+      namespacePolicies: [{ namespace: "namespace", maxCheckpoints: 15, maxCheckpointSize: 10, maxTotalSize: 1000 }],
+    };
+    it.each([
+      ["its sample", goSample],
+      [
+        "its test by size",
+        {
+          checkpointDirectory: "/var/lib/kubelet/checkpoints",
+          applyPoliciesImmediately: true,
+          globalPolicy: {
+            maxCheckpointSize: "4Mi",
+            maxTotalSizePerNamespace: "1Gi",
+            maxTotalSizePerPod: "500Mi",
+            maxTotalSizePerContainer: "100Mi",
+          },
+          containerPolicies: [
+            {
+              namespace: "namespace",
+              pod: "podname",
+              container: "containername",
+              maxCheckpointSize: "6Mi",
+              maxTotalSize: "12Mi",
+            },
+          ],
+        },
+      ],
+      ["orphans", { applyPoliciesImmediately: true, globalPolicy: { retainOrphan: false } }],
+      ["an empty spec", {}],
+    ])("%s, and stores it as it came", async (_, spec) => {
+      expect(await refusal(spec)).toBeUndefined();
+      expect(compilePolicy(spec).ok).toBe(true);
+      const stored = unwrap(
+        await kube.client.request<AnyObject>({
+          method: "POST",
+          path: policyPath(namespace),
+          query: { dryRun: "All" },
+          body: aPolicy(spec),
+        }),
+      );
+      expect(stored.spec).toEqual(spec);
+    });
+  });
+
+  const names = { namespace: "a", pod: "b", container: "c" };
+
+  it.each<[unknown, RegExp]>([
+    [
+      { globalPolicy: { minCheckpointsPerContainer: 11 } },
+      /minCheckpointsPerContainer: .*10 where it is not set; lower/,
+    ],
+    [
+      { globalPolicy: { minCheckpointsPerContainer: 3, maxCheckpointsPerContainer: 2 } },
+      /spec\.globalPolicy\.minCheckpointsPerContainer: .*lower the floor, raise the limit/,
+    ],
+    [
+      { containerPolicies: [{ ...names, minCheckpoints: 3, maxCheckpoints: 2 }] },
+      /spec\.containerPolicies\[0\]\.minCheckpoints: .*lower the floor, raise the limit/,
+    ],
+    [{ podPolicies: [{ namespace: "a", pod: "b", minCheckpoints: 3, maxCheckpoints: 2 }] }, /lower the floor/],
+    [{ namespacePolicies: [{ namespace: "a", minCheckpoints: 3, maxCheckpoints: 2 }] }, /lower the floor/],
+    [
+      { nodePolicy: { lowWatermarkPercent: 50 } },
+      /spec\.nodePolicy\.lowWatermarkPercent: .*needs a highWatermarkPercent/,
+    ],
+    [{ nodePolicy: { lowWatermarkPercent: 80, highWatermarkPercent: 80 } }, /needs a highWatermarkPercent above it/],
+    [{ nodePolicy: { lowWatermarkPercent: 0, highWatermarkPercent: 80 } }, /greater than or equal to 1/],
+    [{ nodePolicy: { highWatermarkPercent: 101 } }, /less than or equal to 100/],
+    [{ containerPolicies: [names, { ...names, maxAge: "1d" }] }, /spec\.containerPolicies\[1\]: Duplicate value/],
+    [{ podPolicies: [{ namespace: "a" }] }, /spec\.podPolicies\[0\]\.pod: Required value/],
+    [{ namespacePolicies: [{ namespace: "Team" }] }, /spec\.namespacePolicies\[0\]\.namespace/],
+    [{ namespacePolicies: [{ namespace: "a*b" }] }, /should match/],
+    [{ checkpointDirectory: "/var/../etc" }, /spec\.checkpointDirectory/],
+    [{ checkpointDirectory: "checkpoints" }, /spec\.checkpointDirectory/],
+    [{ mode: "Off" }, /spec\.mode: Unsupported value: "Off": supported values: "Enforce", "DryRun"/],
+    [{ nodeSelector: {} }, /at least 1 propert/],
+    [{ globalPolicy: { maxCheckpointSize: "10Xi" } }, /spec\.globalPolicy\.maxCheckpointSize/],
+    [{ globalPolicy: { maxCheckpointSize: -1 } }, /greater than or equal to 0/],
+    [{ globalPolicy: { maxCheckpointsPerPod: -1 } }, /greater than or equal to 0/],
+    [{ globalPolicy: { maxAge: "soon" } }, /spec\.globalPolicy\.maxAge/],
+    [{ globalPolicy: { maxChekpointsPerPod: 1 } }, /unknown field "spec\.globalPolicy\.maxChekpointsPerPod"/],
+    [
+      { podPolicies: Array.from({ length: 1001 }, (_, n) => ({ namespace: "a", pod: `p${n}` })) },
+      /Too many|at most 1000/,
+    ],
+  ])("refuses %j, and so does the coordinator", async (spec, message) => {
+    expect(await refusal(spec)).toMatch(message);
+    expect(compilePolicy(spec).ok).toBe(false);
+  });
+
+  it("takes 1,000 container policies in one resource", async () => {
+    const containerPolicies = Array.from({ length: 1000 }, (_, n) => ({
+      ...names,
+      pod: `pod-${n}`,
+      minCheckpoints: 1,
+      maxCheckpoints: 5,
+      maxTotalSize: "10Gi",
+    }));
+    expect(await refusal({ containerPolicies })).toBeUndefined();
+    expect(compilePolicy({ containerPolicies }).ok).toBe(true);
+  });
+
+  it("refuses and takes the same as the coordinator, but for sizes under 1 MiB, which no pattern can tell", async () => {
+    const text = (...texts: string[]) => fc.constantFrom(...texts);
+    const arbSize = fc.oneof(
+      fc.constantFrom<unknown>(0, 10, 1.5, -1, true, 9_007_199_254_740_991, 9_007_199_254_740_992),
+      fc
+        .tuple(
+          text("", "+", "-"),
+          text("1", "1024", "1.5", ".5", "5.", "1.", "", "."),
+          text("Mi", "Gi", "M", "k", "m", "u", "n", "Zi", "e3", "E2", "e-2", ""),
+        )
+        .map((parts) => parts.join("")),
+    );
+    const arbDuration = fc.oneof(
+      fc.constantFrom<unknown>(
+        0,
+        30,
+        "0",
+        "+0",
+        "-1h",
+        "1h30m",
+        "1.5h",
+        "7d",
+        "2w",
+        "1",
+        "",
+        "h",
+        "1 h",
+        "5µs",
+        "5μs",
+        "1h,",
+      ),
+      fc.string({ maxLength: 6 }),
+    );
+    const arbCount = fc.constantFrom<unknown>(0, 1, 2, 10, 11, 2_147_483_647, 2_147_483_648, -1, 1.5, "1");
+    const arbName = fc.oneof(
+      text("a", "a-b", "a.b", "a..b", "-a", "a-", "*", "a*", "a-*", "a.*", "*a", "A", "", "a b", "a_b", "é"),
+      fc.integer({ min: 62, max: 66 }).map((length) => "a".repeat(length)),
+      fc.integer({ min: 252, max: 255 }).map((length) => "a".repeat(length)),
+    );
+    const arbPath = fc.oneof(
+      text(
+        "/",
+        "/a",
+        "/a/",
+        "/a//b",
+        "//a",
+        "/..",
+        "/../a",
+        "/a/..",
+        "/a/./b",
+        "/..a",
+        "/a..",
+        "/...",
+        "/.a",
+        "a",
+        "",
+        "/ä/日本",
+        "/a\nb",
+        "/a\0b",
+      ),
+      fc.array(text("/", ".", "a"), { maxLength: 8 }).map((parts) => parts.join("")),
+    );
+    const part = (value: Record<string, fc.Arbitrary<unknown>>, required: string[] = []) =>
+      fc.record(value, { requiredKeys: required });
+    const limits = {
+      maxCheckpoints: arbCount,
+      minCheckpoints: arbCount,
+      maxTotalSize: arbSize,
+      maxAge: arbDuration,
+      retainOrphan: fc.constantFrom<unknown>(true, false, "true"),
+    };
+    const arbSpec = fc.oneof(
+      part({
+        checkpointDirectory: arbPath,
+        mode: fc.constantFrom<unknown>("Enforce", "DryRun", "dryRun", 1),
+        orphanGracePeriod: arbDuration,
+      }),
+      fc.record({
+        globalPolicy: part({
+          maxCheckpointsPerContainer: arbCount,
+          minCheckpointsPerContainer: arbCount,
+          maxTotalSizePerPod: arbSize,
+          maxAge: arbDuration,
+        }),
+      }),
+      fc.record({
+        containerPolicies: fc.array(
+          part({ namespace: arbName, pod: arbName, container: arbName, ...limits }, ["namespace", "pod", "container"]),
+          { maxLength: 2 },
+        ),
+      }),
+      fc.record({ podPolicies: fc.array(part({ namespace: arbName, pod: arbName, ...limits }), { maxLength: 2 }) }),
+      fc.record({ namespacePolicies: fc.array(part({ namespace: arbName, ...limits }), { maxLength: 3 }) }),
+      fc.record({
+        nodePolicy: part({
+          lowWatermarkPercent: fc.constantFrom<unknown>(0, 1, 50, 80, 100, 101),
+          highWatermarkPercent: fc.constantFrom<unknown>(0, 1, 50, 80, 100, 101),
+          minFree: arbSize,
+        }),
+      }),
+      fc.record({
+        nodeSelector: fc.dictionary(
+          text("a", "disk", "criu.org/x"),
+          fc.oneof(arbName, fc.constantFrom<unknown>(1, true)),
+        ),
+      }),
+    );
+    await fc.assert(
+      fc.asyncProperty(arbSpec, async (spec) => {
+        const theirs = await refusal(spec);
+        const ours = compilePolicy(spec);
+        const problems = ours.ok ? [] : ours.problems.filter(({ message }) => !message.includes("is under 1Mi"));
+        expect({ refused: theirs !== undefined, theirs }).toMatchObject({ refused: problems.length > 0 });
+      }),
+      { numRuns: 600 },
+    );
+  }, 120_000);
+
+  it("lets an empty size pass, which the coordinator then refuses", async () => {
+    const spec = { nodePolicy: { minFree: null } };
+    expect(await refusal(spec)).toBeUndefined();
+    expect(compilePolicy(spec)).toMatchObject({ ok: false, problems: [{ field: "spec.nodePolicy.minFree" }] });
+  });
+
+  it("has a status of its own, which kubectl get shows as a table", async () => {
+    const created = await create(kube.client, policyPath(namespace), aPolicy({}, "shown"));
+    const status: PolicyStatus = {
+      observedGeneration: created.metadata.generation,
+      conditions: CONDITION_TYPES.map((type) => ({
+        type,
+        status: type === "Enforcing" ? "True" : "Unknown",
+        observedGeneration: 1,
+        lastTransitionTime: "2026-11-22T10:00:00Z",
+        reason: "Testing",
+        message: "",
+      })),
+      mode: "Enforce",
+      nodes: { desired: 3, ready: 3, applied: 2, stale: 0, summary: "2/3" },
+      archives: 12,
+      bytes: 5_368_709_120,
+      size: "5Gi",
+      pinned: 1,
+      incomplete: 0,
+      unidentified: 0,
+      effectiveGlobalPolicy: { retainOrphan: true, maxCheckpointsPerContainer: 10 },
+      lastEnforcementTime: "2026-11-22T10:00:00Z",
+    };
+    const path = policyPath(namespace, "shown");
+    const written = unwrap(
+      await kube.client.request<AnyObject>({
+        method: "PATCH",
+        path: `${path}/status`,
+        query: { fieldValidation: "Strict" },
+        body: { spec: { mode: "DryRun" }, status },
+      }),
+    );
+    expect(written.status).toEqual(status);
+    expect(written.spec).toEqual({});
+    const table = unwrap(
+      await kube.client.request<AnyObject>({ path, accept: "application/json;as=Table;v=v1;g=meta.k8s.io" }),
+    );
+    expect(table.columnDefinitions.map((column: { name: string }) => column.name)).toEqual([
+      "Name",
+      "Mode",
+      "Nodes",
+      "Archives",
+      "Size",
+      "Ready",
+      "Age",
+    ]);
+    expect(table.rows[0].cells.slice(0, 6)).toEqual(["shown", "Enforce", "2/3", 12, "5Gi", "True"]);
+  });
+});
