@@ -8,6 +8,6 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 30_000,
     hookTimeout: 60_000,
-    reporters: process.stdout.isTTY ? ["default"] : ["dot"],
+    reporters: ["default", "./e2e/support/summary-reporter.ts"],
   },
 });
