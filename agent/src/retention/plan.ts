@@ -1,0 +1,471 @@
+import type { NodePolicy, Policy, PolicyDocument, ScopeLimits } from "@cro/shared/policy/document";
+import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
+import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
+import TinyQueue from "tinyqueue";
+import { type Archive, compareAge } from "../archive/archive.ts";
+import { containerScope, namespaceScope, podScope, unwalkedScopes } from "./scope.ts";
+
+/** Proof that a pod, or one container of a pod that lives on, no longer exists. */
+export interface OrphanCover {
+  namespace: string;
+  pod: string;
+  /** Absent where the whole pod is gone. */
+  container?: string;
+  /** Only archives whose {@link Archive.listed} is at most this are covered. */
+  listedUpTo: number;
+}
+
+/** All that a plan rests on. */
+export interface PlanInput {
+  /** Read once, in any order. */
+  archives: Iterable<Archive>;
+  policy: PolicyDocument;
+  /** The lookup that `createGovernor(policy)` yields, where the caller has it already. */
+  govern?: ((identity: ContainerIdentity) => Policy) | undefined;
+  /** The time, in milliseconds since 1970. */
+  nowMs: number;
+  /** Whether `nowMs` may be believed; no archive is too old by a clock that may not. */
+  isClockTrusted: boolean;
+  orphans: readonly OrphanCover[];
+  /** Whether rules may act on a scope now, by its key. Rules of the node as a whole do not ask. */
+  isActive: (scope: string) => boolean;
+  /** Undefined where `archives` are not all of the node's: then no rule of the node acts. */
+  node: { disk: DiskUsage | undefined } | undefined;
+}
+
+/** Of the file system that holds the archives; unknown usage deletes nothing. */
+export interface DiskUsage {
+  usedBytes: number;
+  /** What can still be written without privileges; used and available together are the whole. */
+  availableBytes: number;
+}
+
+export interface PlannedDeletion {
+  archive: Archive;
+  reason: Reason;
+}
+
+export interface Plan {
+  /** In the order in which they are to be carried out. */
+  deletions: PlannedDeletion[];
+  /** What would be deleted, had it been unchanged for long enough. Nothing goes in its stead; plan again once it has. */
+  deferred: PlannedDeletion[];
+  /** Limits that do not hold even when all of the plan is carried out. */
+  unreachable: UnreachableLimit[];
+  /** Allocated bytes of those deletions that the watermark and minFree ask for. */
+  watermarkBytes: number;
+  /** Scopes, the node among them, on which nothing acts because an archive that may lie in them was not walked yet. */
+  blocked: number;
+}
+
+/**
+ * Decides which archives go, and why. Rules act in a fixed order, each on what earlier ones left, and each takes no more
+ * than its limit asks for: orphans, too large ones, too old ones, counts and then total sizes by container, pod and
+ * namespace, the node's total size, the node's free space. Within a rule incomplete archives go first, then the oldest.
+ * What is pinned, what is neither complete nor incomplete, and what nobody is known to own is never in a plan. Apart
+ * from orphans, each container keeps as many newest complete archives as its policy's floor says.
+ *
+ * Pure; the same archives in another order give the same plan. Costs O(n log n).
+ */
+export function planRetention(input: PlanInput): Plan {
+  const survey = surveyArchives(input);
+  const draft: Draft = { deletions: [], deferred: [], unreachable: [] };
+  takeOrphans(survey, draft);
+  takeViolating(survey, draft, {
+    reason: "max_checkpoint_size",
+    violates: (archive, { maxCheckpointBytes }) =>
+      maxCheckpointBytes !== undefined && archive.size > maxCheckpointBytes,
+  });
+  if (input.isClockTrusted) {
+    takeViolating(survey, draft, {
+      reason: "max_age",
+      violates: (archive, { maxAgeMs }) => maxAgeMs !== undefined && input.nowMs - archive.timeMs > maxAgeMs,
+    });
+  }
+  for (const scope of survey.scopes) enforceCount(scope, draft);
+  for (const scope of survey.scopes) enforceTotalSize(scope, draft);
+  const watermarkBytes = enforceNode(input, survey, draft);
+  return { ...draft, watermarkBytes, blocked: survey.blocked };
+}
+
+type Draft = Pick<Plan, "deletions" | "deferred" | "unreachable">;
+
+/** An archive that counts, and what became of it so far. */
+interface Entry {
+  archive: Archive;
+  container: Container;
+  isComplete: boolean;
+  isIncomplete: boolean;
+  /** Whether any rule at all may take it. */
+  isDeletable: boolean;
+  /** Whether only orphan deletion may take it. */
+  isKept: boolean;
+  isTaken: boolean;
+}
+
+interface Container {
+  policy: Policy;
+  namespace: string;
+  /** The scope on which rules about single archives act. */
+  own: Scope;
+  /** Those of its scopes that have limits. */
+  limited: Scope[];
+  /** Archives listed up to here are proved to be orphans that the policy does not retain. */
+  orphanedUpTo: number;
+  /** How many of its newest complete archives are kept so far. */
+  kept: number;
+}
+
+interface Scope {
+  width: typeof CONTAINER | typeof POD | typeof NAMESPACE;
+  names: Pick<UnreachableLimit, "namespace" | "pod" | "container">;
+  acts: boolean;
+  limits: ScopeLimits | undefined;
+  /** In the order in which they go; only gathered where there are limits. */
+  entries: Entry[];
+}
+
+interface Survey {
+  /** Every archive that counts, in the order in which they go. */
+  entries: Entry[];
+  /** Those with limits: containers, then pods, then namespaces. */
+  scopes: Scope[];
+  isNodeBlocked: boolean;
+  blocked: number;
+}
+
+const CONTAINER = 0;
+const POD = 1;
+const NAMESPACE = 2;
+
+const NOTHING_LISTED = -1;
+
+function surveyArchives(input: PlanInput): Survey {
+  const counting: Counting[] = [];
+  const unwalked: Archive[] = [];
+  for (const archive of input.archives) {
+    if (!archive.walked) unwalked.push(archive);
+    if (countsInBytes(archive)) counting.push(archive);
+  }
+  const blockedKeys = unwalkedScopes(unwalked);
+  const isNodeBlocked = unwalked.length > 0;
+  const containerOf = createContainerLookup(input, (key) => !blockedKeys.has(key) && input.isActive(key));
+  const entries = counting.map((archive) => toEntry(archive, containerOf(archive.identity))).sort(compareRank);
+  const scopes: [Scope[], Scope[], Scope[]] = [[], [], []];
+  for (const entry of entries) {
+    for (const scope of entry.container.limited) {
+      // Only now, for the order of scopes must follow from the archives and not from the order in which they came.
+      if (scope.entries.length === 0) scopes[scope.width].push(scope);
+      scope.entries.push(entry);
+    }
+  }
+  keepNewest(entries, ({ policy }) => policy.minCheckpoints ?? 0);
+  const blocked = [...blockedKeys].filter((key) => input.isActive(key)).length;
+  return {
+    entries,
+    scopes: scopes.flat(),
+    isNodeBlocked,
+    blocked: isNodeBlocked && hasNodeRules(input) ? blocked + 1 : blocked,
+  };
+}
+
+function toEntry(archive: Archive, container: Container): Entry {
+  return {
+    archive,
+    container,
+    isComplete: archive.state === "complete",
+    isIncomplete: archive.state === "incomplete",
+    isDeletable: isDeletable(archive),
+    isKept: false,
+    isTaken: false,
+  };
+}
+
+/** Negative where a goes before b: incomplete ones first, then the oldest. */
+function compareRank(a: Entry, b: Entry): number {
+  if (a.isIncomplete !== b.isIncomplete) return a.isIncomplete ? -1 : 1;
+  return compareAge(a.archive, b.archive);
+}
+
+/** Yields the lookup of containers; each is governed, and its scopes are asked whether rules act on them, only once. */
+function createContainerLookup({ policy, govern, orphans }: PlanInput, acts: (key: string) => boolean) {
+  const governorOf = govern ?? createGovernor(policy);
+  const orphanedUpTo = new Map<string, number>();
+  for (const { namespace, pod, container, listedUpTo } of orphans) {
+    const key = container === undefined ? podScope({ namespace, pod }) : containerScope({ namespace, pod, container });
+    orphanedUpTo.set(key, Math.max(listedUpTo, orphanedUpTo.get(key) ?? NOTHING_LISTED));
+  }
+  const known = new Map<string, Map<string, Map<string, Container>>>();
+  const scopes = new Map<string, Scope>();
+
+  function openScope(key: string, scope: Pick<Scope, "width" | "names" | "limits">): Scope {
+    return getOrMake(scopes, key, () => ({ ...scope, acts: acts(key), entries: [] }));
+  }
+
+  function create(identity: ContainerIdentity): Container {
+    const key = containerScope(identity);
+    const governing = governorOf(identity);
+    const { level, perContainer, perPod, perNamespace } = governing;
+    const { namespace, pod, container } = identity;
+    const isGlobal = level === "global";
+    const seesContainers = level === "container" || isGlobal;
+    const podKey = podScope(identity);
+    const mine: Scope[] = [];
+    if (seesContainers) {
+      mine.push(openScope(key, { width: CONTAINER, names: { namespace, pod, container }, limits: perContainer }));
+    }
+    if (level === "pod" || (isGlobal && perPod !== undefined)) {
+      mine.push(openScope(podKey, { width: POD, names: { namespace, pod }, limits: perPod }));
+    }
+    if (level === "namespace" || (isGlobal && perNamespace !== undefined)) {
+      const namespaceKey = namespaceScope(identity);
+      mine.push(openScope(namespaceKey, { width: NAMESPACE, names: { namespace }, limits: perNamespace }));
+    }
+    const podUpTo = orphanedUpTo.get(podKey) ?? NOTHING_LISTED;
+    const containerUpTo = seesContainers ? (orphanedUpTo.get(key) ?? NOTHING_LISTED) : NOTHING_LISTED;
+    return {
+      policy: governing,
+      namespace,
+      own: mine[0] as Scope,
+      limited: mine.filter(({ limits }) => limits !== undefined),
+      orphanedUpTo: governing.retainOrphan ? NOTHING_LISTED : Math.max(podUpTo, containerUpTo),
+      kept: 0,
+    };
+  }
+
+  return (identity: ContainerIdentity): Container => {
+    // Nested, for joining the names of every archive would cost more than all the rest of the survey.
+    const found = known.get(identity.namespace)?.get(identity.pod)?.get(identity.container);
+    if (found !== undefined) return found;
+    const created = create(identity);
+    const pods = getOrMake(known, identity.namespace, () => new Map<string, Map<string, Container>>());
+    getOrMake(pods, identity.pod, () => new Map<string, Container>()).set(identity.container, created);
+    return created;
+  };
+}
+
+function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {
+  let value = map.get(key);
+  if (value === undefined) {
+    value = make();
+    map.set(key, value);
+  }
+  return value;
+}
+
+/** What has an owner and counts, in bytes at least. */
+type Counting = Archive & { identity: ContainerIdentity };
+
+function countsInBytes(archive: Archive): archive is Counting {
+  return archive.identity !== undefined && archive.state !== "unidentified" && (archive.pinned || isDeletable(archive));
+}
+
+function isDeletable({ state, pinned }: Archive): boolean {
+  return !pinned && (state === "complete" || state === "incomplete");
+}
+
+/** Keeps so many newest complete archives of each container, of those that are still there. */
+function keepNewest(entries: readonly Entry[], countFor: (container: Container) => number): void {
+  for (const { container } of entries) container.kept = 0;
+  for (let index = entries.length - 1; index >= 0; index -= 1) {
+    const entry = entries[index] as Entry;
+    if (!entry.isComplete || entry.isTaken || entry.container.kept >= countFor(entry.container)) continue;
+    entry.container.kept += 1;
+    entry.isKept = true;
+  }
+}
+
+function mayGo(entry: Entry): boolean {
+  return entry.isDeletable && !entry.isTaken && !entry.isKept;
+}
+
+function take(entry: Entry, reason: Reason, draft: Draft): void {
+  const { archive } = entry;
+  entry.isTaken = true;
+  (archive.settled ? draft.deletions : draft.deferred).push({ archive, reason });
+}
+
+function takeOrphans({ entries }: Survey, draft: Draft): void {
+  for (const entry of entries) {
+    const { own, orphanedUpTo } = entry.container;
+    if (orphanedUpTo === NOTHING_LISTED || !own.acts) continue;
+    // Not mayGo: the floor does not hold for what nobody can restore any more.
+    if (entry.isDeletable && entry.archive.listed <= orphanedUpTo) {
+      take(entry, "orphan", draft);
+    }
+  }
+}
+
+/** Takes every archive that violates a limit by itself. */
+function takeViolating(
+  { entries }: Survey,
+  draft: Draft,
+  { reason, violates }: { reason: Reason; violates: (archive: Archive, policy: Policy) => boolean },
+): void {
+  const violated = new Map<Scope, { wanted: number; freed: number }>();
+  for (const entry of entries) {
+    const { container } = entry;
+    if (entry.isTaken || !container.own.acts || !violates(entry.archive, container.policy)) continue;
+    const tally = violated.get(container.own) ?? { wanted: 0, freed: 0 };
+    violated.set(container.own, tally);
+    tally.wanted += 1;
+    if (!mayGo(entry)) continue;
+    take(entry, reason, draft);
+    tally.freed += 1;
+  }
+  for (const [{ names }, { wanted, freed }] of violated) {
+    if (freed < wanted) draft.unreachable.push({ limit: reason, ...names, wanted, freed, unit: "archives" });
+  }
+}
+
+function enforceCount({ names, acts, limits, entries }: Scope, draft: Draft): void {
+  const limit = limits?.maxCheckpoints;
+  if (limit === undefined || !acts || entries.length <= limit) return;
+  const over = sumOfLeft(entries, inNumbers) - limit;
+  const excess = createExcess(over, { reason: "max_checkpoints", amountOf: inNumbers, draft });
+  excess.takeFrom(entries);
+  excess.report(names, "archives");
+}
+
+function enforceTotalSize({ names, acts, limits, entries }: Scope, draft: Draft): void {
+  const limit = limits?.maxTotalBytes;
+  if (limit === undefined || !acts) return;
+  const over = sumOfLeft(entries, sizeOf) - limit;
+  const excess = createExcess(over, { reason: "max_total_size", amountOf: sizeOf, draft });
+  excess.takeFrom(entries, ({ archive }) => archive.size > limit);
+  excess.takeFrom(entries);
+  excess.report(names, "bytes");
+}
+
+function hasNodeRules({ policy, node }: PlanInput): boolean {
+  return node !== undefined && Object.keys(policy.node).length > 0;
+}
+
+/** Enforces the limits of the node as a whole; returns the allocated bytes of what goes for free space. */
+function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft: Draft): number {
+  if (input.node === undefined || isNodeBlocked || !hasNodeRules(input)) return 0;
+  keepNewest(entries, () => 1);
+  const limit = input.policy.node.maxTotalBytes;
+  if (limit !== undefined) {
+    const over = sumOfLeft(entries, sizeOf) - limit;
+    const excess = createExcess(over, { reason: "node_max_total_size", amountOf: sizeOf, draft });
+    excess.takeFrom(entries, ({ archive }) => archive.size > limit);
+    excess.takeFrom(entries, isIncomplete);
+    excess.takeFromLargest(entries);
+    excess.report({}, "bytes");
+  }
+  if (input.node.disk === undefined) return 0;
+  const freedBefore = sumAllocated(draft.deletions);
+  const over = bytesToFree(input.policy.node, input.node.disk, { freedBytes: freedBefore });
+  const excess = createExcess(over, { reason: "node_watermark", amountOf: allocatedOf, draft });
+  excess.takeFrom(entries, isIncomplete);
+  excess.takeFromLargest(entries);
+  excess.report({}, "bytes");
+  return sumAllocated(draft.deletions) - freedBefore;
+}
+
+/** How many bytes must go until the low watermark and minFree hold, given what goes already; 0 where nothing must. */
+function bytesToFree(
+  { watermark, minFreeBytes }: NodePolicy,
+  { usedBytes, availableBytes }: DiskUsage,
+  { freedBytes }: { freedBytes: number },
+): number {
+  const size = usedBytes + availableBytes;
+  if (size <= 0) return 0; // some file systems know no usage and answer zeros
+  const used = Math.max(0, usedBytes - freedBytes);
+  let wanted = 0;
+  if (watermark !== undefined) {
+    // Percentages of large file systems exceed what a double holds exactly.
+    const hundredfold = 100n * BigInt(used);
+    if (hundredfold > BigInt(watermark.high) * BigInt(size)) {
+      wanted = Number((hundredfold - BigInt(watermark.low) * BigInt(size)) / 100n) + 1;
+    }
+  }
+  return minFreeBytes === undefined ? wanted : Math.max(wanted, minFreeBytes - (size - used));
+}
+
+type AmountOf = (entry: Entry) => number;
+
+const sizeOf: AmountOf = ({ archive }) => archive.size;
+const allocatedOf: AmountOf = ({ archive }) => archive.allocated;
+/** Pinned ones count in numbers only where they are complete. */
+const inNumbers: AmountOf = ({ isComplete, isDeletable }) => (isComplete || isDeletable ? 1 : 0);
+const isIncomplete = (entry: Entry) => entry.isIncomplete;
+
+function sumOfLeft(entries: readonly Entry[], amountOf: AmountOf): number {
+  let sum = 0;
+  for (const entry of entries) if (!entry.isTaken) sum += amountOf(entry);
+  return sum;
+}
+
+function sumAllocated(deletions: readonly PlannedDeletion[]): number {
+  return deletions.reduce((sum, { archive }) => sum + archive.allocated, 0);
+}
+
+/** By how much a limit is exceeded, and how that comes down: nothing more is taken once the limit holds. */
+function createExcess(over: number, { reason, amountOf, draft }: { reason: Reason; amountOf: AmountOf; draft: Draft }) {
+  let left = over;
+
+  function takeOne(entry: Entry): void {
+    take(entry, reason, draft);
+    left -= amountOf(entry);
+  }
+
+  return {
+    /** Takes in the order given, but only those that fit, where that is said. */
+    takeFrom(entries: readonly Entry[], fits?: (entry: Entry) => boolean): void {
+      for (const entry of entries) {
+        if (left <= 0) return;
+        if (mayGo(entry) && (fits === undefined || fits(entry))) takeOne(entry);
+      }
+    },
+
+    /** Takes the first of the namespace with the most at that moment, again and again. */
+    takeFromLargest(entries: readonly Entry[]): void {
+      if (left <= 0) return;
+      const largest = new TinyQueue(sharesOf(entries, amountOf), compareShares);
+      for (let share = largest.pop(); share !== undefined && left > 0; share = largest.pop()) {
+        const entry = share.takeable[share.next];
+        if (entry === undefined) continue;
+        takeOne(entry);
+        share.next += 1;
+        share.amount -= amountOf(entry);
+        largest.push(share);
+      }
+    },
+
+    report(names: Scope["names"], unit: UnreachableLimit["unit"]): void {
+      if (left <= 0) return;
+      draft.unreachable.push({ limit: reason, ...names, wanted: over, freed: over - left, unit });
+    },
+  };
+}
+
+/** What one namespace has of the node, and what of it may go, in order. */
+interface Share {
+  namespace: string;
+  amount: number;
+  takeable: Entry[];
+  next: number;
+}
+
+function sharesOf(entries: readonly Entry[], amountOf: AmountOf): Share[] {
+  const shares = new Map<string, Share>();
+  for (const entry of entries) {
+    if (entry.isTaken) continue;
+    const { namespace } = entry.container;
+    let share = shares.get(namespace);
+    if (share === undefined) {
+      share = { namespace, amount: 0, takeable: [], next: 0 };
+      shares.set(namespace, share);
+    }
+    share.amount += amountOf(entry);
+    if (mayGo(entry)) share.takeable.push(entry);
+  }
+  return [...shares.values()];
+}
+
+/** Names of namespaces are ASCII, for which JavaScript's order is the bytewise one. */
+function compareShares(a: Share, b: Share): number {
+  return b.amount - a.amount || (a.namespace < b.namespace ? -1 : 1);
+}

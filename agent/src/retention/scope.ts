@@ -1,0 +1,48 @@
+import type { Policy } from "@cro/shared/policy/document";
+import type { ContainerIdentity } from "@cro/shared/policy/govern";
+import type { Archive } from "../archive/archive.ts";
+
+/** Key of a namespace as a scope: `namespace`. */
+export function namespaceScope({ namespace }: Pick<ContainerIdentity, "namespace">): string {
+  return namespace;
+}
+
+/** Key of a pod as a scope: `namespace/pod`. No Kubernetes name holds a slash, so keys of two scopes never meet. */
+export function podScope({ namespace, pod }: Pick<ContainerIdentity, "namespace" | "pod">): string {
+  return `${namespace}/${pod}`;
+}
+
+/** Key of a container as a scope: `namespace/pod/container`. */
+export function containerScope({ namespace, pod, container }: ContainerIdentity): string {
+  return `${namespace}/${pod}/${container}`;
+}
+
+/** Keys of the scopes in which a container's archives count under the policy that governs them, the narrowest first. */
+export function scopesOf(policy: Policy, identity: ContainerIdentity): string[] {
+  switch (policy.level) {
+    case "container":
+      return [containerScope(identity)];
+    case "pod":
+      return [podScope(identity)];
+    case "namespace":
+      return [namespaceScope(identity)];
+    case "global":
+      return [containerScope(identity), podScope(identity), namespaceScope(identity)];
+  }
+}
+
+/**
+ * Keys of every scope that may hold an archive which has not been walked: all of its readings count, for it may turn
+ * out to be any of them, under whichever policy.
+ */
+export function unwalkedScopes(archives: Iterable<Archive>): Set<string> {
+  const keys = new Set<string>();
+  for (const archive of archives) {
+    if (archive.walked) continue;
+    const readings = archive.identity === undefined ? archive.candidates : [...archive.candidates, archive.identity];
+    for (const reading of readings) {
+      keys.add(namespaceScope(reading)).add(podScope(reading)).add(containerScope(reading));
+    }
+  }
+  return keys;
+}

@@ -1,0 +1,251 @@
+import type { Policy } from "@cro/shared/policy/document";
+import type { ContainerIdentity } from "@cro/shared/policy/govern";
+import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
+import type { Archive } from "../../src/archive/archive.ts";
+import type { PlanInput, PlannedDeletion } from "../../src/retention/plan.ts";
+
+type Owned = Archive & { identity: ContainerIdentity };
+
+/** Whether a name in a policy stands for this name. */
+export function matches(pattern: string | undefined, name: string): boolean {
+  if (pattern === undefined) return true;
+  return pattern.endsWith("*") ? name.startsWith(pattern.slice(0, -1)) : pattern === name;
+}
+
+/** The governing policy by the words of its definition: every rule that matches, the most specific of them. */
+export function governs(rules: readonly Policy[], global: Policy, identity: ContainerIdentity): Policy {
+  const levels = ["container", "pod", "namespace"];
+  const rank = (pattern: string | undefined): number =>
+    pattern === undefined ? 0 : pattern.endsWith("*") ? pattern.length : 1000;
+  return (
+    rules
+      .filter((rule) => matches(rule.namespace, identity.namespace))
+      .filter((rule) => matches(rule.pod, identity.pod) && matches(rule.container, identity.container))
+      .sort(
+        (a, b) =>
+          levels.indexOf(a.level) - levels.indexOf(b.level) ||
+          rank(b.namespace) - rank(a.namespace) ||
+          rank(b.pod) - rank(a.pod) ||
+          rank(b.container) - rank(a.container),
+      )[0] ?? global
+  );
+}
+
+export function byAge(a: Archive, b: Archive): number {
+  return a.timeMs - b.timeMs || Number(a.mtimeNs - b.mtimeNs) || (a.file < b.file ? -1 : 1);
+}
+
+const keyOf = (identity: ContainerIdentity, depth: number) =>
+  [identity.namespace, identity.pod, identity.container].slice(0, depth).join("/");
+const namesOf = (identity: ContainerIdentity, depth: number) => ({
+  ...(depth > 0 ? { namespace: identity.namespace } : {}),
+  ...(depth > 1 ? { pod: identity.pod } : {}),
+  ...(depth > 2 ? { container: identity.container } : {}),
+});
+const total = (archives: readonly Archive[], of: (archive: Archive) => number) =>
+  archives.reduce((sum, archive) => sum + of(archive), 0);
+
+/**
+ * The planner once more, in the plainest way: every rule filters and sorts all archives anew and takes one at a time.
+ * Its cost is quadratic and worse.
+ */
+export function referencePlan(input: PlanInput) {
+  const archives = [...input.archives];
+  const gone = new Set<Archive>();
+  const planned: PlannedDeletion[] = [];
+  const unreachable: UnreachableLimit[] = [];
+  const policyOf = (archive: Owned) => governs(input.policy.rules, input.policy.global, archive.identity);
+  const left = () =>
+    archives.filter((archive): archive is Owned => archive.identity !== undefined && !gone.has(archive));
+  const whole = (archive: Archive) => archive.state === "complete" || archive.state === "incomplete";
+  const inBytes = (archive: Archive) => archive.state !== "unidentified" && (archive.pinned || whole(archive));
+  const inNumbers = (archive: Archive) =>
+    archive.state === "complete" || (archive.state === "incomplete" && !archive.pinned);
+  const deletable = (archive: Archive) => whole(archive) && !archive.pinned;
+  const newest = (archive: Owned) =>
+    left()
+      .filter((other) => other.state === "complete" && keyOf(other.identity, 3) === keyOf(archive.identity, 3))
+      .sort(byAge)
+      .reverse();
+  const floor = new Set(
+    left().filter((archive) =>
+      newest(archive)
+        .slice(0, policyOf(archive).minCheckpoints ?? 0)
+        .includes(archive),
+    ),
+  );
+  const candidates = () =>
+    left()
+      .filter((archive) => deletable(archive) && !floor.has(archive))
+      .sort((a, b) => Number(b.state === "incomplete") - Number(a.state === "incomplete") || byAge(a, b));
+  const unwalked = archives.filter(({ walked }) => !walked);
+  const acts = (identity: ContainerIdentity, depth: number) =>
+    input.isActive(keyOf(identity, depth)) &&
+    !unwalked.some((archive) =>
+      [...archive.candidates, ...(archive.identity === undefined ? [] : [archive.identity])].some(
+        (reading) => keyOf(reading, depth) === keyOf(identity, depth),
+      ),
+    );
+  const ownDepth = (policy: Policy) => ({ global: 3, container: 3, pod: 2, namespace: 1 })[policy.level];
+  const ownActs = (archive: Owned) => acts(archive.identity, ownDepth(policyOf(archive)));
+  const take = (archive: Archive, reason: Reason) => {
+    gone.add(archive);
+    planned.push({ archive, reason });
+  };
+
+  for (const archive of left()) {
+    const policy = policyOf(archive);
+    const isCovered = input.orphans.some(
+      (orphan) =>
+        orphan.namespace === archive.identity.namespace &&
+        orphan.pod === archive.identity.pod &&
+        (orphan.container === undefined ||
+          (ownDepth(policy) === 3 && orphan.container === archive.identity.container)) &&
+        archive.listed <= orphan.listedUpTo,
+    );
+    if (isCovered && !policy.retainOrphan && deletable(archive) && ownActs(archive)) take(archive, "orphan");
+  }
+
+  const each = (reason: Reason, violates: (archive: Owned) => boolean) => {
+    const violating = left().filter((archive) => inBytes(archive) && ownActs(archive) && violates(archive));
+    const going = violating.filter((archive) => candidates().includes(archive));
+    for (const archive of going) take(archive, reason);
+    const scopes = new Map(
+      violating.map((archive) => {
+        const depth = ownDepth(policyOf(archive));
+        return [keyOf(archive.identity, depth), { depth, names: namesOf(archive.identity, depth) }];
+      }),
+    );
+    for (const [key, { depth, names }] of scopes) {
+      const inScope = (archive: Owned) =>
+        ownDepth(policyOf(archive)) === depth && keyOf(archive.identity, depth) === key;
+      const wanted = violating.filter(inScope).length;
+      const freed = going.filter(inScope).length;
+      if (freed < wanted) unreachable.push({ limit: reason, ...names, wanted, freed, unit: "archives" });
+    }
+  };
+  each("max_checkpoint_size", (archive) => archive.size > (policyOf(archive).maxCheckpointBytes ?? Infinity));
+  if (input.isClockTrusted) {
+    each("max_age", (archive) => input.nowMs - archive.timeMs > (policyOf(archive).maxAgeMs ?? Infinity));
+  }
+
+  const perScope = (act: (members: () => Owned[], limits: NonNullable<Policy["perPod"]>, names: object) => void) => {
+    for (const [depth, field] of [
+      [3, "perContainer"],
+      [2, "perPod"],
+      [1, "perNamespace"],
+    ] as const) {
+      for (const key of new Set(left().map((archive) => keyOf(archive.identity, depth)))) {
+        const members = () =>
+          left().filter((archive) => keyOf(archive.identity, depth) === key && policyOf(archive)[field] !== undefined);
+        const [first] = members();
+        const limits = first && policyOf(first)[field];
+        if (first === undefined || limits === undefined || !acts(first.identity, depth)) continue;
+        act(members, limits, namesOf(first.identity, depth));
+      }
+    }
+  };
+  perScope((members, { maxCheckpoints = Infinity }, names) => {
+    const count = () => members().filter(inNumbers).length;
+    const wanted = count() - maxCheckpoints;
+    let freed = 0;
+    for (const archive of candidates().filter((one) => members().includes(one))) {
+      if (count() <= maxCheckpoints) return;
+      take(archive, "max_checkpoints");
+      freed += 1;
+    }
+    if (count() > maxCheckpoints)
+      unreachable.push({ limit: "max_checkpoints", ...names, wanted, freed, unit: "archives" });
+  });
+  const shrink = (reason: Reason, names: object, options: Shrink) => {
+    const { members, limit, of, orders } = options;
+    const sum = () => total(members(), of);
+    const wanted = sum() - limit;
+    let freed = 0;
+    for (const next of orders) {
+      for (let archive = next(); archive !== undefined && sum() > limit; archive = next()) {
+        take(archive, reason);
+        freed += of(archive);
+      }
+    }
+    if (sum() > limit) unreachable.push({ limit: reason, ...names, wanted, freed, unit: "bytes" });
+  };
+  perScope((members, { maxTotalBytes = Infinity }, names) => {
+    const mine = () => candidates().filter((archive) => members().includes(archive));
+    shrink("max_total_size", names, {
+      members: () => members().filter(inBytes),
+      limit: maxTotalBytes,
+      of: ({ size }) => size,
+      orders: [() => mine().find(({ size }) => size > maxTotalBytes), () => mine()[0]],
+    });
+  });
+
+  const { node } = input.policy;
+  if (input.node !== undefined && unwalked.length === 0) {
+    const spared = new Set(left().map((archive) => newest(archive)[0]));
+    const mine = () => candidates().filter((archive) => !spared.has(archive));
+    const counted = () => left().filter(inBytes);
+    const largest = (of: (archive: Archive) => number) => () => {
+      const share = (archive: Owned) =>
+        total(
+          counted().filter(({ identity }) => identity.namespace === archive.identity.namespace),
+          of,
+        );
+      return mine().sort(
+        (a, b) =>
+          share(b) - share(a) ||
+          (a.identity.namespace === b.identity.namespace ? 0 : a.identity.namespace < b.identity.namespace ? -1 : 1),
+      )[0];
+    };
+    const torn = () => mine().find(({ state }) => state === "incomplete");
+    const limit = node.maxTotalBytes ?? Infinity;
+    shrink(
+      "node_max_total_size",
+      {},
+      {
+        members: counted,
+        limit,
+        of: ({ size }) => size,
+        orders: [() => mine().find(({ size }) => size > limit), torn, largest(({ size }) => size)],
+      },
+    );
+    const { disk } = input.node;
+    if (disk !== undefined && disk.usedBytes + disk.availableBytes > 0) {
+      const size = disk.usedBytes + disk.availableBytes;
+      const freed = total(
+        planned.filter(({ archive }) => archive.settled).map(({ archive }) => archive),
+        (a) => a.allocated,
+      );
+      const used = Math.max(0, disk.usedBytes - freed);
+      let target = used;
+      // The numbers of the tests are small: counting down finds the first usage that will do.
+      if (node.watermark !== undefined && used * 100 > node.watermark.high * size) {
+        while (target * 100 >= node.watermark.low * size) target -= 1;
+      }
+      while (size - target < (node.minFreeBytes ?? 0)) target -= 1;
+      const before = total(counted(), (archive) => archive.allocated);
+      shrink(
+        "node_watermark",
+        {},
+        {
+          members: counted,
+          limit: before - (used - target),
+          of: ({ allocated }) => allocated,
+          orders: [torn, largest(({ allocated }) => allocated)],
+        },
+      );
+    }
+  }
+  return {
+    deletions: planned.filter(({ archive }) => archive.settled),
+    deferred: planned.filter(({ archive }) => !archive.settled),
+    unreachable,
+  };
+}
+
+interface Shrink {
+  members: () => Owned[];
+  limit: number;
+  of: (archive: Archive) => number;
+  orders: Array<() => Archive | undefined>;
+}
