@@ -1,0 +1,80 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { explainPlan } from "../../src/retention/explain.ts";
+import { planRetention } from "../../src/retention/plan.ts";
+import { arbArchives, arbPolicy } from "./arbitrary.ts";
+import { anArchive, anInput, NOW_MS } from "./builders.ts";
+
+const explain = (...input: Parameters<typeof anInput>) => {
+  const whole = anInput(...input);
+  return explainPlan(planRetention(whole), whole);
+};
+
+describe("explainPlan", () => {
+  it("tells of each archive, the oldest first, what is done with it, by which policy and why", () => {
+    const archives = [
+      anArchive({ file: "new", age: 1 }),
+      anArchive({ file: "fresh", age: 6, settled: false }),
+      anArchive({ file: "old", age: 7 }),
+      anArchive({ file: "pinned", age: 4, pinned: true, state: "unsettled" }),
+      anArchive({ file: "growing", age: 3, state: "unsettled" }),
+      anArchive({ file: "whose", age: 2, state: "unidentified", identity: null }),
+      anArchive({ file: "other", age: 9, namespace: "ops" }),
+    ];
+    const containerPolicies = [
+      { namespace: "tea*", pod: "web", container: "main", maxCheckpoints: 1, minCheckpoints: 1 },
+    ];
+    const decisions = explain(archives, { containerPolicies });
+    const policy = "container policy tea*/web/main";
+    expect(decisions.map(({ archive: { file }, ...rest }) => [file, ...Object.values(rest)])).toEqual([
+      ["other", "keep", null, "global policy", "within the limits"],
+      ["old", "delete", "max_checkpoints", policy, "too many archives"],
+      ["fresh", "keep", null, policy, "to be deleted (max_checkpoints) once it has been unchanged for 2 s"],
+      ["pinned", "keep", null, policy, "pinned by pinned.keep"],
+      ["growing", "keep", null, policy, "may still be written"],
+      ["whose", "keep", null, "none", "nobody is known to own it"],
+      ["new", "keep", null, policy, "newest 1 of 1 that its container always keeps"],
+    ]);
+  });
+
+  it("names pod and namespace policies, and the limit that an archive is larger than", () => {
+    const archives = [anArchive({ mib: 3 }), anArchive({ mib: 3, namespace: "ops" })];
+    const decisions = explain(archives, {
+      podPolicies: [{ namespace: "team", pod: "w*", maxCheckpointSize: "2Mi" }],
+      namespacePolicies: [{ namespace: "*", maxCheckpointSize: "1536Ki" }],
+    });
+    expect(decisions.map(({ policy, why }) => `${policy}: ${why}`).sort()).toEqual([
+      "namespace policy *: larger than 1536Ki",
+      "pod policy team/w*: larger than 2Mi",
+    ]);
+  });
+
+  it("tells of archives that wait for others to be read, and of those that wait for an event", () => {
+    const archives = [anArchive({ age: 9 }), anArchive({ age: 8, state: "unread", walked: false })];
+    expect(explain(archives, {}).map(({ why }) => why)).toEqual([
+      "not every archive beside it has been read yet",
+      "could not be read to its end yet",
+    ]);
+    expect(explain([anArchive()], {}, { isActive: () => false })[0]?.why).toBe(
+      "waits for the next archive of its scope",
+    );
+  });
+
+  it("deletes exactly what the plan deletes", () => {
+    fc.assert(
+      fc.property(arbArchives({ isWalked: false }), arbPolicy(), (archives, policy) => {
+        const input = { ...anInput(archives, {}), policy, nowMs: NOW_MS };
+        const plan = planRetention(input);
+        const decisions = explainPlan(plan, input);
+        expect(decisions).toHaveLength(archives.length);
+        expect(
+          decisions
+            .filter(({ action }) => action === "delete")
+            .map(({ archive, reason }) => `${reason} ${archive.file}`)
+            .sort(),
+        ).toEqual(plan.deletions.map(({ archive, reason }) => `${reason} ${archive.file}`).sort());
+      }),
+      { numRuns: 200 },
+    );
+  });
+});
