@@ -46,10 +46,9 @@ export function identify(name: ArchiveName, verdict: Verdict | undefined): Ident
   const isOver = verdict?.kind === "ended" || verdict?.kind === "refused";
   if (spec?.conflict !== undefined) return { kind: "unidentified", reason: spec.conflict };
 
-  const fitting = name.candidates.filter((candidate) =>
+  const identity = name.candidates.find((candidate) =>
     FIELDS.every((field) => spec?.[field] === undefined || spec[field] === candidate[field]),
   );
-  const [identity] = fitting;
   if (identity === undefined) {
     const named = FIELDS.filter((field) => spec?.[field] !== undefined).map(
       (field) => `${field} ${quote(spec?.[field])}`,
@@ -59,8 +58,9 @@ export function identify(name: ArchiveName, verdict: Verdict | undefined): Ident
       reason: `spec.dump names ${named.join(", ")}, which the file name cannot stand for`,
     };
   }
+  // Namespace or container, either tells where the one ends and the other begins: a single candidate fits.
   const isDecided = !name.isAmbiguous || spec?.namespace !== undefined || spec?.container !== undefined;
-  if (isDecided && fitting.length === 1) return { kind: "identified", identity };
+  if (isDecided) return { kind: "identified", identity };
   if (!isOver) return { kind: "undecided" };
   const lack = spec === undefined ? "there is no spec.dump to decide" : "spec.dump does not decide";
   return { kind: "unidentified", reason: `the file name has more than one reading, and ${lack}` };

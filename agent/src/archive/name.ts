@@ -25,7 +25,7 @@ export function parseArchiveName(file: string): ArchiveName | undefined {
   const timeStart = timeEnd - timeLength(file, timeEnd);
   const underscore = file.indexOf("_", PREFIX.length);
   const joinedEnd = timeStart - 1;
-  if (underscore === -1 || joinedEnd <= underscore || file.charCodeAt(joinedEnd) !== DASH) return undefined;
+  if (underscore === -1 || file.charCodeAt(joinedEnd) !== DASH) return undefined;
   const timeMs = parseTime(file, timeStart, timeEnd);
   if (timeMs === undefined || !isSubdomain(file, PREFIX.length, underscore)) return undefined;
 
@@ -105,7 +105,7 @@ function parseTime(file: string, start: number, end: number): number | undefined
   const seconds = twoDigits(file, start + 17);
   // NaN, from what is no digit, is within no bounds.
   const isTime = month >= 1 && month <= 12 && day >= 1 && hours <= 23 && minutes <= 59 && seconds <= 59;
-  if (!isTime || Number.isNaN(year)) return undefined;
+  if (!isTime) return undefined;
 
   let offsetMinutes = 0;
   if (end - start === 25) {

@@ -167,14 +167,13 @@ function takeHeader(walk: Walk, block: Uint8Array): string | undefined {
   return takeEntry(walk, { type, name: walk.longName || walk.pax.path || nameOf(block), sizeBytes });
 }
 
+/** Global PAX headers come here too: to archive/tar they are entries, on which what was said of the next one is spent. */
 function takeEntry(
   walk: Walk,
   { type, name, sizeBytes }: { type: string; name: string; sizeBytes: number },
 ): undefined {
   walk.longName = undefined;
   walk.pax = {};
-  // A global header is an entry of its own to archive/tar: what was said of the next entry is spent on it.
-  if (type === "g") return readNext(walk, walk.following);
   const isOldDirectory = type === "\0" && name.endsWith("/");
   const hasData = !isOldDirectory && !(type >= "1" && type <= "6");
   const isFile = hasData && (type === "0" || type === "\0" || type === "7");
@@ -211,14 +210,14 @@ function parseOctal(block: Uint8Array, start: number, end: number): number | und
   return text === "" ? 0 : Number.parseInt(text, 8);
 }
 
-/** In octal or, the first bit set, as a binary number of two's complement; undefined is none that a file could have. */
+/** In octal or, the first bit set, as a binary number of two's complement; undefined is negative or no number. */
 function parseSize(block: Uint8Array): number | undefined {
   const first = block[124] ?? 0;
   if (first < 0x80) return parseOctal(block, 124, 136);
   if (first & 0x40) return undefined;
   let size = first & 0x3f;
   for (let at = 125; at < 136; at++) size = size * 256 + (block[at] ?? 0);
-  return Number.isSafeInteger(size) ? size : undefined;
+  return size;
 }
 
 function nameOf(block: Uint8Array): string {
@@ -245,7 +244,7 @@ function parsePax(text: string): PaxRecords | string {
     const end = at + Number(digits);
     const equals = text.indexOf("=", space);
     const isRecord = space !== -1 && /^[0-9]{1,5}$/.test(digits) && equals > space + 1 && equals < end;
-    if (!isRecord || end > text.length || text[end - 1] !== "\n") return `whose record at byte ${at} is malformed`;
+    if (!isRecord || text[end - 1] !== "\n") return `whose record at byte ${at} is malformed`;
     const key = text.slice(space + 1, equals);
     const value = text.slice(equals + 1, end - 1);
     at = end;

@@ -189,6 +189,9 @@ describe("a walk", () => {
       spec: undefined,
     });
     expect(walkEntries(long("K", "elsewhere"), spec, config)).toEqual(COMPLETE);
+    const padded = Buffer.concat([specBytes(), Buffer.alloc(700 - specBytes().length, " ")]);
+    const entry = { name: "x", content: padded, sizeField: octalSize(0) };
+    expect(walkEntries(paxHeader("size=700"), long("L", "spec.dump"), entry, config)).toEqual(COMPLETE);
     expect(walkEntries(paxHeader("path=a"), long("L", "spec.dump"), { ...spec, name: "x" }, config)).toEqual(COMPLETE);
   });
 
@@ -228,6 +231,7 @@ describe("a walk", () => {
       /single zero/,
     ],
     ["a negative size", tarHeader({ name: "x", sizeField: base256Size(-1n) }), /size/],
+    ["a very negative size", tarHeader({ name: "x", sizeField: base256Size(5n - 2n ** 94n) }), /size/],
     ["a size beyond any file", tarHeader({ name: "x", sizeField: base256Size(2n ** 60n) }), /size/],
     ["a size whose end is beyond any file", tarHeader({ name: "x", sizeField: base256Size(2n ** 53n - 1n) }), /size/],
     ["a size of 95 bits", tarHeader({ name: "x", sizeField: base256Size(2n ** 93n) }), /size/],
@@ -241,6 +245,13 @@ describe("a walk", () => {
       tarBytes([{ name: "x", type: "x", content: Buffer.from("size=1\n") }]),
       /malformed/,
     ],
+    ["a PAX record too short", tarBytes([{ name: "x", type: "x", content: Buffer.from("9 size=12\n") }]), /malformed/],
+    [
+      "a PAX record without a value",
+      tarBytes([{ name: "x", type: "x", content: Buffer.from("5 ab\n9 size=1\n") }]),
+      /malformed/,
+    ],
+    ["a PAX record without a key", tarBytes([{ name: "x", type: "x", content: Buffer.from("5 =a\n") }]), /malformed/],
     ["a PAX record too long", tarBytes([{ name: "x", type: "x", content: Buffer.from("99 size=1\n") }]), /malformed/],
     [
       "a PAX record of no length",
