@@ -90,6 +90,7 @@ const MAX_HEADERS = 65_536;
 /** Above this, spec.dump counts as one that cannot be parsed; real ones have some 10 KB. */
 const MAX_SPEC_BYTES = 1024 * 1024;
 const MAX_EXTENSION_BYTES = 64 * 1024;
+const SPACE = 0x20;
 
 function isFinal(verdict: Verdict | undefined): boolean {
   return verdict?.kind === "ended" || verdict?.kind === "refused";
@@ -187,27 +188,38 @@ function takeEntry(
 }
 
 function isBlank(block: Uint8Array): boolean {
-  return block.every((byte) => byte === 0);
+  return block[0] === 0 && block.every((byte) => byte === 0);
 }
 
 /** Sums over unsigned and, as some old writers did, signed bytes; the checksum's own eight are taken for spaces. */
 function sumsOf(block: Uint8Array): { unsigned: number; signed: number } {
-  let unsigned = 8 * 0x20;
+  let unsigned = 0;
   let high = 0;
   for (let at = 0; at < BLOCK_BYTES; at++) {
-    if (at >= 148 && at < 156) continue;
     const byte = block[at] ?? 0;
     unsigned += byte;
     high += byte >> 7;
+  }
+  for (let at = 148; at < 156; at++) {
+    const byte = block[at] ?? 0;
+    unsigned += SPACE - byte;
+    high -= byte >> 7;
   }
   return { unsigned, signed: unsigned - 256 * high };
 }
 
 /** Octal digits with NULs or spaces around them; an empty field is 0, anything else undefined. */
 function parseOctal(block: Uint8Array, start: number, end: number): number | undefined {
-  const text = textOf(block, start, end, /^[\0 ]+/).replace(/ +$/, "");
-  if (!/^[0-7]*$/.test(text)) return undefined;
-  return text === "" ? 0 : Number.parseInt(text, 8);
+  let at = start;
+  while (at < end && (block[at] === 0 || block[at] === SPACE)) at++;
+  let value = 0;
+  for (; at < end; at++) {
+    const digit = (block[at] ?? 0) - 0x30;
+    if (digit < 0 || digit > 7) break;
+    value = value * 8 + digit;
+  }
+  while (at < end && block[at] === SPACE) at++;
+  return at === end || block[at] === 0 ? value : undefined;
 }
 
 /** In octal or, the first bit set, as a binary number of two's complement; undefined is negative or no number. */
@@ -227,12 +239,11 @@ function nameOf(block: Uint8Array): string {
   return prefix === "" ? name : `${prefix}/${name}`;
 }
 
-/** A field up to its first NUL, of those that `leading` leaves. */
-function textOf(bytes: Uint8Array, start: number, end: number, leading?: RegExp): string {
-  const field = Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("latin1");
-  const text = leading === undefined ? field : field.replace(leading, "");
-  const nul = text.indexOf("\0");
-  return nul === -1 ? text : text.slice(0, nul);
+/** A field up to its first NUL. */
+function textOf(bytes: Uint8Array, start: number, end: number): string {
+  const nul = bytes.indexOf(0, start);
+  const length = (nul === -1 || nul > end ? end : nul) - start;
+  return Buffer.from(bytes.buffer, bytes.byteOffset + start, length).toString("latin1");
 }
 
 /** The records of an extended header that matter here, or what is wrong with it. */
