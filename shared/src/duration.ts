@@ -1,18 +1,20 @@
 /** What a duration in a policy was understood to be. */
 export type ParsedDuration = { ok: true; milliseconds: number } | { ok: false; problem: string };
 
-const UNITS: Readonly<Record<string, number>> = {
-  ns: 1e-6,
-  us: 1e-3,
-  µs: 1e-3, // U+00B5, the micro sign
-  μs: 1e-3, // U+03BC, the Greek letter
-  ms: 1,
-  s: 1000,
-  m: 60_000,
-  h: 3_600_000,
-  d: 86_400_000,
-  w: 604_800_000,
+const NANOSECONDS: Readonly<Record<string, bigint>> = {
+  ns: 1n,
+  us: 1000n,
+  µs: 1000n, // U+00B5, the micro sign
+  μs: 1000n, // U+03BC, the Greek letter
+  ms: 1_000_000n,
+  s: 1_000_000_000n,
+  m: 60_000_000_000n,
+  h: 3_600_000_000_000n,
+  d: 86_400_000_000_000n,
+  w: 604_800_000_000_000n,
 };
+const NANOSECONDS_PER_MILLISECOND = 1_000_000n;
+const MAX_MILLISECONDS = BigInt(Number.MAX_SAFE_INTEGER);
 
 const TERM = /(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h|d|w)/y;
 const EXAMPLE = "write e.g. 30s, 12h or 7d";
@@ -30,12 +32,24 @@ export function parseDuration(value: unknown): ParsedDuration {
   const body = text.startsWith("+") ? text.slice(1) : text;
   if (body === "0") return { ok: true, milliseconds: 0 };
   if (/^[\d.]+$/.test(body)) return refuse(`has no unit; ${EXAMPLE}`);
-  let milliseconds = 0;
+  let nanoseconds = 0n;
   TERM.lastIndex = 0;
   do {
     const term = TERM.exec(body);
     if (term === null) return refuse(`is not a duration; ${EXAMPLE}`);
-    milliseconds += Number(term[1]) * (UNITS[term[2] ?? ""] ?? Number.NaN);
+    const [, digits = "", unit = ""] = term;
+    nanoseconds += scale(digits, NANOSECONDS[unit] ?? 0n);
   } while (TERM.lastIndex < body.length);
-  return { ok: true, milliseconds: Math.min(Math.ceil(milliseconds), Number.MAX_SAFE_INTEGER) };
+  const milliseconds = divideUp(nanoseconds, NANOSECONDS_PER_MILLISECOND);
+  return { ok: true, milliseconds: Number(milliseconds > MAX_MILLISECONDS ? MAX_MILLISECONDS : milliseconds) };
+}
+
+/** digits × unit, rounded up. Exact, for sums of doubles would make a millisecond out of an error. */
+function scale(digits: string, unit: bigint): bigint {
+  const [whole = "", fraction = ""] = digits.split(".");
+  return divideUp(BigInt(`0${whole}${fraction}`) * unit, 10n ** BigInt(fraction.length));
+}
+
+function divideUp(dividend: bigint, divisor: bigint): bigint {
+  return (dividend + divisor - 1n) / divisor;
 }

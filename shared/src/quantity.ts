@@ -74,7 +74,8 @@ function scale(digits: string, exponent: number, unit: bigint): bigint {
   const [whole = "", fraction = ""] = digits.split(".");
   const mantissa = BigInt(`0${whole}${fraction}`);
   if (mantissa === 0n) return 0n;
-  const power = Math.max(-MAX_EXPONENT - digits.length, Math.min(exponent, MAX_EXPONENT)) - fraction.length;
+  const power =
+    Math.max(-MAX_EXPONENT - digits.length, Math.min(exponent, MAX_EXPONENT + digits.length)) - fraction.length;
   if (power >= 0) return mantissa * 10n ** BigInt(power) * unit;
   const divisor = 10n ** BigInt(-power);
   return (mantissa * unit + divisor - 1n) / divisor;

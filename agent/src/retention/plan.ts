@@ -343,7 +343,7 @@ function hasNodeRules({ policy, node }: PlanInput): boolean {
 
 /** Enforces the limits of the node as a whole; returns the allocated bytes of what goes for free space. */
 function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft: Draft): number {
-  if (input.node === undefined || isNodeBlocked || !hasNodeRules(input)) return 0;
+  if (isNodeBlocked || !hasNodeRules(input)) return 0;
   keepNewest(entries, () => 1);
   const limit = input.policy.node.maxTotalBytes;
   if (limit !== undefined) {
@@ -354,7 +354,7 @@ function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft
     excess.takeFromLargest(entries);
     excess.report({}, "bytes");
   }
-  if (input.node.disk === undefined) return 0;
+  if (input.node?.disk === undefined) return 0;
   const freedBefore = sumAllocated(draft.deletions);
   const over = bytesToFree(input.policy.node, input.node.disk, { freedBytes: freedBefore });
   const excess = createExcess(over, { reason: "node_watermark", amountOf: allocatedOf, draft });
@@ -372,7 +372,7 @@ function bytesToFree(
 ): number {
   const size = usedBytes + availableBytes;
   if (size <= 0) return 0; // some file systems know no usage and answer zeros
-  const used = Math.max(0, usedBytes - freedBytes);
+  const used = usedBytes - freedBytes;
   let wanted = 0;
   if (watermark !== undefined) {
     // Percentages of large file systems exceed what a double holds exactly.

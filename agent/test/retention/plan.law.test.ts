@@ -1,4 +1,4 @@
-import type { PolicyDocument } from "@cro/shared/policy/document";
+import type { Policy, PolicyDocument } from "@cro/shared/policy/document";
 import { createGovernor } from "@cro/shared/policy/govern";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -80,6 +80,20 @@ describe("planRetention, whatever the archives and the policy", () => {
         expect(limits(plan)).toEqual(limits(expected));
       }),
       { numRuns: 3000 },
+    );
+  });
+
+  it("decides as the plain reference does on a crowded node", () => {
+    fc.assert(
+      fc.property(arbInput(), arbArchives({ maxLength: 30 }), (some, archives) => {
+        const global: Policy = { level: "global", retainOrphan: true, maxCheckpointBytes: 25 };
+        const input = { ...some, archives, policy: { ...some.policy, rules: [], global } };
+        const plan = planRetention(input);
+        const expected = referencePlan(input);
+        expect(sorted(plan.deletions)).toEqual(sorted(expected.deletions));
+        expect(limits(plan)).toEqual(limits(expected));
+      }),
+      { numRuns: 1000 },
     );
   });
 

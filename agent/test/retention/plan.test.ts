@@ -466,6 +466,31 @@ describe("the node's maxTotalSize", () => {
     expect(plan.unreachable).toHaveLength(1);
   });
 
+  it("keeps the newest that is left where orphan deletion broke the floor", () => {
+    const archives = [
+      named("new", { mib: 20, age: 1, listed: 1 }),
+      named("older", { mib: 20, age: 2, listed: 9 }),
+      named("oldest", { mib: 20, age: 3, listed: 9 }),
+    ];
+    const globalPolicy = { retainOrphan: false, minCheckpointsPerContainer: 1 };
+    const orphans = [{ namespace: "team", pod: "web", listedUpTo: 5 }];
+    const plan = planRetention(anInput(archives, { ...spec, globalPolicy }, { orphans }));
+    expect(told(plan)).toEqual(["orphan new", "node_max_total_size oldest"]);
+  });
+
+  it("weighs only what earlier rules left", () => {
+    const archives = [
+      ...archivesOf(3, { namespace: "a", mib: 4 }).map((one, index) => ({ ...one, file: `a-${index}` })),
+      ...archivesOf(3, { namespace: "b", mib: 3 }).map((one, index) => ({ ...one, file: `b-${index}` })),
+      named("a-aged", { namespace: "a", mib: 4, age: 9999 }),
+      named("b-aged", { namespace: "b", mib: 9, age: 9999 }),
+    ];
+    const plan = planRetention(
+      anInput(archives, { nodePolicy: { maxTotalSize: "20Mi" }, globalPolicy: { maxAge: "1h" } }),
+    );
+    expect(files(plan.deletions)).toEqual(["a-aged", "b-aged", "a-0"]);
+  });
+
   it("keeps the floor", () => {
     const archives = archivesOf(4, { mib: 8 });
     const plan = planRetention(anInput(archives, { ...spec, globalPolicy: { minCheckpointsPerContainer: 2 } }));
@@ -538,8 +563,8 @@ describe("the watermark and minFree", () => {
   });
 
   it("compute without rounding on the largest file systems", () => {
-    // 2^53 - 1 bytes in all; used is one byte over 80 percent, which no double product could tell.
-    const size = Number.MAX_SAFE_INTEGER;
+    // One byte over 80 percent, which products of doubles do not tell.
+    const size = Number.MAX_SAFE_INTEGER - 3;
     const atMark = Number((BigInt(size) * 80n) / 100n);
     const take = (usedBytes: number) =>
       planRetention(

@@ -216,7 +216,7 @@ export function referencePlan(input: PlanInput) {
         planned.filter(({ archive }) => archive.settled).map(({ archive }) => archive),
         (a) => a.allocated,
       );
-      const used = Math.max(0, disk.usedBytes - freed);
+      const used = disk.usedBytes - freed;
       let target = used;
       // The numbers of the tests are small: counting down finds the first usage that will do.
       if (node.watermark !== undefined && used * 100 > node.watermark.high * size) {
