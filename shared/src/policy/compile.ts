@@ -124,12 +124,6 @@ function createResolver() {
 
   function directory(value: string | undefined): string {
     if (value === undefined) return DEFAULT_CHECKPOINT_DIRECTORY;
-    if (value.split("/").some((part) => part === ".." || part === ".") || value.includes("\0")) {
-      problems.push({
-        field: "spec.checkpointDirectory",
-        message: `${JSON.stringify(value)} must not contain . or ..`,
-      });
-    }
     return value.length > 1 ? value.replace(/\/+$/, "") : value;
   }
 
@@ -263,6 +257,8 @@ function explainError(
       return [{ path: keys, message: `${shown} is not one of ${error.params.allowedValues.join(", ")}` }];
     case "maxItems":
       return [{ path: keys, message: `has over ${error.params.limit} entries` }];
+    case "maxProperties":
+      return [{ path: keys, message: `has over ${error.params.limit} labels` }];
     case "minProperties":
       return [{ path: keys, message: "needs at least one label; leave it out for every node" }];
     default:
@@ -274,6 +270,7 @@ function explainError(
 function explainValue(keys: string[], value: unknown): string | undefined {
   const key = keys.at(-1) ?? "";
   const shown = JSON.stringify(value);
+  if (keys.at(-2) === "nodeSelector") return `${shown} is not a label value; quote it, and write it as on the node`;
   if (/^(maxCheckpointSize|maxTotalSize\w*|minFree)$/.test(key)) {
     const parsed = parseQuantity(value);
     return parsed.ok ? `${shown} is too long for a quantity` : parsed.problem;
@@ -283,7 +280,9 @@ function explainValue(keys: string[], value: unknown): string | undefined {
     return parsed.ok ? `${shown} must be a string; quote it` : parsed.problem;
   }
   if (key === "checkpointDirectory") {
-    return `${shown} is not an absolute path; write e.g. ${DEFAULT_CHECKPOINT_DIRECTORY}`;
+    const isAbsolute = typeof value === "string" && value.startsWith("/");
+    const why = isAbsolute ? "is too long or has an empty, . or .. part" : "is not an absolute path";
+    return `${shown} ${why}; write e.g. ${DEFAULT_CHECKPOINT_DIRECTORY}`;
   }
   if (key === "namespace" || key === "pod" || key === "container") {
     return `${shown} is neither a Kubernetes name nor the beginning of one followed by *; write e.g. web-*`;
