@@ -82,8 +82,8 @@ export function planRetention(input: PlanInput): Plan {
       violates: (archive, { maxAgeMs }) => maxAgeMs !== undefined && input.nowMs - archive.timeMs > maxAgeMs,
     });
   }
-  for (const scope of survey.scopes) enforceCount(scope, draft);
-  for (const scope of survey.scopes) enforceTotalSize(scope, draft);
+  for (const scope of survey.scopes) enforceCount(scope, survey.mayActOn, draft);
+  for (const scope of survey.scopes) enforceTotalSize(scope, survey.mayActOn, draft);
   const watermarkBytes = enforceNode(input, survey, draft);
   return { ...draft, watermarkBytes, blocked: survey.blocked };
 }
@@ -118,11 +118,13 @@ interface Container {
 
 interface Scope {
   width: typeof CONTAINER | typeof POD | typeof NAMESPACE;
-  names: Pick<UnreachableLimit, "namespace" | "pod" | "container">;
-  acts: boolean;
+  /** Of one of its archives: names the scope as far as its width goes. */
+  identity: ContainerIdentity;
   limits: ScopeLimits | undefined;
   /** In the order in which they go; only gathered where there are limits. */
   entries: Entry[];
+  /** Whether rules may act on it; undefined as long as none has asked. */
+  acts: boolean | undefined;
 }
 
 interface Survey {
@@ -130,6 +132,8 @@ interface Survey {
   entries: Entry[];
   /** Those with limits: containers, then pods, then namespaces. */
   scopes: Scope[];
+  /** Whether rules may act on a scope: every archive that may lie in it was walked, and it is active. */
+  mayActOn: (scope: Scope) => boolean;
   isNodeBlocked: boolean;
   blocked: number;
 }
@@ -149,8 +153,8 @@ function surveyArchives(input: PlanInput): Survey {
   }
   const blockedKeys = unwalkedScopes(unwalked);
   const isNodeBlocked = unwalked.length > 0;
-  const containerOf = createContainerLookup(input, (key) => !blockedKeys.has(key) && input.isActive(key));
-  const entries = counting.map((archive) => toEntry(archive, containerOf(archive.identity))).sort(compareRank);
+  const containerOf = createContainerLookup(input);
+  const entries = inRank(counting.map((archive) => toEntry(archive, containerOf(archive.identity))));
   const scopes: [Scope[], Scope[], Scope[]] = [[], [], []];
   for (const entry of entries) {
     for (const scope of entry.container.limited) {
@@ -164,6 +168,13 @@ function surveyArchives(input: PlanInput): Survey {
   return {
     entries,
     scopes: scopes.flat(),
+    mayActOn(scope) {
+      if (scope.acts === undefined) {
+        const key = keyOf(scope);
+        scope.acts = !blockedKeys.has(key) && input.isActive(key);
+      }
+      return scope.acts;
+    },
     isNodeBlocked,
     blocked: isNodeBlocked && hasNodeRules(input) ? blocked + 1 : blocked,
   };
@@ -181,76 +192,122 @@ function toEntry(archive: Archive, container: Container): Entry {
   };
 }
 
-/** Negative where a goes before b: incomplete ones first, then the oldest. */
-function compareRank(a: Entry, b: Entry): number {
-  if (a.isIncomplete !== b.isIncomplete) return a.isIncomplete ? -1 : 1;
-  return compareAge(a.archive, b.archive);
+/** In the order in which they go: incomplete ones first, then the oldest. */
+function inRank(entries: readonly Entry[]): Entry[] {
+  const incomplete = entries.filter((entry) => entry.isIncomplete);
+  const others = entries.filter((entry) => !entry.isIncomplete);
+  return incomplete.sort((a, b) => compareAge(a.archive, b.archive)).concat(sortByAge(others));
 }
 
-/** Yields the lookup of containers; each is governed, and its scopes are asked whether rules act on them, only once. */
-function createContainerLookup({ policy, govern, orphans }: PlanInput, acts: (key: string) => boolean) {
+/** The oldest first. */
+function sortByAge(entries: readonly Entry[]): Entry[] {
+  // Times side by side: to read each from its archive, somewhere in memory, is what the sort would spend its time on.
+  const times = new Float64Array(entries.length);
+  const order = new Uint32Array(entries.length);
+  for (const [index, { archive }] of entries.entries()) {
+    times[index] = archive.timeMs;
+    order[index] = index;
+  }
+  const at = (index: number) => entries[index] as Entry;
+  order.sort((a, b) => (times[a] as number) - (times[b] as number) || compareAge(at(a).archive, at(b).archive));
+  return Array.from(order, at);
+}
+
+function keyOf({ width, identity }: Scope): string {
+  switch (width) {
+    case CONTAINER:
+      return containerScope(identity);
+    case POD:
+      return podScope(identity);
+    case NAMESPACE:
+      return namespaceScope(identity);
+  }
+}
+
+function namesOf({ width, identity }: Scope): Pick<UnreachableLimit, "namespace" | "pod" | "container"> {
+  const { namespace, pod, container } = identity;
+  switch (width) {
+    case CONTAINER:
+      return { namespace, pod, container };
+    case POD:
+      return { namespace, pod };
+    case NAMESPACE:
+      return { namespace };
+  }
+}
+
+/** A namespace or a pod of the lookup: its scope, where its archives count in one, and what it is made of. */
+interface Branch<T> {
+  scope: Scope | undefined;
+  children: Map<string, T>;
+}
+
+/**
+ * Yields the lookup of containers, each of which is governed only once. It goes name by name, for joining the names of
+ * every archive would cost more than all the rest of the survey.
+ */
+function createContainerLookup({ policy, govern, orphans }: PlanInput): (identity: ContainerIdentity) => Container {
   const governorOf = govern ?? createGovernor(policy);
-  const orphanedUpTo = new Map<string, number>();
-  for (const { namespace, pod, container, listedUpTo } of orphans) {
-    const key = container === undefined ? podScope({ namespace, pod }) : containerScope({ namespace, pod, container });
-    orphanedUpTo.set(key, Math.max(listedUpTo, orphanedUpTo.get(key) ?? NOTHING_LISTED));
-  }
-  const known = new Map<string, Map<string, Map<string, Container>>>();
-  const scopes = new Map<string, Scope>();
+  const orphanedUpTo = createOrphanLookup(orphans);
+  const namespaces = new Map<string, Branch<Branch<Container>>>();
 
-  function openScope(key: string, scope: Pick<Scope, "width" | "names" | "limits">): Scope {
-    return getOrMake(scopes, key, () => ({ ...scope, acts: acts(key), entries: [] }));
+  function open(width: Scope["width"], identity: ContainerIdentity, limits: ScopeLimits | undefined): Scope {
+    return { width, identity, limits, entries: [], acts: undefined };
   }
 
-  function create(identity: ContainerIdentity): Container {
-    const key = containerScope(identity);
+  return (identity) => {
+    let namespace = namespaces.get(identity.namespace);
+    if (namespace === undefined) {
+      namespace = { scope: undefined, children: new Map() };
+      namespaces.set(identity.namespace, namespace);
+    }
+    let pod = namespace.children.get(identity.pod);
+    if (pod === undefined) {
+      pod = { scope: undefined, children: new Map() };
+      namespace.children.set(identity.pod, pod);
+    }
+    const known = pod.children.get(identity.container);
+    if (known !== undefined) return known;
+
     const governing = governorOf(identity);
     const { level, perContainer, perPod, perNamespace } = governing;
-    const { namespace, pod, container } = identity;
     const isGlobal = level === "global";
-    const seesContainers = level === "container" || isGlobal;
-    const podKey = podScope(identity);
-    const mine: Scope[] = [];
-    if (seesContainers) {
-      mine.push(openScope(key, { width: CONTAINER, names: { namespace, pod, container }, limits: perContainer }));
-    }
+    const scopes: Scope[] = []; // the policy's own comes first; the global one's wider ones matter for their limits
+    if (level === "container" || isGlobal) scopes.push(open(CONTAINER, identity, perContainer));
     if (level === "pod" || (isGlobal && perPod !== undefined)) {
-      mine.push(openScope(podKey, { width: POD, names: { namespace, pod }, limits: perPod }));
+      pod.scope ??= open(POD, identity, perPod);
+      scopes.push(pod.scope);
     }
     if (level === "namespace" || (isGlobal && perNamespace !== undefined)) {
-      const namespaceKey = namespaceScope(identity);
-      mine.push(openScope(namespaceKey, { width: NAMESPACE, names: { namespace }, limits: perNamespace }));
+      namespace.scope ??= open(NAMESPACE, identity, perNamespace);
+      scopes.push(namespace.scope);
     }
-    const podUpTo = orphanedUpTo.get(podKey) ?? NOTHING_LISTED;
-    const containerUpTo = seesContainers ? (orphanedUpTo.get(key) ?? NOTHING_LISTED) : NOTHING_LISTED;
-    return {
+    const container: Container = {
       policy: governing,
-      namespace,
-      own: mine[0] as Scope,
-      limited: mine.filter(({ limits }) => limits !== undefined),
-      orphanedUpTo: governing.retainOrphan ? NOTHING_LISTED : Math.max(podUpTo, containerUpTo),
+      namespace: identity.namespace,
+      own: scopes[0] as Scope,
+      limited: scopes.filter(({ limits }) => limits !== undefined),
+      orphanedUpTo: governing.retainOrphan ? NOTHING_LISTED : orphanedUpTo(identity, governing),
       kept: 0,
     };
-  }
-
-  return (identity: ContainerIdentity): Container => {
-    // Nested, for joining the names of every archive would cost more than all the rest of the survey.
-    const found = known.get(identity.namespace)?.get(identity.pod)?.get(identity.container);
-    if (found !== undefined) return found;
-    const created = create(identity);
-    const pods = getOrMake(known, identity.namespace, () => new Map<string, Map<string, Container>>());
-    getOrMake(pods, identity.pod, () => new Map<string, Container>()).set(identity.container, created);
-    return created;
+    pod.children.set(identity.container, container);
+    return container;
   };
 }
 
-function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {
-  let value = map.get(key);
-  if (value === undefined) {
-    value = make();
-    map.set(key, value);
+/** Yields up to which number a container's archives are proved to be orphans. */
+function createOrphanLookup(orphans: readonly OrphanCover[]): (identity: ContainerIdentity, policy: Policy) => number {
+  const upTo = new Map<string, number>();
+  for (const { namespace, pod, container, listedUpTo } of orphans) {
+    const key = container === undefined ? podScope({ namespace, pod }) : containerScope({ namespace, pod, container });
+    upTo.set(key, Math.max(listedUpTo, upTo.get(key) ?? NOTHING_LISTED));
   }
-  return value;
+  return (identity, { level }) => {
+    if (upTo.size === 0) return NOTHING_LISTED;
+    const byPod = upTo.get(podScope(identity)) ?? NOTHING_LISTED;
+    if (level === "pod" || level === "namespace") return byPod;
+    return Math.max(byPod, upTo.get(containerScope(identity)) ?? NOTHING_LISTED);
+  };
 }
 
 /** What has an owner and counts, in bytes at least. */
@@ -285,12 +342,12 @@ function take(entry: Entry, reason: Reason, draft: Draft): void {
   (archive.settled ? draft.deletions : draft.deferred).push({ archive, reason });
 }
 
-function takeOrphans({ entries }: Survey, draft: Draft): void {
+function takeOrphans({ entries, mayActOn }: Survey, draft: Draft): void {
   for (const entry of entries) {
     const { own, orphanedUpTo } = entry.container;
-    if (orphanedUpTo === NOTHING_LISTED || !own.acts) continue;
+    if (orphanedUpTo === NOTHING_LISTED) continue;
     // Not mayGo: the floor does not hold for what nobody can restore any more.
-    if (entry.isDeletable && entry.archive.listed <= orphanedUpTo) {
+    if (entry.isDeletable && entry.archive.listed <= orphanedUpTo && mayActOn(own)) {
       take(entry, "orphan", draft);
     }
   }
@@ -298,14 +355,14 @@ function takeOrphans({ entries }: Survey, draft: Draft): void {
 
 /** Takes every archive that violates a limit by itself. */
 function takeViolating(
-  { entries }: Survey,
+  { entries, mayActOn }: Survey,
   draft: Draft,
   { reason, violates }: { reason: Reason; violates: (archive: Archive, policy: Policy) => boolean },
 ): void {
   const violated = new Map<Scope, { wanted: number; freed: number }>();
   for (const entry of entries) {
     const { container } = entry;
-    if (entry.isTaken || !container.own.acts || !violates(entry.archive, container.policy)) continue;
+    if (entry.isTaken || !violates(entry.archive, container.policy) || !mayActOn(container.own)) continue;
     const tally = violated.get(container.own) ?? { wanted: 0, freed: 0 };
     violated.set(container.own, tally);
     tally.wanted += 1;
@@ -313,28 +370,30 @@ function takeViolating(
     take(entry, reason, draft);
     tally.freed += 1;
   }
-  for (const [{ names }, { wanted, freed }] of violated) {
-    if (freed < wanted) draft.unreachable.push({ limit: reason, ...names, wanted, freed, unit: "archives" });
+  for (const [scope, { wanted, freed }] of violated) {
+    if (freed < wanted) draft.unreachable.push({ limit: reason, ...namesOf(scope), wanted, freed, unit: "archives" });
   }
 }
 
-function enforceCount({ names, acts, limits, entries }: Scope, draft: Draft): void {
-  const limit = limits?.maxCheckpoints;
-  if (limit === undefined || !acts || entries.length <= limit) return;
-  const over = sumOfLeft(entries, inNumbers) - limit;
+function enforceCount(scope: Scope, mayActOn: Survey["mayActOn"], draft: Draft): void {
+  const limit = scope.limits?.maxCheckpoints;
+  if (limit === undefined || scope.entries.length <= limit) return;
+  const over = sumOfLeft(scope.entries, inNumbers) - limit;
+  if (over <= 0 || !mayActOn(scope)) return;
   const excess = createExcess(over, { reason: "max_checkpoints", amountOf: inNumbers, draft });
-  excess.takeFrom(entries);
-  excess.report(names, "archives");
+  excess.takeFrom(scope.entries);
+  excess.report(namesOf(scope), "archives");
 }
 
-function enforceTotalSize({ names, acts, limits, entries }: Scope, draft: Draft): void {
-  const limit = limits?.maxTotalBytes;
-  if (limit === undefined || !acts) return;
-  const over = sumOfLeft(entries, sizeOf) - limit;
+function enforceTotalSize(scope: Scope, mayActOn: Survey["mayActOn"], draft: Draft): void {
+  const limit = scope.limits?.maxTotalBytes;
+  if (limit === undefined) return;
+  const over = sumOfLeft(scope.entries, sizeOf) - limit;
+  if (over <= 0 || !mayActOn(scope)) return;
   const excess = createExcess(over, { reason: "max_total_size", amountOf: sizeOf, draft });
-  excess.takeFrom(entries, ({ archive }) => archive.size > limit);
-  excess.takeFrom(entries);
-  excess.report(names, "bytes");
+  excess.takeFrom(scope.entries, ({ archive }) => archive.size > limit);
+  excess.takeFrom(scope.entries);
+  excess.report(namesOf(scope), "bytes");
 }
 
 function hasNodeRules({ policy, node }: PlanInput): boolean {
@@ -434,7 +493,7 @@ function createExcess(over: number, { reason, amountOf, draft }: { reason: Reaso
       }
     },
 
-    report(names: Scope["names"], unit: UnreachableLimit["unit"]): void {
+    report(names: ReturnType<typeof namesOf>, unit: UnreachableLimit["unit"]): void {
       if (left <= 0) return;
       draft.unreachable.push({ limit: reason, ...names, wanted: over, freed: over - left, unit });
     },
