@@ -1,0 +1,189 @@
+import { parseDuration } from "@cro/shared/duration";
+import { PORTS } from "@cro/shared/wire/identities";
+import { Command, CommanderError } from "commander";
+import type { AgentAddress } from "./agents/directive.ts";
+import type { CertificateLifetimes } from "./certs/rotate.ts";
+
+export const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** A host and a port to listen on. */
+export interface ListenAddress {
+  host: string;
+  port: number;
+}
+
+/** All that a coordinator is told at its start. */
+export interface Config {
+  policyFile: string;
+  /** Wins over the policy's checkpointDirectory. */
+  directory: string | undefined;
+  /** Wins over the policy's mode. */
+  isDryRun: boolean;
+  agents: AgentAddress[];
+  stateDirectory: string;
+  certificatesDirectory: string;
+  lifetimes: CertificateLifetimes;
+  metricsAddress: ListenAddress;
+  logLevel: LogLevel;
+}
+
+/** `exit`: what to print instead, and the exit code; code 0 is the help that was asked for. */
+export type ParsedArguments = { ok: true; config: Config } | { ok: false; exitCode: 0 | 2; text: string };
+
+const EXAMPLES = `
+Examples:
+  Keep the archives of the agent on this machine within a policy:
+    $ coordinator serve --policy-file policy.yaml --state-dir /var/lib/coordinator --certs-dir /etc/checkpoint-certs \\
+        --agent https://127.0.0.1:9810 --agent-node node-a --agent-pod-uid agent-a
+  The same, deleting nothing:
+    $ coordinator serve … --dry-run
+
+The agents find their certificates in CERTS-DIR/agent. --agent, --agent-node and --agent-pod-uid are given once for each
+agent, in the same order.`;
+
+interface ServeOptions {
+  policyFile: string;
+  directory?: string;
+  dryRun: boolean;
+  agent: string[];
+  agentNode: string[];
+  agentPodUid: string[];
+  stateDir: string;
+  certsDir: string;
+  caLifetime: string;
+  certificateLifetime: string;
+  metricsAddress: string;
+  logLevel: string;
+}
+
+/** Reads the command line, the program's own name excluded. Pure: it says what to print, and prints nothing. */
+export function parseArguments(argv: readonly string[]): ParsedArguments {
+  let text = "";
+  let config: Config | undefined;
+  const output = {
+    writeOut: (chunk: string) => {
+      text += chunk;
+    },
+    writeErr: (chunk: string) => {
+      text += chunk;
+    },
+  };
+  const collect = (value: string, values: string[]) => [...values, value];
+  const program = new Command("coordinator")
+    .description("Directs the agents that keep checkpoint archives within a policy.")
+    .exitOverride()
+    .configureOutput(output);
+  program
+    .command("serve")
+    .description("Brings the agents to what the policy in a file says, and keeps them there.")
+    .requiredOption("--policy-file <file>", "YAML of one CheckpointRestoreOperator; read again whenever it changes")
+    .option("--directory <path>", "checkpoint directory, instead of the policy's")
+    .option("--dry-run", "delete nothing, whatever the policy's mode", false)
+    .option("--agent <url>", "address of an agent, e.g. https://127.0.0.1:9810", collect, [])
+    .option("--agent-node <name>", "the node that this agent is on", collect, [])
+    .option("--agent-pod-uid <uid>", "what this agent was given as its pod's UID", collect, [])
+    .requiredOption("--state-dir <path>", "where the term is kept; one folder for each coordinator")
+    .requiredOption("--certs-dir <path>", "where certificates are kept, made when they are missing")
+    .option("--ca-lifetime <duration>", "how long a new certificate authority lives", "730d")
+    .option("--certificate-lifetime <duration>", "how long a new certificate lives", "90d")
+    .option("--metrics-address <host:port>", "for /metrics, /healthz, /readyz", `127.0.0.1:${PORTS.coordinatorMetrics}`)
+    .option("--log-level <level>", LOG_LEVELS.join(", "), "info")
+    .addHelpText("after", EXAMPLES)
+    .allowExcessArguments(false)
+    .action((options: ServeOptions) => {
+      config = readOptions(options);
+    });
+  try {
+    program.parse(argv as string[], { from: "user" });
+  } catch (cause) {
+    if (cause instanceof InvalidFlag) return { ok: false, exitCode: 2, text: `error: ${cause.message}\n` };
+    if (!(cause instanceof CommanderError)) throw cause;
+    return { ok: false, exitCode: cause.exitCode === 0 ? 0 : 2, text };
+  }
+  if (config === undefined) throw new Error("serve is the only command");
+  return { ok: true, config };
+}
+
+/** Carries a message about one flag through commander, which knows errors only as exceptions. */
+class InvalidFlag extends Error {}
+
+function refuse(flag: string, value: string, accepted: string): never {
+  throw new InvalidFlag(`${flag} ${JSON.stringify(value)} is not accepted; ${accepted}`);
+}
+
+function readOptions(options: ServeOptions): Config {
+  if (options.directory !== undefined && !isPlainAbsolutePath(options.directory)) {
+    refuse("--directory", options.directory, "give an absolute path without . or ..");
+  }
+  if (!LOG_LEVELS.includes(options.logLevel as LogLevel)) {
+    refuse("--log-level", options.logLevel, `give one of ${LOG_LEVELS.join(", ")}`);
+  }
+  const lifetimes = {
+    authorityMs: readLifetime("--ca-lifetime", options.caLifetime),
+    leafMs: readLifetime("--certificate-lifetime", options.certificateLifetime),
+  };
+  if (lifetimes.leafMs > lifetimes.authorityMs) {
+    refuse(
+      "--certificate-lifetime",
+      options.certificateLifetime,
+      `--ca-lifetime, ${options.caLifetime}, must be longer`,
+    );
+  }
+  return {
+    policyFile: options.policyFile,
+    directory: options.directory,
+    isDryRun: options.dryRun,
+    agents: readAgents(options),
+    stateDirectory: options.stateDir,
+    certificatesDirectory: options.certsDir,
+    lifetimes,
+    metricsAddress: readListenAddress("--metrics-address", options.metricsAddress),
+    logLevel: options.logLevel as LogLevel,
+  };
+}
+
+function readAgents({ agent, agentNode, agentPodUid }: ServeOptions): AgentAddress[] {
+  if (agent.length === 0) throw new InvalidFlag("--agent is missing; give the address of each agent");
+  for (const [flag, values] of [
+    ["--agent-node", agentNode],
+    ["--agent-pod-uid", agentPodUid],
+  ] as const) {
+    if (values.length !== agent.length) {
+      throw new InvalidFlag(`${flag} is given ${values.length} times and --agent ${agent.length}; give one for each`);
+    }
+    const empty = values.find((value) => value === "");
+    if (empty !== undefined) refuse(flag, empty, "it must not be empty");
+  }
+  const twin = agentPodUid.find((uid, index) => agentPodUid.indexOf(uid) !== index);
+  if (twin !== undefined) refuse("--agent-pod-uid", twin, "each agent needs its own");
+  return agent.map((url, index) => ({
+    url: readAgentUrl(url),
+    node: agentNode[index] as string,
+    podUID: agentPodUid[index] as string,
+  }));
+}
+
+function readAgentUrl(value: string): string {
+  const url = URL.canParse(value) ? new URL(value) : undefined;
+  const isOrigin = url?.protocol === "https:" && url.pathname === "/" && url.search === "" && url.username === "";
+  return isOrigin ? url.origin : refuse("--agent", value, `give e.g. https://127.0.0.1:${PORTS.agentApi}`);
+}
+
+function readLifetime(flag: string, value: string): number {
+  const parsed = parseDuration(value);
+  if (!parsed.ok) throw new InvalidFlag(`${flag} ${parsed.problem}`);
+  // Certificates know whole seconds, and are renewed at two thirds of their life.
+  return parsed.milliseconds >= 3000 ? parsed.milliseconds : refuse(flag, value, "give 3s at least");
+}
+
+function readListenAddress(flag: string, value: string): ListenAddress {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(value);
+  const port = Number(match?.[3]);
+  if (match === null || port > 65_535) return refuse(flag, value, "give HOST:PORT, e.g. 127.0.0.1:9812 or [::]:9812");
+  return { host: match[1] ?? (match[2] || "0.0.0.0"), port };
+}
+
+function isPlainAbsolutePath(path: string): boolean {
+  return path.startsWith("/") && !path.includes("\0") && !path.split("/").some((part) => part === "." || part === "..");
+}
