@@ -68,7 +68,7 @@ function findRule(branch: Branch, names: string[], { depth, end }: { depth: numb
   const found = exact && findRule(exact, names, next);
   if (found !== undefined) return found;
   for (const length of branch.lengths) {
-    const prefix = length <= name.length ? branch.prefixes.get(name.slice(0, length)) : undefined;
+    const prefix = branch.prefixes.get(name.slice(0, length));
     const rule = prefix && findRule(prefix, names, next);
     if (rule !== undefined) return rule;
   }
