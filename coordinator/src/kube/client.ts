@@ -198,7 +198,7 @@ export function createKubeClient(access: KubeAccess, { userAgent }: { userAgent:
 
   return {
     async request<T>(request: KubeRequest): Promise<KubeResult<T>> {
-      const deadline = AbortSignal.timeout(request.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+      const deadline = AbortSignal.timeout(Math.max(0, Math.ceil(request.timeoutMs ?? DEFAULT_TIMEOUT_MS)));
       try {
         const signal = request.signal === undefined ? deadline : AbortSignal.any([request.signal, deadline]);
         const response = await send(request, signal);

@@ -51,13 +51,15 @@ export async function listObjects<T>(
     const answer = await client.request<Page>(request);
     if (!answer.ok) return answer;
     const page = answer.value;
-    if (typeof page.kind !== "string" || !page.kind.endsWith("List") || !Array.isArray(page.items)) {
+    // Go writes an empty list of metadata as null.
+    const pageItems: unknown = page.items === null ? [] : page.items;
+    if (typeof page.kind !== "string" || !page.kind.endsWith("List") || !Array.isArray(pageItems)) {
       return malformed(request, `the answer is a ${JSON.stringify(page.kind)}, not a list`);
     }
     if (collection.metadataOnly && page.kind !== "PartialObjectMetadataList") {
       return malformed(request, `the answer is a ${page.kind}, not metadata alone`);
     }
-    for (const item of page.items as unknown[]) {
+    for (const item of pageItems as unknown[]) {
       if (!isObject(item)) return malformed(request, "an item of the list has no name, uid or resourceVersion");
       items.push(project(item));
     }

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
-import type { KubeClient, KubeFailure } from "../kube/client.ts";
+import { type KubeClient, type KubeFailure, provesAbsence } from "../kube/client.ts";
 import { type LeaseReference, readLease, writeLease } from "./lease.ts";
 import {
   decideStep,
@@ -55,6 +55,9 @@ const MAX_TERM_STEP = 1_000_000;
 /** Letting go is a courtesy to the successor, and must not keep a process from ending. */
 const RELEASE_TIMEOUT_MS = 2_000;
 
+/** How often in a row a renewal is tried whose write another write, a label's say, has overtaken. */
+const TRIES_AT_ONCE = 5;
+
 type Ending = StandDownReason | "shutdown" | "done";
 
 /**
@@ -72,7 +75,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
   function warn(failure: KubeFailure): void {
     if (failure.reason === lastProblem || failure.reason === "Aborted") return;
     lastProblem = failure.reason;
-    const isGone = failure.status === 404;
+    const isGone = provesAbsence(failure, { kind: "leases", name: lease.name });
     log.warn(
       { ...lease, reason: failure.reason, err: failure.message },
       isGone ? "The Lease does not exist; install the chart again to have it created" : "The Lease cannot be used",
@@ -92,30 +95,32 @@ export async function runElection(options: ElectionOptions): Promise<void> {
       return true;
     }
     warn(answer);
-    if (answer.status !== 404) return false;
+    if (!provesAbsence(answer, { kind: "leases", name: lease.name })) return false;
     state = observeLease(state, undefined, nowMs());
     return true;
   }
 
-  /** Writes this process into the Lease; true where it then holds it. */
-  async function write(term: number, { timeoutMs, until }: { timeoutMs: number; until: AbortSignal }) {
-    if (state.seen === undefined) return false;
+  /** Writes this process into the Lease. After anything but `written` the Lease is to be read before the next write. */
+  async function write(
+    term: number,
+    { timeoutMs, until }: { timeoutMs: number; until?: AbortSignal },
+  ): Promise<"written" | "conflict" | "failed"> {
+    if (state.seen === undefined) return "failed";
     const sentAtMs = nowMs();
     const answer = await writeLease(client, lease, {
       write: { basis: state.seen, holder: identity, durationMs: timing.leaseDurationMs, term, now: now() },
       timeoutMs,
-      signal: until,
+      ...(until === undefined ? {} : { signal: until }),
     });
     if (answer.ok) {
       state = leaseWritten(state, { lease: answer.value, sentAtMs, nowMs: nowMs(), timing });
       lastProblem = "";
-      return true;
+      return "written";
     }
     // Somebody else's write came first: the next look tells whose.
-    if (answer.reason === "Conflict") return false;
+    if (answer.reason === "Conflict") return "conflict";
     warn(answer);
-    if (answer.status === 404) state = observeLease(state, undefined, nowMs());
-    return false;
+    return "failed";
   }
 
   async function release(): Promise<void> {
@@ -144,22 +149,30 @@ export async function runElection(options: ElectionOptions): Promise<void> {
       clearTimeout(deadline);
       deadline = setTimeout(() => ended.abort("renew_deadline" satisfies Ending), Math.max(0, untilMs - nowMs()));
     };
-    // After a write that failed, or whose answer got lost, the Lease is read before the next one: first at once, then
-    // at every turn.
     let mustLook = false;
-    let isHurried = false;
+    let triesLeft = 0;
     while (!ended.signal.aborted && state.leading !== undefined) {
       const { term, untilMs } = state.leading;
       armDeadline(untilMs);
-      if (!isHurried) await sleep(pauseMs(), undefined, { signal: ended.signal }).catch(() => {});
-      isHurried = false;
+      if (triesLeft === 0) {
+        await sleep(pauseMs(), undefined, { signal: ended.signal }).catch(() => {});
+        triesLeft = TRIES_AT_ONCE;
+      }
+      triesLeft -= 1;
       if (ended.signal.aborted) break;
-      const timeoutMs = Math.max(1, Math.min(requestTimeoutMs, untilMs - nowMs()));
-      if (mustLook && !(await look(timeoutMs, ended.signal))) continue;
-      mustLook = false;
+      const timeoutMs = Math.min(requestTimeoutMs, untilMs - nowMs());
+      if (mustLook && !(await look(timeoutMs, ended.signal))) {
+        triesLeft = 0;
+        continue;
+      }
       const step = decideStep(state, { identity, nowMs: nowMs() });
-      if (step.do === "stand down") ended.abort(step.reason);
-      else if (!(await write(term, { timeoutMs, until: ended.signal }))) mustLook = isHurried = true;
+      if (step.do === "stand down") {
+        ended.abort(step.reason);
+        break;
+      }
+      const outcome = await write(term, { timeoutMs, until: ended.signal });
+      mustLook = outcome !== "written";
+      if (outcome !== "conflict") triesLeft = 0;
     }
     clearTimeout(deadline);
   }
@@ -172,6 +185,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
     if (signal.aborted) onShutdown();
     log.info({ ...lease, identity, term }, "Leading");
     const renewing = keepRenewing(ended);
+    renewing.catch(() => end("renew_deadline"));
     try {
       await lead({
         term,
@@ -199,8 +213,12 @@ export async function runElection(options: ElectionOptions): Promise<void> {
       let delayMs = pauseMs();
       if (await look(requestTimeoutMs, signal)) {
         const step = decideStep(state, { identity, nowMs: nowMs() });
-        if (step.do === "acquire" && (await write(step.term, { timeoutMs: requestTimeoutMs, until: signal }))) {
-          if ((await leadUntilEnd(step.term)) === "done") return;
+        // This write is not cut short by the signal: what it leaves behind is to be known, so as to be let go.
+        if (step.do === "acquire" && (await write(step.term, { timeoutMs: requestTimeoutMs })) === "written") {
+          if (signal.aborted) return;
+          // An answer that came too late, as to a process that was frozen, is no leadership any more.
+          if (decideStep(state, { identity, nowMs: nowMs() }).do !== "renew") state = stoodDown(state);
+          else if ((await leadUntilEnd(step.term)) === "done") return;
           // It may go on at once under its own Lease, as after a raised term.
           delayMs = 0;
         } else if (step.do === "wait") {
