@@ -36,7 +36,7 @@ function install() {
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return;
   const { packageManager } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
   console.error(`Installing dependencies with ${packageManager} (once, about half a minute) …`);
-  const pnpm = ["--yes", "--loglevel=error", packageManager, "install", "--frozen-lockfile", "--loglevel=warn"];
+  const pnpm = ["--yes", "--loglevel=error", packageManager, "install", "--frozen-lockfile", "--loglevel=error"];
   // Its output goes to stderr: stdout belongs to the command that was asked for.
   const code = run("npx", pnpm, { stdio: ["ignore", 2, 2] });
   if (code !== 0) {
