@@ -148,7 +148,7 @@ function wrapInChart({ metadata, ...definition }: JsonObject): string {
 }
 
 function toYaml(value: JsonObject): string {
-  return stringify(value, { lineWidth: 120, aliasDuplicateObjects: false });
+  return stringify(value, { lineWidth: 0, aliasDuplicateObjects: false });
 }
 
 /** The parts of JSON schema that TypeBox writes and this project uses. */
