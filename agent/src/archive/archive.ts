@@ -43,8 +43,12 @@ export function countsInNumber({ identity, state, pinned }: Archive): boolean {
   return identity !== undefined && (state === "complete" || (state === "incomplete" && !pinned));
 }
 
+/** An archive that is somebody's. */
+export type OwnedArchive = Archive & { identity: ContainerIdentity };
+
 /** Whether a limit in bytes counts it: complete and incomplete ones, and all pinned ones that are somebody's. */
-export function countsInBytes({ identity, state, pinned }: Archive): boolean {
+export function countsInBytes(archive: Archive): archive is OwnedArchive {
+  const { identity, state, pinned } = archive;
   return identity !== undefined && (pinned ? state !== "unidentified" : state === "complete" || state === "incomplete");
 }
 

@@ -2,7 +2,7 @@ import type { NodePolicy, Policy, PolicyDocument, ScopeLimits } from "@cro/share
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import TinyQueue from "tinyqueue";
-import { type Archive, compareAge } from "../archive/archive.ts";
+import { type Archive, compareAge, countsInBytes, isDeletable, type OwnedArchive } from "../archive/archive.ts";
 import { containerScope, namespaceScope, podScope, unwalkedScopes } from "./scope.ts";
 
 /** Proof that a pod, or one container of a pod that lives on, no longer exists. */
@@ -145,7 +145,7 @@ const NAMESPACE = 2;
 const NOTHING_LISTED = -1;
 
 function surveyArchives(input: PlanInput): Survey {
-  const counting: Counting[] = [];
+  const counting: OwnedArchive[] = [];
   const unwalked: Archive[] = [];
   for (const archive of input.archives) {
     if (!archive.walked) unwalked.push(archive);
@@ -310,17 +310,6 @@ function createOrphanLookup(orphans: readonly OrphanCover[]): (identity: Contain
   };
 }
 
-/** What has an owner and counts, in bytes at least. */
-type Counting = Archive & { identity: ContainerIdentity };
-
-function countsInBytes(archive: Archive): archive is Counting {
-  return archive.identity !== undefined && archive.state !== "unidentified" && (archive.pinned || isDeletable(archive));
-}
-
-function isDeletable({ state, pinned }: Archive): boolean {
-  return !pinned && (state === "complete" || state === "incomplete");
-}
-
 /** Keeps so many newest complete archives of each container, of those that are still there. */
 function keepNewest(entries: readonly Entry[], countFor: (container: Container) => number): void {
   for (const { container } of entries) container.kept = 0;
@@ -414,13 +403,15 @@ function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft
     excess.report({}, "bytes");
   }
   if (input.node?.disk === undefined) return 0;
-  const freedBefore = sumAllocated(draft.deletions);
-  const over = bytesToFree(input.policy.node, input.node.disk, { freedBytes: freedBefore });
+  const before = sumAllocated(draft.deletions);
+  // What is deferred goes as soon as it has settled: another archive must not go for its bytes meanwhile.
+  const freedBytes = before + sumAllocated(draft.deferred);
+  const over = bytesToFree(input.policy.node, input.node.disk, { freedBytes });
   const excess = createExcess(over, { reason: "node_watermark", amountOf: allocatedOf, draft });
   excess.takeFrom(entries, isIncomplete);
   excess.takeFromLargest(entries);
   excess.report({}, "bytes");
-  return sumAllocated(draft.deletions) - freedBefore;
+  return sumAllocated(draft.deletions) - before;
 }
 
 /** How many bytes must go until the low watermark and minFree hold, given what goes already; 0 where nothing must. */

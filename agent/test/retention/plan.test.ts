@@ -580,7 +580,7 @@ describe("the watermark and minFree", () => {
     expect(take(atMark + 1)).toBe(5);
   });
 
-  it("count as freed what earlier rules take, in allocated bytes, but not what is only deferred", () => {
+  it("count as freed what earlier rules take, in allocated bytes, and what is only deferred", () => {
     const spec = { globalPolicy: { maxCheckpointsPerContainer: 5 }, nodePolicy: { minFree: "15Gi" } };
     const disk = { usedBytes: gib(86), availableBytes: gib(14) };
     const settled = planRetention(anInput(archives, spec, { node: { disk } }));
@@ -588,8 +588,9 @@ describe("the watermark and minFree", () => {
     expect(settled.watermarkBytes).toBe(0);
     const fresh = archives.map((archive, index) => ({ ...archive, settled: index !== 0 }));
     const deferred = planRetention(anInput(fresh, spec, { node: { disk } }));
-    expect(deferred.deletions.map(({ reason }) => reason)).toEqual(["node_watermark"]);
-    expect(deferred.watermarkBytes).toBe(gib(1));
+    expect(deferred.deferred.map(({ reason }) => reason)).toEqual(["max_checkpoints"]);
+    expect(deferred.deletions).toEqual([]);
+    expect(deferred.watermarkBytes).toBe(0);
   });
 
   it("take incomplete ones first, then from the namespace that takes up most of the disk", () => {

@@ -213,7 +213,7 @@ export function referencePlan(input: PlanInput) {
     if (disk !== undefined && disk.usedBytes + disk.availableBytes > 0) {
       const size = disk.usedBytes + disk.availableBytes;
       const freed = total(
-        planned.filter(({ archive }) => archive.settled).map(({ archive }) => archive),
+        planned.map(({ archive }) => archive),
         (a) => a.allocated,
       );
       const used = disk.usedBytes - freed;
