@@ -156,6 +156,18 @@ describe("startCoordinator", () => {
     await expect.poll(() => third.messages("agent applied policy")).toMatchObject([{ term: 71 }]);
   });
 
+  it("raises its term once where several agents follow the same one", async () => {
+    const other = await startAgentPeer(await agentCertificates(), { node: "node-b", podUID: "uid-b" });
+    stops.push(other.close);
+    for (const each of [peer, other]) {
+      each.report = { ...each.report, accepted: { term: 70, revision: 9, digest: "0" } };
+    }
+    const { messages } = await start({ agents: [peer.address, other.address] });
+    await expect.poll(() => messages("agent applied policy")).toHaveLength(2);
+    expect(messages("agent applied policy").map(({ term }) => term)).toEqual([71, 71]);
+    expect(messages("term raised above the one that an agent follows")).toHaveLength(1);
+  });
+
   it("refuses a bad policy file at the start, naming file and field", async () => {
     await writePolicy(-1);
     await expect(start()).rejects.toMatchObject({

@@ -3,7 +3,7 @@ import type { ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { createServer as createTcpServer } from "node:net";
 import { defaultPolicy } from "@cro/shared/policy/compile";
-import { COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
+import { AGENT_DNS_NAME, COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type AgentClient, type AgentOutcome, createAgentClient } from "../../src/agents/client.ts";
 import { serializePolicy, writeDirective } from "../../src/agents/directive.ts";
@@ -57,9 +57,9 @@ describe("createAgentClient", () => {
     expect(peer.calls[0]?.directive?.policy.document).toEqual(defaultPolicy().document);
   });
 
-  it("makes all calls to an agent over one connection", async () => {
+  it("makes all calls to an agent over one connection, for the agents' name", async () => {
     for (let n = 0; n < 5; n++) expect((await client.getReport(peer.address, never)).outcome).toBe("accepted");
-    expect(peer.connections).toBe(1);
+    expect(peer.serverNames).toEqual([AGENT_DNS_NAME]);
   });
 
   it("yields each refusal as what it is", async () => {

@@ -1,3 +1,4 @@
+import { writeFileSync } from "node:fs";
 import { mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -125,6 +126,17 @@ describe("followPolicyFile", () => {
     await writeFile(path, aResource(51));
     await expect.poll(() => seen.limits, { timeout: 5000 }).toEqual([50, 51]);
     expect(isSeen).toBe(false);
+  });
+
+  it("sees a change made right after the file was read, before anybody watches it", async () => {
+    await writeFile(path, aResource(1));
+    const limits: Array<number | undefined> = [];
+    await follow({
+      onPolicy(policy) {
+        if (limits.push(policy.document.global.perContainer?.maxCheckpoints) === 1) writeFileSync(path, aResource(2));
+      },
+    });
+    await expect.poll(() => limits).toEqual([1, 2]);
   });
 
   it("reads no more when it is closed", async () => {

@@ -65,10 +65,8 @@ export interface AgentPeer {
   report: Report;
   /** All calls, in their order, finished or not. */
   calls: Call[];
-  /** The most calls that were on the way at the same time. */
-  maxConcurrent: number;
-  /** Connections that were made so far. */
-  connections: number;
+  /** The server names that the connections so far asked for. */
+  serverNames: unknown[];
   /** Answers in place of the protocol where it returns true. */
   interfere: ((call: Call, response: ServerResponse, request: IncomingMessage) => boolean) | undefined;
   /** As a new process of the same pod: nothing is remembered but the accepted directive. */
@@ -82,7 +80,6 @@ export async function startAgentPeer(
 ): Promise<AgentPeer> {
   const policies = new Set<string>();
   const sockets = new Set<Socket>();
-  let concurrent = 0;
   let boots = 1;
   let server: Server;
 
@@ -90,8 +87,7 @@ export async function startAgentPeer(
     address: { node, podUID, url: "" },
     report: aReport({ node, podUID, bootId: `${podUID}-boot-1` }),
     calls: [],
-    maxConcurrent: 0,
-    connections: 0,
+    serverNames: [],
     interfere: undefined,
     async restart() {
       const port = Number(new URL(peer.address.url).port);
@@ -113,8 +109,6 @@ export async function startAgentPeer(
     const body = Buffer.concat(chunks).toString();
     const call: Call = { method: request.method ?? "", directive: body === "" ? undefined : JSON.parse(body) };
     peer.calls.push(call);
-    peer.maxConcurrent = Math.max(peer.maxConcurrent, ++concurrent);
-    response.once("close", () => concurrent--);
     if (peer.interfere?.(call, response, request)) return;
     const { directive } = call;
     if (directive !== undefined) {
@@ -142,7 +136,7 @@ export async function startAgentPeer(
       { cert: tls.certificate, key: tls.key, ca: tls.authority, requestCert: true, rejectUnauthorized: true },
       (request, response) => void handle(request, response).catch(() => response.destroy()),
     );
-    server.on("secureConnection", () => peer.connections++);
+    server.on("secureConnection", ({ servername }) => peer.serverNames.push(servername));
     server.on("connection", (socket: Socket) => {
       sockets.add(socket);
       socket.once("close", () => sockets.delete(socket));
