@@ -1,3 +1,4 @@
+import { getOrMake } from "@cro/shared/get-or-make";
 import type { Policy } from "@cro/shared/policy/document";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import {
@@ -55,7 +56,7 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
     const count = countsInNumber(archive) ? 1 : 0;
     const bytes = countsInBytes(archive) ? archive.size : 0;
     if (count > 0 || bytes > 0) {
-      const total = entry(namespaces, identity.namespace, () => ({
+      const total = getOrMake(namespaces, identity.namespace, () => ({
         namespace: identity.namespace,
         archives: 0,
         bytes: 0,
@@ -67,9 +68,9 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
     }
     if (govern === undefined || !isDeletable(archive)) continue;
     const { namespace, pod, container } = identity;
-    const policy = entry(policies, `${namespace}/${pod}/${container}`, () => govern(identity));
+    const policy = getOrMake(policies, `${namespace}/${pod}/${container}`, () => govern(identity));
     if (policy.retainOrphan) continue;
-    const orphan = entry(orphans, `${namespace}/${pod}`, () => ({ namespace, pod, containers: new Set() }));
+    const orphan = getOrMake(orphans, `${namespace}/${pod}`, () => ({ namespace, pod, containers: new Set() }));
     if (policy.level === "container" || policy.level === "global") orphan.containers.add(container);
   }
 
@@ -96,13 +97,4 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
       deletionsOmitted: deletions.total - last.length,
     },
   };
-}
-
-function entry<V>(map: Map<string, V>, key: string, create: () => V): V {
-  let value = map.get(key);
-  if (value === undefined) {
-    value = create();
-    map.set(key, value);
-  }
-  return value;
 }

@@ -1,3 +1,4 @@
+import { getOrMake } from "@cro/shared/get-or-make";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import type { Archive } from "../archive/archive.ts";
 
@@ -29,12 +30,12 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
     const { identity, candidates } = archive;
     byFile.set(archive.file, { archive, identity });
     if (identity === undefined) {
-      for (const { namespace } of candidates) entry(undecided, namespace, () => new Set()).add(archive);
+      for (const { namespace } of candidates) getOrMake(undecided, namespace, () => new Set()).add(archive);
       return;
     }
-    const pods = entry(namespaces, identity.namespace, () => new Map());
-    const containers = entry(pods, identity.pod, () => new Map());
-    entry(containers, identity.container, () => new Set()).add(archive);
+    const pods = getOrMake(namespaces, identity.namespace, () => new Map());
+    const containers = getOrMake(pods, identity.pod, () => new Map());
+    getOrMake(containers, identity.container, () => new Set()).add(archive);
   }
 
   function unfile(archive: A, identity: ContainerIdentity | undefined): void {
@@ -92,13 +93,4 @@ function pick<V>(map: Map<string, V> | undefined, key: string | undefined): Iter
   if (key === undefined) return map;
   const value = map.get(key);
   return value === undefined ? [] : [[key, value]];
-}
-
-function entry<V>(map: Map<string, V>, key: string, create: () => V): V {
-  let value = map.get(key);
-  if (value === undefined) {
-    value = create();
-    map.set(key, value);
-  }
-  return value;
 }
