@@ -1,0 +1,255 @@
+import { execFileSync } from "node:child_process";
+import {
+  appendFileSync,
+  closeSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
+import { realArchives } from "../support/real-archives.ts";
+import { aFolder, watchDirectory } from "../support/watching.ts";
+
+const until = (condition: () => void, timeout = 10_000) => vi.waitFor(condition, { timeout, interval: 20 });
+const canMount = process.getuid?.() === 0;
+
+describe("what lies in the directory already", () => {
+  it("is listed, walked and told apart", async () => {
+    const folder = aFolder();
+    for (const { file, bytes } of realArchives()) writeFileSync(join(folder, file), bytes);
+    const watching = watchDirectory(folder);
+    await until(() => expect(watching.observer.status().isIdle).toBe(true));
+    expect(watching.files()).toEqual(
+      realArchives()
+        .map(({ file }) => file)
+        .sort(),
+    );
+    for (const entry of watching.index.all()) expect(entry.state).toBe("complete");
+    expect([...watching.index.inScope({ namespace: "team-prod" })]).toHaveLength(2);
+    expect([...watching.index.inScope({ namespace: "a-b", pod: "p", container: "c" })]).toHaveLength(2);
+    expect(watching.events).toEqual([]);
+  });
+
+  it("is kept and not counted where it is junk, and the reason is logged", async () => {
+    const folder = aFolder();
+    const write = (container: string, bytes: Uint8Array) => {
+      const file = archiveName({ container });
+      writeFileSync(join(folder, file), bytes);
+      return file;
+    };
+    const whole = archiveBytes({ container: "sum" });
+    const damaged = Buffer.from(whole);
+    damaged[148] = (damaged[148] ?? 0) ^ 1;
+    const files = {
+      empty: write("empty", Buffer.alloc(0)),
+      compressed: write("gz", gzipSync(realArchives()[0]?.bytes ?? whole)),
+      damaged: write("sum", damaged),
+      torn: write("torn", archiveBytes({ container: "torn" }).subarray(0, 2048)),
+      bare: write("bare", archiveBytes({ container: "bare", spec: null })),
+      undecided: write("two-dashes", archiveBytes({ container: "two-dashes", spec: null })),
+      packed: write("pack-ed", archiveBytes({ container: "pack-ed", spec: gzipSync("{}") })),
+      half: write("ha-lf", archiveBytes({ container: "ha-lf", spec: Buffer.from('{"annotations":{"io.kub') })),
+    };
+    mkdirSync(join(folder, archiveName({ container: "directory" })));
+    symlinkSync("/etc/passwd", join(folder, archiveName({ container: "link" })));
+    execFileSync("mkfifo", [join(folder, archiveName({ container: "pipe" }))]);
+    writeFileSync(Buffer.concat([Buffer.from(`${folder}/checkpoint-p_n-\xff`, "latin1"), Buffer.from(".tar")]), "");
+    writeFileSync(join(folder, "notes.txt"), "");
+    const watching = watchDirectory(folder, { spec: { applyPoliciesImmediately: true } });
+    await until(() => expect(watching.observer.status().isIdle).toBe(true));
+    expect(watching.files()).toEqual(Object.values(files).sort());
+    expect(watching.state(files.empty)).toBe("unsettled");
+    expect(watching.state(files.compressed)).toBe("unread");
+    expect(watching.state(files.damaged)).toBe("unread");
+    expect(watching.state(files.torn)).toBe("unsettled");
+    expect(watching.state(files.bare)).toBe("unread");
+    for (const file of [files.undecided, files.packed, files.half]) {
+      expect(watching.state(file)).toBe("unidentified");
+      expect(watching.logged.find(({ archive }) => archive === file)?.why).toMatch(/more than one reading/);
+    }
+    expect(watching.observer.status().foreignFiles).toBe(3);
+    expect(watching.deleted).toEqual([]);
+  });
+});
+
+describe("an archive that arrives", () => {
+  it("is not counted while it grows under its final name, and is an event once it is complete", async () => {
+    const folder = aFolder();
+    const watching = watchDirectory(folder);
+    await until(() => expect(watching.observer.status().isListed).toBe(true));
+    const file = archiveName({ namespace: "team-prod", container: "main-c" });
+    const bytes = archiveBytes({ namespace: "team-prod", container: "main-c", pagesBytes: 1 << 20 });
+    const descriptor = openSync(join(folder, file), "w");
+    const step = 64 * 1024;
+    for (let at = 0; at < bytes.length; at += step) {
+      writeSync(descriptor, bytes.subarray(at, at + step));
+      await until(() => expect(watching.index.get(file)?.size).toBeGreaterThan(at));
+      if (at + step < bytes.length) expect(["unread", "unsettled"]).toContain(watching.state(file));
+    }
+    closeSync(descriptor);
+    await until(() => expect(watching.state(file)).toBe("complete"));
+    expect(watching.index.get(file)?.identity).toEqual({ namespace: "team-prod", pod: "web-0", container: "main-c" });
+    expect(watching.events).toEqual([file]);
+  });
+
+  it("is incomplete when its writer died, once nothing has changed for the time set, and not before", async () => {
+    const folder = aFolder();
+    const watching = watchDirectory(folder, { incompleteAfterMs: 1500 });
+    await until(() => expect(watching.observer.status().isListed).toBe(true));
+    const file = archiveName();
+    const startedMs = performance.now();
+    writeFileSync(join(folder, file), archiveBytes().subarray(0, 3000));
+    await until(() => expect(watching.state(file)).toBe("unsettled"));
+    await until(() => expect(watching.state(file)).toBe("incomplete"));
+    expect(performance.now() - startedMs).toBeGreaterThan(1500);
+    appendFileSync(join(folder, file), archiveBytes().subarray(3000));
+    await until(() => expect(watching.state(file)).toBe("complete"));
+  });
+
+  it("is known anew when another is written over it in place, with an old tail behind its end", async () => {
+    const folder = aFolder();
+    const watching = watchDirectory(folder);
+    const file = "checkpoint-p_a-b-c-2026-01-02T03:04:05Z.tar";
+    writeFileSync(
+      join(folder, file),
+      archiveBytes({ pod: "p", namespace: "a", container: "b-c", pagesBytes: 1 << 20 }),
+    );
+    await until(() => expect(watching.index.get(file)?.identity?.namespace).toBe("a"));
+    const descriptor = openSync(join(folder, file), "r+");
+    writeSync(descriptor, archiveBytes({ pod: "p", namespace: "a-b", container: "c" }), 0);
+    closeSync(descriptor);
+    await until(() =>
+      expect(watching.index.get(file)?.identity).toEqual({ namespace: "a-b", pod: "p", container: "c" }),
+    );
+    expect([...watching.index.inScope({ namespace: "a" })]).toEqual([]);
+    expect(watching.state(file)).toBe("complete");
+  });
+
+  it("is forgotten when it is removed, and found again under another name", async () => {
+    const folder = aFolder();
+    const file = writeArchive(folder);
+    const watching = watchDirectory(folder);
+    await until(() => expect(watching.files()).toEqual([file]));
+    const other = archiveName({ time: "2026-01-02T03:04:06Z" });
+    renameSync(join(folder, file), join(folder, other));
+    await until(() => expect(watching.files()).toEqual([other]));
+    unlinkSync(join(folder, other));
+    await until(() => expect(watching.files()).toEqual([]));
+  });
+
+  it("is pinned while a .keep lies beside it", async () => {
+    const folder = aFolder();
+    const file = writeArchive(folder);
+    const pinnedBefore = writeArchive(folder, { container: "other" });
+    mkdirSync(join(folder, `${pinnedBefore}.keep`));
+    const watching = watchDirectory(folder);
+    await until(() => expect(watching.observer.status().isIdle).toBe(true));
+    expect(watching.index.get(pinnedBefore)?.pinned).toBe(true);
+    expect(watching.index.get(file)?.pinned).toBe(false);
+    writeFileSync(join(folder, `${file}.keep`), "");
+    await until(() => expect(watching.index.get(file)?.pinned).toBe(true));
+    unlinkSync(join(folder, `${file}.keep`));
+    await until(() => expect(watching.index.get(file)?.pinned).toBe(false));
+  });
+
+  it("is postdated while its time lies ahead of the clock", async () => {
+    const folder = aFolder();
+    const soon = writeArchive(folder, { time: archiveTime(Date.now() + 3 * 60_000) });
+    const late = writeArchive(folder, { time: archiveTime(Date.now() + 10 * 60_000) });
+    const touched = writeArchive(folder, { container: "touched", mtimeMs: Date.now() + 10 * 60_000 });
+    const watching = watchDirectory(folder);
+    await until(() => expect(watching.observer.status().isIdle).toBe(true));
+    expect(watching.state(soon)).toBe("complete");
+    expect(watching.state(late)).toBe("postdated");
+    expect(watching.state(touched)).toBe("postdated");
+  });
+});
+
+describe("a burst", () => {
+  it("of 40,000 archives is in the index within five seconds of the last one", async () => {
+    const folder = aFolder();
+    const watching = watchDirectory(folder);
+    await until(() => expect(watching.observer.status().isListed).toBe(true));
+    // Created by another process, as fast as the disk takes them.
+    const script = `const fs=require("node:fs");for(let i=0;i<40000;i++)fs.closeSync(fs.openSync(process.argv[1]+"/checkpoint-p"+i+"_n-c-2026-01-02T03:04:05Z.tar","w"))`;
+    const { spawn } = await import("node:child_process");
+    const child = spawn(process.execPath, ["-e", script, folder], { stdio: "inherit" });
+    await new Promise((resolve) => child.once("close", resolve));
+    await until(() => expect(watching.index.size).toBe(40_000), 5000);
+  }, 60_000);
+});
+
+describe("the directory", () => {
+  it("may come late, be deleted and created again, or be replaced: what is there now is watched", async () => {
+    const parent = aFolder();
+    const folder = join(parent, "checkpoints");
+    const watching = watchDirectory(folder);
+    await until(() => expect(watching.observer.status().state).toBe("missing"));
+    mkdirSync(folder);
+    const first = writeArchive(folder);
+    await until(() => expect(watching.files()).toEqual([first]));
+    rmSync(folder, { recursive: true });
+    await until(() => expect(watching.observer.status().state).toBe("missing"));
+    expect(watching.files()).toEqual([]);
+    mkdirSync(folder);
+    const second = writeArchive(folder, { container: "second" });
+    await until(() => expect(watching.files()).toEqual([second]));
+    renameSync(folder, join(parent, "aside"));
+    mkdirSync(folder);
+    const third = writeArchive(folder, { container: "third" });
+    await until(() => expect(watching.files()).toEqual([third]));
+    await until(() => expect(watching.state(third)).toBe("complete"));
+  });
+
+  it("is another one when something is mounted over it", async ({ skip }) => {
+    if (!canMount) skip("mounting needs root");
+    const folder = aFolder();
+    const below = writeArchive(folder);
+    const watching = watchDirectory(folder);
+    await until(() => expect(watching.files()).toEqual([below]));
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]);
+    onTestFinished(() => void execFileSync("umount", ["-l", folder]));
+    const above = writeArchive(folder, { container: "above" });
+    await until(() => expect(watching.files()).toEqual([above]));
+    expect(statSync(join(folder, above)).size).toBeGreaterThan(0);
+  });
+
+  it("ends the agent where it is a mount whose source was deleted", async ({ skip }) => {
+    if (!canMount) skip("mounting needs root");
+    const parent = aFolder();
+    const source = join(parent, "source");
+    const root = join(parent, "root");
+    mkdirSync(source);
+    mkdirSync(root);
+    execFileSync("mount", ["--bind", source, root]);
+    onTestFinished(() => void execFileSync("umount", ["-l", root]));
+    const watching = watchDirectory(root, { roots: [root] });
+    await until(() => expect(watching.observer.status().isListed).toBe(true));
+    rmSync(source, { recursive: true });
+    await until(() => expect(watching.gone).toContain(root));
+  });
+
+  it("is refused outside what is mounted, also behind a symbolic link", async () => {
+    const root = aFolder();
+    const outside = aFolder();
+    symlinkSync(outside, join(root, "link"));
+    writeArchive(outside);
+    for (const path of [outside, join(root, "link")]) {
+      const watching = watchDirectory(path, { roots: [root] });
+      await until(() => expect(watching.observer.status().state).toBe("not_mounted"));
+      expect(watching.files()).toEqual([]);
+    }
+    mkdirSync(join(root, "inside"));
+    const inside = watchDirectory(join(root, "inside"), { roots: [root] });
+    await until(() => expect(inside.observer.status().isListed).toBe(true));
+  });
+});
