@@ -49,6 +49,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
 
   let accepted: AcceptedPolicy | undefined;
   let watched: Watched | undefined;
+  let openedAtMs = Number.NEGATIVE_INFINITY;
   let govern: ReturnType<typeof createGovernor> | undefined;
   let time: TimeReference | undefined;
   let certificates: Certificates | undefined;
@@ -91,8 +92,14 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     incompleteAfterMs: config.incompleteAfterMs,
     roots: config.checkpointRoots,
     on: {
-      directory: (directory) => enforcer.setDirectory(directory),
-      listed: () => enforcer.listed(),
+      directory: (directory) => {
+        openedAtMs = clock.wallMs();
+        return enforcer.setDirectory(directory);
+      },
+      listed: () => {
+        enforcer.listed();
+        void beginWatched();
+      },
       changed: (entry, isEvent) => {
         if (isEvent) {
           const { identity, file, size, state: seen } = entry;
@@ -194,6 +201,14 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     });
     orphanCursor = result.orphanCursor;
     return result.report;
+  }
+
+  /** A directory that is watched for the first time holds no news from before it was opened. */
+  async function beginWatched(): Promise<void> {
+    const { directory } = observer.status();
+    if (directory === undefined || (watched?.device === directory.device && watched.inode === directory.inode)) return;
+    watched = { ...directory, untilMs: openedAtMs };
+    await state.writeWatched(watched);
   }
 
   let keptAtMs = Number.NEGATIVE_INFINITY;

@@ -1,0 +1,98 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { onTestFinished, vi } from "vitest";
+
+export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+
+/** Waits for a condition; looks every 20 ms. */
+export const until = (condition: () => unknown, timeoutMs = 15_000) =>
+  vi.waitFor(condition, { timeout: timeoutMs, interval: 20 });
+
+/** A folder of its own, removed when the test is over. */
+export function aFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "cro-e2e-"));
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** A port that was free a moment ago. */
+export async function freePort(host = "127.0.0.1"): Promise<number> {
+  const server = createServer().listen(0, host);
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  if (typeof address !== "object" || address === null) throw new Error("no port");
+  return address.port;
+}
+
+/** A process of this project, and all that it has said. */
+export interface Running {
+  process: ChildProcess;
+  out: string[];
+  err: string[];
+  /** Its log, as far as stdout is JSON. */
+  log: () => Array<Record<string, unknown>>;
+  exited: Promise<number | null>;
+  kill(signal?: NodeJS.Signals): Promise<number | null>;
+}
+
+/** Runs one of the bundled commands until the test is over; `prefix` is a command that runs it in turn. */
+export function run(
+  command: string,
+  args: string[],
+  { env = {}, prefix = [] }: { env?: NodeJS.ProcessEnv; prefix?: string[] } = {},
+): Running {
+  const bundle = join(ROOT, "dist", `${command}.js`);
+  if (!existsSync(bundle)) throw new Error(`${bundle} is missing`);
+  const [program = "", ...rest] = [...prefix, process.execPath, bundle, ...args];
+  return track(spawn(program, rest, { env: { ...process.env, ...env }, cwd: ROOT }));
+}
+
+/** Follows what a process says, and ends it with the test. */
+function track(child: ChildProcess): Running {
+  const running: Running = {
+    process: child,
+    out: [],
+    err: [],
+    log: () =>
+      running.out.flatMap((line) => {
+        try {
+          return [JSON.parse(line) as Record<string, unknown>];
+        } catch {
+          return [];
+        }
+      }),
+    exited: once(child, "close").then(([code]) => code as number | null),
+    async kill(signal = "SIGTERM") {
+      child.kill(signal);
+      return running.exited;
+    },
+  };
+  if (child.stdout) createInterface(child.stdout).on("line", (line) => running.out.push(line));
+  if (child.stderr) createInterface(child.stderr).on("line", (line) => running.err.push(line));
+  onTestFinished(async () => {
+    if (child.exitCode === null && child.signalCode === null) await running.kill("SIGKILL");
+  });
+  return running;
+}
+
+/** The text of a page. */
+export async function read(url: string): Promise<{ status: number; body: string }> {
+  const response = await fetch(url);
+  return { status: response.status, body: await response.text() };
+}
+
+/** Samples of an exposition by series: `name{label="value"}` → number. */
+export function samples(exposition: string): Map<string, number> {
+  const lines = exposition.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+  return new Map(
+    lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.slice(line.lastIndexOf(" ") + 1))]),
+  );
+}

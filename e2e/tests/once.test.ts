@@ -1,0 +1,228 @@
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it, onTestFinished } from "vitest";
+import { archiveBytes, archiveName, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { realArchives } from "../../agent/test/support/real-archives.ts";
+import { aFolder, ROOT } from "../support/processes.ts";
+import { aPolicyFile, archivesIn, series } from "../support/standalone.ts";
+
+/** What a user types: npm, its banner and all. */
+function npmStart(...args: string[]) {
+  const { status, stdout, stderr } = spawnSync("npm", ["start", "--", ...args], { cwd: ROOT, encoding: "utf8" });
+  const lines = stdout.split("\n").filter((line) => line !== "");
+  return {
+    status,
+    stdout,
+    stderr,
+    lines,
+    json: () => lines.map((line) => JSON.parse(line) as Record<string, unknown>),
+  };
+}
+
+/** The same without npm, which takes half a second to do nothing. */
+function once(...args: string[]) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["dist/standalone.js", "--once", ...args], {
+    cwd: ROOT,
+    encoding: "utf8",
+  });
+  return {
+    status,
+    stdout,
+    stderr,
+    json: () =>
+      stdout
+        .trim()
+        .split("\n")
+        .map((line) => JSON.parse(line)),
+  };
+}
+
+const two = { globalPolicy: { maxCheckpointsPerContainer: 2 } };
+
+describe("npm start -- --once --json", () => {
+  it("deletes what violates the policy, with one JSON object a line and nothing else on stdout", () => {
+    const directory = aFolder();
+    const files = series(directory, 3);
+    for (const { file, bytes } of realArchives()) writeFileSync(join(directory, file), bytes);
+    const result = npmStart("--policy", aPolicyFile(two), "--directory", directory, "--once", "--json");
+    expect(result.status).toBe(0);
+    const lines = result.json();
+    expect(lines).toHaveLength(9);
+    for (const line of lines) {
+      const keys = ["file", "namespace", "pod", "container", "size", "state", "pinned", "action", "reason"];
+      expect(Object.keys(line)).toEqual(keys);
+    }
+    expect(lines.filter(({ action }) => action === "delete")).toEqual([
+      expect.objectContaining({ file: files[0], reason: "max_checkpoints", state: "complete", pinned: false }),
+    ]);
+    expect(archivesIn(directory)).toHaveLength(8);
+    expect(existsSync(join(directory, files[0] ?? ""))).toBe(false);
+  }, 60_000);
+
+  it("tells who owns each real archive, and the reason is null where it stays", () => {
+    const directory = aFolder();
+    for (const { file, bytes } of realArchives()) writeFileSync(join(directory, file), bytes);
+    const result = once("--policy", aPolicyFile({}), "--directory", directory, "--json");
+    const owners = Object.fromEntries(
+      result.json().map(({ file, namespace, pod, container }) => [file, `${namespace}/${pod}/${container}`]),
+    );
+    expect(Object.values(owners).sort()).toEqual([
+      "a-b/p/c",
+      "a-b/p/c",
+      "default/hostnet/c",
+      "default/static.one-node-a/c",
+      "team-prod/web-6f9f8977b7-w28kl/main-c",
+      "team-prod/web-6f9f8977b7-w28kl/side",
+    ]);
+    expect(result.json().every(({ action, reason }) => action === "keep" && reason === null)).toBe(true);
+  });
+
+  it("keeps what was written in the last two seconds, and takes a torn one for incomplete after ten minutes", () => {
+    const directory = aFolder();
+    writeArchive(directory, { time: archiveTime(Date.now() - 2000) });
+    writeArchive(directory, { time: archiveTime(Date.now() - 1000) });
+    const torn = (container: string, ageMs: number) => {
+      const file = archiveName({ container });
+      writeFileSync(join(directory, file), archiveBytes({ container }).subarray(0, 1024));
+      const seconds = (Date.now() - ageMs) / 1000;
+      execFileSync("touch", ["-d", `@${seconds}`, join(directory, file)]);
+      return file;
+    };
+    const abandoned = torn("abandoned", 601_000);
+    const growing = torn("growing", 590_000);
+    const limits = { globalPolicy: { maxCheckpointsPerContainer: 1, maxAge: "1h" } };
+    const result = once("--policy", aPolicyFile(limits), "--directory", directory, "--json");
+    const byFile = new Map(result.json().map((line) => [line.file, line]));
+    expect(byFile.get(abandoned)).toMatchObject({ state: "incomplete", action: "delete", reason: "max_age" });
+    expect(byFile.get(growing)).toMatchObject({ state: "unsettled", action: "keep", reason: null });
+    expect(archivesIn(directory)).toHaveLength(3);
+  });
+
+  it("gives null names to what nobody is known to own", () => {
+    const directory = aFolder();
+    writeArchive(directory, { namespace: "team", container: "prod-main", spec: null });
+    const [line] = once("--policy", aPolicyFile({}), "--directory", directory, "--json").json();
+    expect(line).toMatchObject({ namespace: null, pod: null, container: null, state: "unidentified", action: "keep" });
+  });
+});
+
+describe("nothing is deleted", () => {
+  const cases: Array<[string, string[], (directory: string) => void, unknown]> = [
+    ["by --dry-run", ["--dry-run"], () => {}, two],
+    ["by mode DryRun", [], () => {}, { ...two, mode: "DryRun" }],
+    ["under a .pause", [], (directory) => writeFileSync(join(directory, ".pause"), ""), two],
+  ];
+  it.each(cases)("%s: the plan is printed, the exit code is 0, stderr says so", (_what, args, prepare, spec) => {
+    const directory = aFolder();
+    const files = series(directory, 3);
+    prepare(directory);
+    const result = once("--policy", aPolicyFile(spec), "--directory", directory, "--json", ...args);
+    expect(result.status).toBe(0);
+    expect(result.json().map(({ action }) => action)).toEqual(["delete", "keep", "keep"]);
+    expect(result.stderr).toMatch(/nothing was deleted/);
+    expect(archivesIn(directory)).toEqual(files);
+  });
+});
+
+describe("a limit that cannot be reached", () => {
+  it("is no bad input: 0, and a line on stderr", () => {
+    const directory = aFolder();
+    const files = series(directory, 3);
+    for (const file of files) writeFileSync(join(directory, `${file}.keep`), "");
+    const result = once("--policy", aPolicyFile(two), "--directory", directory, "--json");
+    expect(result.status).toBe(0);
+    expect(result.stderr).toContain("max_checkpoints of shop/web-0/main cannot be reached: 1 archives over it");
+    expect(archivesIn(directory)).toEqual(files);
+  });
+});
+
+describe("a deletion that fails", () => {
+  it("gives 1 and names the archive", ({ skip }) => {
+    const directory = aFolder();
+    const [stuck = "", ...others] = series(directory, 3);
+    try {
+      execFileSync("chattr", ["+i", join(directory, stuck)], { stdio: "ignore" });
+    } catch {
+      skip("chattr +i is not to be had here");
+    }
+    onTestFinished(() => void execFileSync("chattr", ["-i", join(directory, stuck)]));
+    const result = once("--policy", aPolicyFile(two), "--directory", directory, "--json");
+    expect(result.status).toBe(1);
+    expect(result.stderr).toContain(`${stuck} cannot be deleted: EPERM`);
+    expect(archivesIn(directory)).toEqual([stuck, ...others]);
+  });
+});
+
+describe("bad input gives 2 and one line on stderr", () => {
+  const policy = (spec: unknown) => (folder: string) => ["--policy", aPolicyFile(spec, folder)];
+  const text = (content: string) => (folder: string) => {
+    writeFileSync(join(folder, "p.yaml"), content);
+    return ["--policy", join(folder, "p.yaml")];
+  };
+  const cr = "apiVersion: criu.org/v1\nkind: CheckpointRestoreOperator\nmetadata: {name: a}\n";
+  const cases: Array<[string, (folder: string) => string[], RegExp]> = [
+    [
+      "an unknown field",
+      policy({ globalPolicy: { maxCheckpoint: 1 } }),
+      /^spec\.globalPolicy\.maxCheckpoint: does not/,
+    ],
+    [
+      "a bad quantity",
+      policy({ globalPolicy: { maxTotalSizePerPod: "10 Gigs" } }),
+      /^spec\.globalPolicy\.maxTotalSizePerPod: "10 Gigs" is not a Kubernetes quantity; write e\.g\. 10Gi$/m,
+    ],
+    ["a bad duration", policy({ globalPolicy: { maxAge: "soon" } }), /^spec\.globalPolicy\.maxAge: "soon" is not/],
+    [
+      "a negative number",
+      policy({ globalPolicy: { maxCheckpointsPerPod: -1 } }),
+      /^spec\.globalPolicy\.maxCheckpointsPerPod/,
+    ],
+    ["a missing namespace", policy({ podPolicies: [{ pod: "p" }] }), /^spec\.podPolicies\[0\]\.namespace: is required/],
+    ["two resources", text(`${cr}---\n${cr}`), /holds 2 resources/],
+    ["no YAML", text("a: [b"), /is not YAML/],
+    ["another kind", text("apiVersion: v1\nkind: Pod\n"), /^apiVersion/],
+    ["no such policy file", () => ["--policy", "/nowhere.yaml"], /ENOENT.*\/nowhere\.yaml/],
+    [
+      "a relative directory",
+      (folder) => [...policy({})(folder), "--directory", "here"],
+      /--directory.*"here".*absolute/,
+    ],
+    ["a missing directory", (folder) => [...policy({})(folder), "--directory", "/nowhere"], /--directory.*\/nowhere/],
+    ["a file for a directory", (folder) => [...policy({})(folder), "--directory", "/etc/passwd"], /is not a directory/],
+    ["an unknown flag", () => ["--dryrun"], /unknown option/],
+  ];
+  it.each(cases)("%s", (_what, args, message) => {
+    const folder = aFolder();
+    mkdirSync(join(folder, "archives"));
+    const result = once("--directory", join(folder, "archives"), ...args(folder));
+    expect(result.status).toBe(2);
+    expect(result.stdout).toBe("");
+    expect(result.stderr).toMatch(message);
+    expect(
+      result.stderr
+        .trim()
+        .split("\n")
+        .filter((line) => !line.startsWith("(Did you mean")),
+    ).toHaveLength(1);
+  });
+});
+
+describe("what a policy says of places", () => {
+  it("is overridden by --directory, and its nodeSelector is not looked at", () => {
+    const directory = aFolder();
+    series(directory, 3);
+    const spec = { ...two, checkpointDirectory: "/nowhere", nodeSelector: { disk: "ssd" } };
+    expect(once("--policy", aPolicyFile(spec), "--directory", directory, "--json").status).toBe(0);
+    expect(archivesIn(directory)).toHaveLength(2);
+    const own = once("--policy", aPolicyFile({ ...two, checkpointDirectory: directory }), "--json");
+    expect(own.json()).toHaveLength(2);
+  });
+
+  it("tells of sizes without a unit that they were taken as MiB", () => {
+    const result = once("--policy", aPolicyFile({ globalPolicy: { maxCheckpointSize: 10 } }), "--directory", aFolder());
+    expect(result.stderr).toContain(
+      "spec.globalPolicy.maxCheckpointSize: 10 has no unit and is taken as MiB; write 10Mi",
+    );
+  });
+});
