@@ -1,0 +1,183 @@
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { connect } from "node:tls";
+import { defaultPolicy } from "@cro/shared/policy/compile";
+import { digestOf } from "@cro/shared/policy/document";
+import { AGENT_DNS_NAME, CERTIFICATE_FILES, COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
+import { Agent, request } from "undici";
+import { beforeAll, describe, expect, it } from "vitest";
+import { aLeaf, anAuthority, anOddLeaf } from "../../coordinator/test/support/certificates.ts";
+import { aFolder, freePort, read, run, until } from "../support/processes.ts";
+import { archivesIn, series } from "../support/standalone.ts";
+
+type Keyed = Awaited<ReturnType<typeof anAuthority>>;
+const SERVER_AUTH = "1.3.6.1.5.5.7.3.1";
+const CLIENT_AUTH = "1.3.6.1.5.5.7.3.2";
+
+let authority: Keyed;
+let foreignAuthority: Keyed;
+let agentLeaf: Keyed;
+let coordinatorLeaf: Keyed;
+
+beforeAll(async () => {
+  authority = await anAuthority();
+  foreignAuthority = await anAuthority();
+  agentLeaf = await aLeaf("agent", authority);
+  coordinatorLeaf = await aLeaf("coordinator", authority);
+});
+
+/** A real agent with certificates, no coordinator and no policy. */
+async function startAgent() {
+  const folder = aFolder();
+  const certs = join(folder, "certs");
+  mkdirSync(certs);
+  writeFileSync(join(certs, CERTIFICATE_FILES.certificate), agentLeaf.certificate);
+  writeFileSync(join(certs, CERTIFICATE_FILES.key), agentLeaf.key);
+  writeFileSync(join(certs, CERTIFICATE_FILES.authority), authority.certificate);
+  const [port, metricsPort] = [await freePort(), await freePort()];
+  const agent = run("agent", [
+    "serve",
+    ...["--node-name", "node-a", "--pod-uid", "pod-a", "--certs-dir", certs, "--state-dir", join(folder, "state")],
+    ...["--api-address", `127.0.0.1:${port}`, "--metrics-address", `127.0.0.1:${metricsPort}`],
+  ]);
+  await until(() => expect(agent.log().some(({ msg }) => msg === "waiting for the coordinator")).toBe(true));
+  return { agent, port, metricsUrl: `http://127.0.0.1:${metricsPort}/metrics` };
+}
+
+/** Every byte that the agent sends to a caller who asks for its report. */
+function bytesFor(port: number, identity: Partial<Keyed>): Promise<string> {
+  return new Promise((resolve) => {
+    let received = "";
+    const socket = connect({
+      host: "127.0.0.1",
+      port,
+      servername: AGENT_DNS_NAME,
+      ca: authority.certificate,
+      ...(identity.certificate === undefined ? {} : { cert: identity.certificate, key: identity.key }),
+    });
+    socket.on("secureConnect", () => socket.write("GET /v1/report HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+    socket.on("data", (chunk) => {
+      received += chunk.toString();
+    });
+    socket.on("error", () => {});
+    socket.on("close", () => resolve(received));
+  });
+}
+
+function aDirective(changes: Record<string, unknown> = {}, directory = "/nowhere") {
+  const document = { ...defaultPolicy().document, directory, applyImmediately: true };
+  const digest = digestOf(JSON.stringify(document));
+  const time = new Date().toISOString();
+  const policy = { digest, document };
+  return { term: 5, revision: 3, node: "node-a", podUID: "pod-a", time, policy, orphans: [], ...changes };
+}
+
+async function put(port: number, body: unknown) {
+  const dispatcher = new Agent({
+    connect: {
+      ca: authority.certificate,
+      cert: coordinatorLeaf.certificate,
+      key: coordinatorLeaf.key,
+      servername: AGENT_DNS_NAME,
+    },
+  });
+  try {
+    const answer = await request(`https://127.0.0.1:${port}/v1/directive`, {
+      method: "PUT",
+      body: typeof body === "string" ? body : JSON.stringify(body),
+      headers: { "content-type": "application/json" },
+      dispatcher,
+    });
+    return { status: answer.statusCode, body: (await answer.body.json()) as Record<string, unknown> };
+  } finally {
+    await dispatcher.close();
+  }
+}
+
+describe("the agent's API", () => {
+  it("gives not one byte of HTTP to whoever does not show the coordinator's certificate", async () => {
+    const { port, agent } = await startAgent();
+    const callers: Record<string, Partial<Keyed>> = {
+      "no certificate": {},
+      expired: await aLeaf("coordinator", authority, { nowMs: Date.now() - 7_200_000, lifetimeMs: 3_600_000 }),
+      "another authority's": await aLeaf("coordinator", foreignAuthority),
+      "the agent's own": agentLeaf,
+      "the right authority's without clientAuth": await anOddLeaf(authority, {
+        dnsName: COORDINATOR_DNS_NAME,
+        usage: SERVER_AUTH,
+      }),
+      "the right authority's for no purpose at all": await anOddLeaf(authority, { dnsName: COORDINATOR_DNS_NAME }),
+      "the right authority's under another name": await anOddLeaf(authority, {
+        dnsName: `x.${COORDINATOR_DNS_NAME}`,
+        usage: CLIENT_AUTH,
+      }),
+    };
+    for (const [who, identity] of Object.entries(callers))
+      expect([who, await bytesFor(port, identity)]).toEqual([who, ""]);
+    const plain = await fetch(`http://127.0.0.1:${port}/v1/report`).then(
+      (response) => response.status,
+      () => "nothing",
+    );
+    expect(plain).toBe("nothing");
+    expect(await bytesFor(port, coordinatorLeaf)).toMatch(/^HTTP\/1\.1 200 OK/);
+    expect(agent.process.exitCode).toBeNull();
+  });
+
+  it("takes a directive, and refuses what is older, for another, malformed, unknown or too large", async () => {
+    const { port, metricsUrl } = await startAgent();
+    const directory = aFolder();
+    const files = series(directory, 12);
+    const accepted = await put(port, aDirective({}, directory));
+    expect(accepted.status).toBe(200);
+    expect(accepted.body).toMatchObject({ node: "node-a", accepted: { term: 5, revision: 3 } });
+    await until(() => expect(archivesIn(directory)).toEqual(files.slice(2)));
+
+    for (const fence of [
+      { term: 5, revision: 2 },
+      { term: 4, revision: 9 },
+    ]) {
+      expect(await put(port, aDirective(fence))).toMatchObject({ status: 409, body: { term: 5, revision: 3 } });
+    }
+    expect(await put(port, aDirective({}, "/elsewhere"))).toMatchObject({ status: 409, body: { term: 5 } });
+    for (const other of [{ node: "node-b" }, { podUID: "pod-b" }]) {
+      expect((await put(port, aDirective({ ...other, term: 9 }))).status).toBe(421);
+    }
+    const { policy } = aDirective();
+    const invalid: Array<[Record<string, unknown>, string]> = [
+      [{ term: -1 }, "term"],
+      [{ extra: 1 }, "extra"],
+      [{ orphans: [{ bootId: "b", report: 0, namespace: "n", pod: "p" }] }, "orphans.0.report"],
+      [{ policy: { ...policy, document: { ...policy.document, mode: "Off" } } }, "policy.document.mode"],
+      [{ policy: { ...policy, digest: "f".repeat(64) }, term: 8 }, "policy.digest"],
+      [{ time: "yesterday" }, "time"],
+    ];
+    for (const [changes, field] of invalid) {
+      const refused = await put(port, aDirective(changes));
+      expect([refused.status, refused.body.field]).toEqual([422, field]);
+    }
+    const unknown = aDirective({ term: 6, policy: { digest: "a".repeat(64) } });
+    expect((await put(port, unknown)).status).toBe(428);
+    expect((await put(port, "{")).status).toBe(400);
+    // It answers without reading on, so that the caller may see the answer or only that nobody listens.
+    const huge = await put(port, JSON.stringify({ a: "x".repeat(9 * 1024 * 1024) })).then(
+      ({ status }) => status,
+      (cause: NodeJS.ErrnoException) => cause.code,
+    );
+    expect([413, "EPIPE", "ECONNRESET", "UND_ERR_SOCKET"]).toContain(huge);
+
+    const report = await put(
+      port,
+      aDirective(
+        {
+          term: 5,
+          revision: 4,
+          policy: { digest: accepted.body.accepted && (accepted.body.accepted as { digest: string }).digest },
+        },
+        directory,
+      ),
+    );
+    expect(report.body).toMatchObject({ accepted: { term: 5, revision: 4 }, archives: 10, deletionsOmitted: 0 });
+    expect(report.body.deletions).toHaveLength(2);
+    expect((await read(metricsUrl)).body).toContain("checkpoint_policy_term 5");
+  }, 40_000);
+});
