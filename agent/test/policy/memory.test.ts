@@ -1,0 +1,102 @@
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { isClockTrusted } from "../../src/policy/clock-trust.ts";
+import { createOrphanProofs } from "../../src/policy/orphan-proofs.ts";
+import { createStateFolder } from "../../src/policy/state-folder.ts";
+import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
+
+const MINUTE_MS = 60_000;
+
+describe("the clock", () => {
+  const reference = { coordinatorMs: 1_800_000_000_000, monotonicMs: 1000 };
+  const at = (wallMs: number, monotonicMs: number) => ({ wallMs: () => wallMs, monotonicMs: () => monotonicMs });
+
+  it("is believed within five minutes of the coordinator's, carried on by the monotonic clock", () => {
+    const laterMs = 3_600_000;
+    const agreed = reference.coordinatorMs + laterMs;
+    expect(isClockTrusted(reference, at(agreed, 1000 + laterMs))).toBe(true);
+    expect(isClockTrusted(reference, at(agreed + 5 * MINUTE_MS, 1000 + laterMs))).toBe(true);
+    expect(isClockTrusted(reference, at(agreed + 5 * MINUTE_MS + 1, 1000 + laterMs))).toBe(false);
+    expect(isClockTrusted(reference, at(agreed - 5 * MINUTE_MS - 1, 1000 + laterMs))).toBe(false);
+  });
+
+  it("is taken as it is while no coordinator has told the time", () => {
+    expect(isClockTrusted(undefined, at(0, 0))).toBe(true);
+  });
+});
+
+describe("proofs of orphans", () => {
+  const fact = { bootId: "boot", report: 7, namespace: "n", pod: "p" };
+
+  it("cover what had been listed by the report that asked, for a minute", () => {
+    const proofs = createOrphanProofs("boot");
+    proofs.reported(7, 42);
+    const [cover] = proofs.receive([fact], 0);
+    expect(cover).toMatchObject({ namespace: "n", pod: "p", listedUpTo: 42 });
+    expect(proofs.current(59_999)).toHaveLength(1);
+    expect(proofs.current(60_000)).toEqual([]);
+  });
+
+  it("are good once: used or repeated they count for nothing, a new question may be answered again", () => {
+    const proofs = createOrphanProofs("boot");
+    proofs.reported(7, 42);
+    proofs.use(proofs.receive([fact], 0));
+    expect(proofs.current(1)).toEqual([]);
+    expect(proofs.receive([fact], 2)).toEqual([]);
+    expect(proofs.receive([{ ...fact, container: "c" }], 3)).toHaveLength(1);
+    proofs.reported(8, 50);
+    expect(proofs.receive([{ ...fact, report: 8 }], 4)).toHaveLength(1);
+  });
+
+  it("count for nothing from another start of the agent, or for a report it never made or no longer knows", () => {
+    const proofs = createOrphanProofs("boot");
+    proofs.reported(7, 42);
+    expect(proofs.receive([{ ...fact, bootId: "before" }], 0)).toEqual([]);
+    expect(proofs.receive([{ ...fact, report: 8 }], 0)).toEqual([]);
+    for (let report = 8; report <= 7 + 256; report += 1) proofs.reported(report, 50);
+    expect(proofs.receive([fact], 0)).toEqual([]);
+  });
+});
+
+describe("the state folder", () => {
+  it("gives back what was written, and replaces it as a whole", async () => {
+    const folder = aFolder();
+    const problems: string[] = [];
+    const state = createStateFolder(folder, (message) => problems.push(message));
+    const accepted = anAcceptedPolicy({ globalPolicy: { maxAge: "1d" } }, "/archives");
+    const watched = { device: "1", inode: "2", untilMs: 3 };
+    await Promise.all([state.writeAccepted(accepted), state.writeWatched(watched), state.writeAccepted(accepted)]);
+    expect(await state.readAccepted()).toEqual(accepted);
+    expect(await state.readWatched()).toEqual(watched);
+    expect(readdirSync(folder).sort()).toEqual(["accepted.json", "watched.json"]);
+    expect(problems).toEqual([]);
+  });
+
+  it("holds nothing at first, which is no problem", async () => {
+    const problems: string[] = [];
+    const state = createStateFolder(aFolder(), (message) => problems.push(message));
+    expect([await state.readAccepted(), await state.readWatched()]).toEqual([undefined, undefined]);
+    expect(problems).toEqual([]);
+  });
+
+  it.each(["", "{", "[]", '{"fence":{"term":1}}', "\u0000"])(
+    "tells of %j in its place, and takes it for nothing",
+    async (text) => {
+      const folder = aFolder();
+      writeFileSync(join(folder, "accepted.json"), text);
+      mkdirSync(join(folder, "watched.json"));
+      const problems: string[] = [];
+      const state = createStateFolder(folder, (message) => problems.push(message));
+      expect([await state.readAccepted(), await state.readWatched()]).toEqual([undefined, undefined]);
+      expect(problems).toHaveLength(2);
+    },
+  );
+
+  it("that is gone is a problem told, and never an exception", async () => {
+    const problems: string[] = [];
+    const state = createStateFolder("/nowhere/at/all", (message) => problems.push(message));
+    await state.writeWatched({ device: "1", inode: "2", untilMs: 3 });
+    expect(problems).toEqual(["state cannot be written"]);
+  });
+});

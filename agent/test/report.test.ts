@@ -1,0 +1,94 @@
+import { createGovernor } from "@cro/shared/policy/govern";
+import { REPORT_LIMITS, Report } from "@cro/shared/wire/report";
+import { Check } from "typebox/value";
+import { expect, it } from "vitest";
+import type { Archive } from "../src/archive/archive.ts";
+import { buildReport, type ReportInput } from "../src/report.ts";
+import { anAcceptedPolicy } from "./support/watching.ts";
+
+function anArchive(index: number, changes: Partial<Archive> = {}): Archive {
+  const identity = { namespace: `n${index}`, pod: `p${index}`, container: "c" };
+  return {
+    file: `checkpoint-p${index}_n${index}-c-2026-01-02T03:04:05Z.tar`,
+    identity,
+    candidates: [identity],
+    timeMs: index,
+    mtimeNs: BigInt(index),
+    size: 1000 + index,
+    allocated: 1000,
+    state: "complete",
+    walked: true,
+    pinned: false,
+    settled: true,
+    listed: index,
+    ...changes,
+  };
+}
+
+function input(changes: Partial<ReportInput> = {}): ReportInput {
+  const head = {
+    node: "node-a",
+    podUID: "pod-a",
+    version: "1",
+    bootId: "boot",
+    number: 1,
+    time: "2026-01-02T03:04:05Z",
+    directory: { path: "/archives", state: "watching" as const },
+    paused: false,
+    planned: 0,
+    deleteErrors: 0,
+    certificates: { authorities: [] },
+  };
+  const deletions = { last: [], total: 0 };
+  return { head, archives: [], govern: undefined, unreachable: [], deletions, orphanCursor: 0, ...changes };
+}
+
+it("counts what limits count: pinned halves in bytes alone, strangers nowhere", () => {
+  const archives = [
+    anArchive(1),
+    anArchive(1, { state: "incomplete" }),
+    anArchive(1, { state: "incomplete", pinned: true }),
+    anArchive(2, { state: "unsettled" }),
+    anArchive(3, { state: "unidentified", identity: undefined, pinned: true }),
+  ];
+  const { report } = buildReport(input({ archives }));
+  expect(Check(Report, report)).toBe(true);
+  expect(report).toMatchObject({ archives: 2, bytes: 3003, pinned: 2 });
+  expect(report.namespaces).toEqual([{ namespace: "n1", archives: 2, bytes: 3003 }]);
+  expect(report.states).toMatchObject({ complete: 1, incomplete: 2, unsettled: 1, unidentified: 1 });
+});
+
+it("stays bounded however much there is, tells what it left out, and gives each orphan scope its turn", () => {
+  const { document } = anAcceptedPolicy({ globalPolicy: { retainOrphan: false } }, "/archives");
+  const archives = Array.from({ length: 2500 }, (_, index) => anArchive(index));
+  const govern = createGovernor(document);
+  const asked = new Set<string>();
+  let orphanCursor = 0;
+  for (let turn = 0; turn < 3; turn += 1) {
+    const result = buildReport(input({ archives, govern, orphanCursor }));
+    orphanCursor = result.orphanCursor;
+    expect(result.report.orphanScopes).toHaveLength(REPORT_LIMITS.orphanScopes);
+    expect(result.report.orphanScopesOmitted).toBe(1500);
+    expect(result.report.namespaces).toHaveLength(REPORT_LIMITS.namespaces);
+    expect(result.report.namespacesOmitted).toBe(1500);
+    for (const { pod } of result.report.orphanScopes) asked.add(pod);
+  }
+  expect(asked.size).toBe(2500);
+});
+
+it("asks about pods that its policy does not retain, and about containers where their own absence counts", () => {
+  const { document } = anAcceptedPolicy(
+    {
+      globalPolicy: { retainOrphan: false },
+      podPolicies: [{ namespace: "n1", pod: "p1", retainOrphan: false }],
+      namespacePolicies: [{ namespace: "n2" }],
+    },
+    "/archives",
+  );
+  const archives = [anArchive(0), anArchive(1), anArchive(2), anArchive(3, { pinned: true })];
+  const { report } = buildReport(input({ archives, govern: createGovernor(document) }));
+  expect(report.orphanScopes).toEqual([
+    { namespace: "n0", pod: "p0", containers: ["c"] },
+    { namespace: "n1", pod: "p1", containers: [] },
+  ]);
+});
