@@ -223,6 +223,8 @@ function limit<K extends string, V>(key: K, value: V | undefined): { [P in K]?: 
   return value === undefined || value === 0 ? {} : ({ [key]: value } as { [P in K]?: V });
 }
 
+const UNKNOWN_FIELD = "does not exist; see the policy fields in README.md";
+
 /** Words the schema's errors for the author of the policy: one for each field, the way out included. */
 function explainErrors(spec: unknown, errors: TLocalizedValidationError[]): FieldProblem[] {
   const problems = new Map<string, FieldProblem>();
@@ -247,10 +249,11 @@ function explainError(
     case "additionalProperties":
       return error.params.additionalProperties.map((key) => ({
         path: [...keys, key],
-        message: "does not exist; see the policy fields in docs/retention.md",
+        message: UNKNOWN_FIELD,
       }));
-    case "boolean": // the twin of additionalProperties
-      return [];
+    case "boolean":
+      // The twin of additionalProperties, and all that is left of it where there are more errors than are listed.
+      return [{ path: keys, message: UNKNOWN_FIELD }];
     case "required":
       return error.params.requiredProperties.map((key) => ({ path: [...keys, key], message: "is required" }));
     case "enum":

@@ -62,7 +62,7 @@ describe("readPolicy", () => {
       `${HEAD}spec: {globalPolicy: {maxAge: soon}}`,
       'spec.globalPolicy.maxAge: "soon" is not a duration; write e.g. 30s, 12h or 7d',
     ],
-    [`${HEAD}spec: {modes: x}`, "spec.modes: does not exist; see the policy fields in docs/retention.md"],
+    [`${HEAD}spec: {modes: x}`, "spec.modes: does not exist; see the policy fields in README.md"],
     [`${HEAD}spec: []`, "spec: [] must be object"],
   ])("refuses %j", (text, problem) => {
     expect(told(text)).toEqual([problem]);

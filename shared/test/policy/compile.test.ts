@@ -162,7 +162,7 @@ describe("compilePolicy", () => {
     expect(compiled({ checkpointDirectory }).document.directory).toBe(directory);
   });
 
-  const beyond = "does not exist; see the policy fields in docs/retention.md";
+  const beyond = "does not exist; see the policy fields in README.md";
   const path = (value: string) =>
     `spec.checkpointDirectory: ${JSON.stringify(value)} is not an absolute path; write e.g. /var/lib/kubelet/checkpoints`;
   const part = (value: string) =>
@@ -314,6 +314,15 @@ describe("compilePolicy", () => {
       nodePolicy: { lowWatermarkPercent: 3 },
     };
     expect(problems(spec)).toHaveLength(4);
+  });
+
+  it("names unknown fields however many there are", () => {
+    const many = Object.fromEntries(Array.from({ length: 30 }, (_, index) => [`field${index}`, index]));
+    const result = compilePolicy({ nodePolicy: { ...many, maxAge: false } });
+    expect(result.ok ? [] : result.problems).toContainEqual({
+      field: "spec.nodePolicy.field0",
+      message: "does not exist; see the policy fields in README.md",
+    });
   });
 
   it("answers anything at all with a document or with problems that name their field", () => {
