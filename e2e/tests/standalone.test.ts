@@ -42,7 +42,7 @@ describe("npm start without arguments", () => {
     expect(text).toMatch(/^ACTION +REASON +NAMESPACE +POD +CONTAINER +TIME +SIZE +STATE +WHY$/m);
     expect(text).toMatch(/^delete +max_checkpoints +team-prod +web-6f9f8977b7-w28kl +main-c .* too many archives$/m);
     expect(text).toMatch(/^delete +max_age +default +hostnet +c .* too old$/m);
-    expect(text).toMatch(/pinned by checkpoint-static/);
+    expect(text).toMatch(/pinned by its .keep/);
     const urls = [...text.matchAll(/http:\/\/\S+\/metrics/g)].map(([url]) => url);
     expect(urls).toHaveLength(2);
     for (const url of urls) expect((await read(url)).status).toBe(200);

@@ -162,7 +162,7 @@ function showAgentLog(
       const facts = { file: archive, namespace, pod, container, size: bytes, state: line.state, pinned: false };
       out(JSON.stringify({ ...facts, action: "delete", reason }));
     }
-  } else if (Number(line.level) >= 40) {
+  } else if (Number(line.level) >= 40 && msg !== "waiting for certificates") {
     const { message } = (line.err ?? {}) as { message?: string };
     const detail = [archive ?? line.directory, line.why ?? line.problem ?? message].filter(Boolean).join(": ");
     err(`agent: ${String(msg)}${detail === "" ? "" : ` (${detail})`}`);

@@ -31,7 +31,7 @@ export function explainPlan(plan: Plan, input: PlanInput): Decision[] {
   const floors = floorsOf(archives, govern);
 
   function whyKept(archive: Archive, policy: Policy | undefined): string {
-    if (archive.pinned) return `pinned by ${archive.file}.keep`;
+    if (archive.pinned) return "pinned by its .keep";
     if (archive.identity === undefined || policy === undefined || !isWhole(archive.state))
       return WHY_STATE[archive.state];
     const waiting = deferred.get(archive);

@@ -30,7 +30,7 @@ describe("explainPlan", () => {
       ["other", "keep", null, "global policy", "within the limits"],
       ["old", "delete", "max_checkpoints", policy, "too many archives"],
       ["fresh", "keep", null, policy, "to be deleted (max_checkpoints) once it has been unchanged for 2 s"],
-      ["pinned", "keep", null, policy, "pinned by pinned.keep"],
+      ["pinned", "keep", null, policy, "pinned by its .keep"],
       ["growing", "keep", null, policy, "may still be written"],
       ["whose", "keep", null, "none", "nobody is known to own it"],
       ["new", "keep", null, policy, "newest 1 of 1 that its container always keeps"],
