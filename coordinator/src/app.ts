@@ -7,7 +7,7 @@ import type { Logger } from "pino";
 import manifest from "../package.json" with { type: "json" };
 import { type AgentClient, createAgentClient } from "./agents/client.ts";
 import { type SerializedPolicy, serializePolicy } from "./agents/directive.ts";
-import { createPusher, type Pusher } from "./agents/push.ts";
+import { createPusher, type Pusher, type PusherEvents } from "./agents/push.ts";
 import type { PushTimings } from "./agents/step.ts";
 import { createCertificateKeeper, type TlsMaterial } from "./certs/rotate.ts";
 import { createFolderStore } from "./certs/store.ts";
@@ -57,10 +57,8 @@ export async function startCoordinator(
   config: Config,
   { log, timings = defaultTimings(config) }: { log: Logger; timings?: Timings },
 ): Promise<Coordinator> {
-  const stops: Array<() => unknown> = [];
-  const stop = async () => {
-    for (const stopPart of stops.splice(0).reverse()) await stopPart();
-  };
+  const stops: Parts = [];
+  const stop = () => stopAll(stops);
   try {
     const metricsUrl = await startParts(config, { log, timings, stops });
     return { metricsUrl, stop };
@@ -70,11 +68,18 @@ export async function startCoordinator(
   }
 }
 
+/** What stops the parts of something, in the order of their start. */
+export type Parts = Array<() => unknown>;
+
+/** Stops what was started, the last first. */
+export async function stopAll(parts: Parts): Promise<void> {
+  for (const stopPart of parts.splice(0).reverse()) await stopPart();
+}
+
 interface PartsContext {
   log: Logger;
   timings: Timings;
-  /** What stops the parts, in the order of their start. */
-  stops: Array<() => unknown>;
+  stops: Parts;
 }
 
 async function startParts(config: Config, context: PartsContext): Promise<string> {
@@ -163,15 +168,9 @@ async function startParts(config: Config, context: PartsContext): Promise<string
     monotonicMs: () => performance.now(),
     random: Math.random,
     events: {
+      ...logPush(log, metrics),
       onReport: () => {},
-      onApplied: ({ node, podUID }, { term, revision, digest }) =>
-        log.info({ node, podUID, term, revision, digest }, "agent applied policy"),
       onOlder: ({ node }, newest) => raiseTerm(node, newest),
-      onFailure: ({ node, url }, problem) => log.warn({ node, url, problem }, "agent does not follow"),
-      onPush(durationSeconds, ok) {
-        metrics.pushDurationSeconds.observe(durationSeconds);
-        if (!ok) metrics.pushErrors.inc();
-      },
     },
   });
   stops.push(pusher.stop);
@@ -193,6 +192,19 @@ async function startParts(config: Config, context: PartsContext): Promise<string
   return metricsUrl;
 }
 
+/** What is logged and counted of pushing. */
+export function logPush(log: Logger, metrics: Metrics): Pick<PusherEvents, "onApplied" | "onFailure" | "onPush"> {
+  return {
+    onApplied: ({ node, podUID }, { term, revision, digest }) =>
+      log.info({ node, podUID, term, revision, digest }, "agent applied policy"),
+    onFailure: ({ node, url }, problem) => log.warn({ node, url, problem }, "agent does not follow"),
+    onPush(durationSeconds, ok) {
+      metrics.pushDurationSeconds.observe(durationSeconds);
+      if (!ok) metrics.pushErrors.inc();
+    },
+  };
+}
+
 function logPolicy(
   log: Logger,
   file: string,
@@ -207,9 +219,10 @@ function logPolicy(
   }
 }
 
-async function startHttp(
+/** Serves /metrics, /healthz and /readyz; returns where. Rejects with a StartError where it cannot listen. */
+export async function startHttp(
   { host, port }: ListenAddress,
-  { metrics, stops, isReady }: { metrics: Metrics; stops: PartsContext["stops"]; isReady: () => boolean },
+  { metrics, stops, isReady }: { metrics: Metrics; stops: Parts; isReady: () => boolean },
 ): Promise<string> {
   const server = Fastify({ forceCloseConnections: true });
   server.get("/metrics", async (_request, reply) => {

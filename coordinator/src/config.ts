@@ -1,8 +1,10 @@
+import { hostname } from "node:os";
 import { parseDuration } from "@cro/shared/duration";
 import { PORTS } from "@cro/shared/wire/identities";
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, Option } from "commander";
 import type { AgentAddress } from "./agents/directive.ts";
 import type { CertificateLifetimes } from "./certs/rotate.ts";
+import type { CertificateName } from "./certs/store.ts";
 
 export const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -28,8 +30,34 @@ export interface Config {
   logLevel: LogLevel;
 }
 
+/** All that a coordinator of a cluster is told at its start. */
+export interface ClusterConfig {
+  /** The release's namespace: its Lease, its Secrets, its agents. */
+  namespace: string;
+  leaseName: string;
+  /** Who holds the Lease, for its readers. */
+  identity: string;
+  kubeconfig: string | undefined;
+  /** Label selector of the agents' pods, and the port of their API. */
+  agentSelector: string;
+  agentPort: number;
+  secrets: Record<CertificateName, string>;
+  /** Whether the Secrets are filled and rotated here, and not by somebody else. */
+  areCertificatesManaged: boolean;
+  certificatesCheckMs: number;
+  lifetimes: CertificateLifetimes;
+  policyNamespaces: string[] | undefined;
+  policyGraceMs: number;
+  defaultPolicyFile: string | undefined;
+  metricsAddress: ListenAddress;
+  logLevel: LogLevel;
+}
+
 /** `exit`: what to print instead, and the exit code; code 0 is the help that was asked for. */
-export type ParsedArguments = { ok: true; config: Config } | { ok: false; exitCode: 0 | 2; text: string };
+export type ParsedArguments =
+  | { ok: true; config: Config }
+  | { ok: true; cluster: ClusterConfig }
+  | { ok: false; exitCode: 0 | 2; text: string };
 
 const EXAMPLES = `
 Examples:
@@ -60,7 +88,7 @@ interface ServeOptions {
 /** Reads the command line, the program's own name excluded. Pure: it says what to print, and prints nothing. */
 export function parseArguments(argv: readonly string[]): ParsedArguments {
   let text = "";
-  let config: Config | undefined;
+  let parsed: ParsedArguments | undefined;
   const output = {
     writeOut: (chunk: string) => {
       text += chunk;
@@ -92,7 +120,37 @@ export function parseArguments(argv: readonly string[]): ParsedArguments {
     .addHelpText("after", EXAMPLES)
     .allowExcessArguments(false)
     .action((options: ServeOptions) => {
-      config = readOptions(options);
+      parsed = { ok: true, config: readOptions(options) };
+    });
+  program
+    .command("cluster")
+    .description("Brings the agents of a cluster to what its policy resources say, while it holds the Lease.")
+    .addOption(new Option("--namespace <name>", "namespace of the release").env("POD_NAMESPACE").makeOptionMandatory())
+    .addOption(
+      new Option("--identity <name>", "who holds the Lease").env("POD_NAME").default(hostname(), "the host's name"),
+    )
+    .option("--kubeconfig <file>", "access to the API server (default: the pod's own)")
+    .option("--lease <name>", "the Lease; it must exist", "checkpoint-restore-operator")
+    .option("--agent-selector <labels>", "labels of the agents' pods", "app.kubernetes.io/component=agent")
+    .option("--agent-port <port>", "the port of the agents' API", `${PORTS.agentApi}`)
+    .option("--ca-secret <name>", "Secret of the certificate authority", "checkpoint-restore-operator-ca")
+    .option("--agent-secret <name>", "Secret that the agents mount", "checkpoint-restore-operator-agent")
+    .option("--coordinator-secret <name>", "Secret of the coordinator", "checkpoint-restore-operator-coordinator")
+    .option("--existing-certificates", "read the Secrets only: somebody else fills them", false)
+    .option("--ca-lifetime <duration>", "how long a new certificate authority lives", "730d")
+    .option("--certificate-lifetime <duration>", "how long a new certificate lives", "90d")
+    .option("--policy-namespaces <names>", "obey only resources of these namespaces, separated by commas")
+    .option("--policy-grace-period <duration>", "how long a node keeps a policy that went away", "10m")
+    .option("--default-policy <file>", "policy resource for nodes that none is for (default: the built-in defaults)")
+    .option("--metrics-address <host:port>", "for /metrics, /healthz, /readyz", `0.0.0.0:${PORTS.coordinatorMetrics}`)
+    .option("--log-level <level>", LOG_LEVELS.join(", "), "info")
+    .addHelpText(
+      "after",
+      "\nExample:\n    $ coordinator cluster --namespace checkpoint-system --policy-namespaces platform",
+    )
+    .allowExcessArguments(false)
+    .action((options: ClusterOptions) => {
+      parsed = { ok: true, cluster: readClusterOptions(options) };
     });
   try {
     program.parse(argv as string[], { from: "user" });
@@ -101,8 +159,60 @@ export function parseArguments(argv: readonly string[]): ParsedArguments {
     if (!(cause instanceof CommanderError)) throw cause;
     return { ok: false, exitCode: cause.exitCode === 0 ? 0 : 2, text };
   }
-  if (config === undefined) throw new Error("serve is the only command");
-  return { ok: true, config };
+  if (parsed === undefined) throw new Error("a command was chosen");
+  return parsed;
+}
+
+interface ClusterOptions {
+  namespace: string;
+  identity: string;
+  kubeconfig?: string;
+  lease: string;
+  agentSelector: string;
+  agentPort: string;
+  caSecret: string;
+  agentSecret: string;
+  coordinatorSecret: string;
+  existingCertificates: boolean;
+  caLifetime: string;
+  certificateLifetime: string;
+  policyNamespaces?: string;
+  policyGracePeriod: string;
+  defaultPolicy?: string;
+  metricsAddress: string;
+  logLevel: string;
+}
+
+function readClusterOptions(options: ClusterOptions): ClusterConfig {
+  const lifetimes = readLifetimes(options);
+  const grace = parseDuration(options.policyGracePeriod);
+  if (!grace.ok) throw new InvalidFlag(`--policy-grace-period ${grace.problem}`);
+  const port = Number(options.agentPort);
+  if (!Number.isInteger(port) || port < 1 || port > 65_535) refuse("--agent-port", options.agentPort, "give a port");
+  const namespaces = options.policyNamespaces?.split(",").map((name) => name.trim());
+  if (namespaces?.includes("")) refuse("--policy-namespaces", options.policyNamespaces ?? "", "give names, e.g. a,b");
+  return {
+    namespace: options.namespace,
+    leaseName: options.lease,
+    identity: options.identity,
+    kubeconfig: options.kubeconfig,
+    agentSelector: options.agentSelector,
+    agentPort: port,
+    secrets: { ca: options.caSecret, agent: options.agentSecret, coordinator: options.coordinatorSecret },
+    areCertificatesManaged: !options.existingCertificates,
+    certificatesCheckMs: Math.min(60_000, lifetimes.leafMs / 30),
+    lifetimes,
+    policyNamespaces: namespaces,
+    policyGraceMs: grace.milliseconds,
+    defaultPolicyFile: options.defaultPolicy,
+    metricsAddress: readListenAddress("--metrics-address", options.metricsAddress),
+    logLevel: readLogLevel(options.logLevel),
+  };
+}
+
+function readLogLevel(value: string): LogLevel {
+  if (!LOG_LEVELS.includes(value as LogLevel)) refuse("--log-level", value, `give one of ${LOG_LEVELS.join(", ")}`);
+  return value as LogLevel;
 }
 
 /** Carries a message about one flag through commander, which knows errors only as exceptions. */
@@ -116,9 +226,22 @@ function readOptions(options: ServeOptions): Config {
   if (options.directory !== undefined && !isPlainAbsolutePath(options.directory)) {
     refuse("--directory", options.directory, "give an absolute path without . or ..");
   }
-  if (!LOG_LEVELS.includes(options.logLevel as LogLevel)) {
-    refuse("--log-level", options.logLevel, `give one of ${LOG_LEVELS.join(", ")}`);
-  }
+  const logLevel = readLogLevel(options.logLevel);
+  const lifetimes = readLifetimes(options);
+  return {
+    policyFile: options.policyFile,
+    directory: options.directory,
+    isDryRun: options.dryRun,
+    agents: readAgents(options),
+    stateDirectory: options.stateDir,
+    certificatesDirectory: options.certsDir,
+    lifetimes,
+    metricsAddress: readListenAddress("--metrics-address", options.metricsAddress),
+    logLevel,
+  };
+}
+
+function readLifetimes(options: Pick<ServeOptions, "caLifetime" | "certificateLifetime">): CertificateLifetimes {
   const lifetimes = {
     authorityMs: readLifetime("--ca-lifetime", options.caLifetime),
     leafMs: readLifetime("--certificate-lifetime", options.certificateLifetime),
@@ -130,17 +253,7 @@ function readOptions(options: ServeOptions): Config {
       `--ca-lifetime, ${options.caLifetime}, must be longer`,
     );
   }
-  return {
-    policyFile: options.policyFile,
-    directory: options.directory,
-    isDryRun: options.dryRun,
-    agents: readAgents(options),
-    stateDirectory: options.stateDir,
-    certificatesDirectory: options.certsDir,
-    lifetimes,
-    metricsAddress: readListenAddress("--metrics-address", options.metricsAddress),
-    logLevel: options.logLevel as LogLevel,
-  };
+  return lifetimes;
 }
 
 function readAgents({ agent, agentNode, agentPodUid }: ServeOptions): AgentAddress[] {

@@ -1,6 +1,7 @@
 import { pino } from "pino";
 import { startCoordinator } from "./app.ts";
-import { parseArguments } from "./config.ts";
+import { startClusterCoordinator } from "./cluster.ts";
+import { type ParsedArguments, parseArguments } from "./config.ts";
 import { StartError } from "./errors.ts";
 
 const parsed = parseArguments(process.argv.slice(2));
@@ -8,17 +9,20 @@ if (!parsed.ok) {
   (parsed.exitCode === 0 ? process.stdout : process.stderr).write(parsed.text);
   process.exitCode = parsed.exitCode;
 } else {
-  await run(parsed.config);
+  await run(parsed);
 }
 
-async function run(config: (typeof parsed & { ok: true })["config"]): Promise<void> {
+async function run(parsed: ParsedArguments & { ok: true }): Promise<void> {
   // Written synchronously, so that the last lines before an exit are not lost.
-  const log = pino({ level: config.logLevel }, pino.destination({ dest: 1, sync: true }));
+  const { logLevel } = "cluster" in parsed ? parsed.cluster : parsed.config;
+  const log = pino({ level: logLevel }, pino.destination({ dest: 1, sync: true }));
   const stopping = new Promise<NodeJS.Signals>((resolve) => {
     for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, resolve);
   });
   try {
-    const coordinator = await startCoordinator(config, { log });
+    const coordinator = await ("cluster" in parsed
+      ? startClusterCoordinator(parsed.cluster, { log })
+      : startCoordinator(parsed.config, { log }));
     const signal = await stopping;
     log.info({ signal }, "coordinator stops");
     await coordinator.stop();

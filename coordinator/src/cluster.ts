@@ -1,0 +1,440 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { POLICY_PLURAL } from "@cro/shared/crd/manifest";
+import { readPolicy } from "@cro/shared/crd/read-policy";
+import { POLICY_API_VERSION } from "@cro/shared/crd/schema";
+import { defaultPolicy, formatProblem } from "@cro/shared/policy/compile";
+import { VERSION } from "@cro/shared/version";
+import type { Logger } from "pino";
+import { type AgentClient, createAgentClient } from "./agents/client.ts";
+import { type AgentPod, toAddresses, toAgentPod } from "./agents/discover.ts";
+import { type AgentView, createPusher, type Pusher } from "./agents/push.ts";
+import { type Coordinator, logPush, type Parts, startHttp, stopAll, type Timings } from "./app.ts";
+import { createCertificateKeeper, type TlsMaterial } from "./certs/rotate.ts";
+import { createSecretStore } from "./certs/secret-store.ts";
+import type { ClusterConfig } from "./config.ts";
+import { StartError } from "./errors.ts";
+import { createKubeClient, type KubeClient, type KubeObject, loadKubeAccess } from "./kube/client.ts";
+import { type WatchEvent, watchObjects } from "./kube/watch.ts";
+import { type Leadership, runElection } from "./leader/election.ts";
+import { createOrphanProver, type PodName } from "./liveness/prover.ts";
+import { createMetrics, type Metrics, setExpiry } from "./metrics.ts";
+import {
+  EMPTY_MEMORY,
+  type NodeFacts,
+  type PolicyResource,
+  type ReadyPolicy,
+  type Ruling,
+  readyPolicy,
+  ruleNodes,
+} from "./policy/ruling.ts";
+import { aggregateStatus } from "./status/aggregate.ts";
+import { createEventWriter } from "./status/events.ts";
+import { createStatusWriter } from "./status/write.ts";
+
+const CONCURRENT_CALLS = 64;
+const TICK_MS = 500;
+
+const policies = { path: `/apis/${POLICY_API_VERSION}/${POLICY_PLURAL}`, metadataOnly: false };
+const policyPath = ({ namespace, name }: { namespace: string; name: string }) =>
+  `/apis/${POLICY_API_VERSION}/namespaces/${namespace}/${POLICY_PLURAL}/${name}`;
+
+/** The timings in a cluster, whose API server tells of agents that come back. */
+const TIMINGS: Omit<Timings, "policyFile"> = {
+  resyncMs: 5 * 60_000,
+  reportMs: 30_000,
+  minBackoffMs: 250,
+  maxBackoffMs: 30_000,
+  callDeadlineMs: 10_000,
+  certificatesMs: 60_000,
+};
+
+/**
+ * Starts a coordinator of a cluster: it competes for the Lease and, while it holds it, brings every agent to what the
+ * policy resources say. Rejects with a StartError where it cannot even begin.
+ */
+export async function startClusterCoordinator(config: ClusterConfig, { log }: { log: Logger }): Promise<Coordinator> {
+  const stops: Parts = [];
+  try {
+    const fallback = readyPolicy(await loadDefaultPolicy(config.defaultPolicyFile));
+    const access = await loadKubeAccess({ ...(config.kubeconfig && { kubeconfig: config.kubeconfig }), nowMs }).catch(
+      (cause: Error) => {
+        throw new StartError(`no access to an API server: ${cause.message}`, { exitCode: 1, cause });
+      },
+    );
+    const client = createKubeClient(access, { userAgent: `checkpoint-restore-operator/${VERSION}` });
+    stops.push(() => client.close());
+
+    let agents: () => AgentView[] = () => [];
+    const metrics = createMetrics({ version: VERSION, agents: () => agents() });
+    metrics.isLeader.set(0);
+    const metricsUrl = await startHttp(config.metricsAddress, { metrics, stops, isReady: () => true });
+
+    const ending = new AbortController();
+    const identity = `${config.identity}_${randomUUID()}`;
+    const election = runElection({
+      client,
+      lease: { namespace: config.namespace, name: config.leaseName },
+      identity,
+      signal: ending.signal,
+      nowMs,
+      now: () => new Date(),
+      random: Math.random,
+      log,
+      lead: async (leadership) => {
+        metrics.isLeader.set(1);
+        try {
+          await lead(leadership, {
+            config,
+            client,
+            log,
+            metrics,
+            fallback,
+            identity,
+            watchAgents: (view) => (agents = view),
+          });
+        } finally {
+          metrics.isLeader.set(0);
+          agents = () => [];
+        }
+      },
+    }).catch((err: unknown) => log.fatal({ err }, "election failed"));
+    stops.push(async () => {
+      ending.abort();
+      await election;
+    });
+    log.info({ identity, metricsUrl }, "coordinator started");
+    return { metricsUrl, stop: () => stopAll(stops) };
+  } catch (cause) {
+    await stopAll(stops);
+    throw cause;
+  }
+}
+
+interface LeadContext {
+  config: ClusterConfig;
+  client: KubeClient;
+  log: Logger;
+  metrics: Metrics;
+  fallback: ReadyPolicy;
+  identity: string;
+  watchAgents: (view: () => AgentView[]) => void;
+}
+
+/** Everything that only the leader does; ends with the leadership. */
+async function lead(leadership: Leadership, context: LeadContext): Promise<void> {
+  const { config, client, log, metrics, fallback, identity, watchAgents } = context;
+  const { signal, term } = leadership;
+  const mayAct = () => leadership.holds();
+  const stops: Parts = [];
+  log.info({ term }, "leading");
+
+  let pusher: Pusher | undefined;
+  const link = await openLink(context, {
+    leadership,
+    stops,
+    view: () => pusher?.view() ?? [],
+    onDisconnect: (origin) => pusher?.noteDisconnect(origin),
+  });
+  if (link === undefined) return stopAll(stops);
+
+  /** What the watches know; undefined while one knows nothing. */
+  const resources = createMirror<PolicyResource>(({ uid }) => uid);
+  const nodes = createMirror<NodeFacts>(({ name }) => name);
+  const agentPods = createMirror<AgentPod>(({ uid }) => uid);
+  let memory = EMPTY_MEMORY;
+  let ruling: Ruling | undefined;
+  let nextLook: NodeJS.Timeout | undefined;
+  const held = new Map<string, number>();
+
+  const guarded: AgentClient = {
+    ...link,
+    // After a freeze the signal may come late; the clock does not.
+    putDirective: async (...call) =>
+      mayAct() ? link.putDirective(...call) : { outcome: "failed", cause: new Error("no longer the leader") },
+  };
+  const prover = createOrphanProver({
+    client,
+    nowMs,
+    signal,
+    mayAct,
+    log,
+    emit: {
+      facts: (podUID, facts) => pusher?.setOrphans(podUID, facts),
+      held: (podUID, count) => {
+        held.set(podUID, count);
+        metrics.orphansHeld.set([...held.values()].reduce((sum, one) => sum + one, 0));
+      },
+    },
+  });
+  stops.push(() => prover.stop());
+  const statuses = createStatusWriter({ client, path: policyPath, nowMs, signal, mayAct, log });
+  const events = createEventWriter({ client, nowMs, now: () => new Date(), signal, mayAct, log, identity });
+
+  pusher = createPusher({
+    client: guarded,
+    term,
+    timings: TIMINGS,
+    concurrency: CONCURRENT_CALLS,
+    wallMs: Date.now,
+    monotonicMs: nowMs,
+    random: Math.random,
+    events: {
+      ...logPush(log, metrics),
+      onReport: ({ node, podUID }, report) => {
+        const rules = ruling?.nodes.get(node);
+        prover.reported(podUID, report, rules?.policy?.compiled.orphanGraceMs ?? fallback.compiled.orphanGraceMs);
+        const resource = ruling?.resources.find(({ key }) => rules?.source === "resource" && key === rules.resource);
+        if (resource !== undefined) events.deletions(resource.resource, report);
+        if (rules === undefined || rules.source === "none") look();
+      },
+      onOlder: ({ node }, newest) => {
+        if (leadership.raiseTerm(newest.term)) log.warn({ node, newest, term }, "an agent follows a newer term");
+      },
+    },
+  });
+  const { view, setAgents, setPolicy, stop: stopPushing } = pusher;
+  stops.push(stopPushing);
+  watchAgents(view);
+
+  /** Decides anew who rules which node, once everything that this rests on is known. */
+  function look(): void {
+    if (!mayAct() || resources.items === undefined || nodes.items === undefined || agentPods.items === undefined)
+      return;
+    clearTimeout(nextLook);
+    const accepted = new Map<string, string | null>();
+    for (const { address, report } of view()) {
+      if (report !== undefined) accepted.set(address.node, report.accepted?.digest ?? null);
+    }
+    ruling = ruleNodes(
+      {
+        resources: [...resources.items.values()],
+        nodes: [...nodes.items.values()],
+        policyNamespaces: config.policyNamespaces,
+        defaultPolicy: fallback,
+        graceMs: config.policyGraceMs,
+        nowMs: nowMs(),
+        accepted,
+      },
+      memory,
+    );
+    memory = ruling.memory;
+    const { nodes: rules } = ruling;
+    setPolicy(({ node }) => rules.get(node)?.policy);
+    metrics.policyConflicts.set(ruling.resources.filter(({ conflicts }) => conflicts.size > 0).length);
+    noteChanges(ruling);
+    if (ruling.nextMs !== undefined) nextLook = setTimeout(look, Math.max(10, ruling.nextMs - nowMs() + 1));
+  }
+
+  function noteChanges({ changes, resources: judged }: Ruling): void {
+    for (const { resource, problems } of judged) {
+      if (problems.length === 0) continue;
+      events.note(resource, {
+        type: "Warning",
+        reason: "PolicyRefused",
+        message: problems.map(formatProblem).join("; "),
+      });
+    }
+    for (const { node, from, to } of changes) {
+      for (const { key, resource } of judged) {
+        if (key !== from && key !== to) continue;
+        events.note(resource, {
+          type: "Normal",
+          reason: "RulingChanged",
+          message: `node ${node}: ${to} rules it now, after ${from}`,
+        });
+      }
+    }
+  }
+
+  function tick(): void {
+    events.tick();
+    if (ruling === undefined) return;
+    const byNode = new Map(view().map((one) => [one.address.node, one]));
+    const heldByNode = new Map(view().map(({ address }) => [address.node, held.get(address.podUID) ?? 0]));
+    const now = new Date().toISOString();
+    void statuses.write(
+      ruling.resources.map((one) => ({
+        resource: one.resource,
+        status: aggregateStatus({
+          ruling: one,
+          nodes: ruling?.nodes ?? new Map(),
+          agents: byNode,
+          held: heldByNode,
+          previous: statuses.written(one.resource.uid),
+          now,
+        }),
+      })),
+    );
+  }
+
+  const follow = <T>(
+    name: string,
+    collection: Parameters<typeof watchObjects>[0]["collection"],
+    { project, emit }: { project: (object: KubeObject) => T; emit: (event: WatchEvent<T>) => void },
+  ) =>
+    watchObjects<T>({
+      client,
+      collection,
+      project,
+      signal,
+      nowMs,
+      random: Math.random,
+      emit(event) {
+        if (event.type === "synced" || event.type === "lost") {
+          metrics.watchSynced.set({ resource: name }, event.type === "synced" ? 1 : 0);
+          if (event.type === "lost" && !signal.aborted)
+            log.warn({ resource: name, problem: event.failure.message }, "watch lost");
+        }
+        emit(event);
+      },
+    });
+  const mirrored = <T>(mirror: Mirror<T>, project: (object: KubeObject) => T, onChange: () => void) => ({
+    project,
+    emit: (event: WatchEvent<T>) => {
+      if (mirror.take(event)) onChange();
+    },
+  });
+  const { namespace, agentSelector, agentPort } = config;
+  const watching = Promise.all([
+    follow("policies", policies, mirrored(resources, toResource, look)),
+    follow("nodes", { path: "/api/v1/nodes", metadataOnly: true }, mirrored(nodes, toNode, look)),
+    follow(
+      "agents",
+      { path: `/api/v1/namespaces/${namespace}/pods`, labelSelector: agentSelector, metadataOnly: false },
+      mirrored(agentPods, toAgentPod, () => {
+        const addresses = toAddresses(agentPods.items?.values() ?? [], agentPort);
+        const present = new Set(addresses.map(({ podUID }) => podUID));
+        for (const { address } of view()) {
+          if (present.has(address.podUID)) continue;
+          prover.agentGone(address.podUID);
+          held.delete(address.podUID);
+        }
+        setAgents(addresses);
+        look();
+      }),
+    ),
+    follow<PodName>(
+      "pods",
+      { path: "/api/v1/pods", metadataOnly: true },
+      { project: toPodName, emit: prover.podsEvent },
+    ),
+  ]);
+  const ticking = setInterval(tick, TICK_MS);
+  const resyncing = setInterval(() => {
+    for (const { address } of view()) prover.resynced(address.podUID);
+  }, TIMINGS.resyncMs);
+
+  await new Promise<void>((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+  clearInterval(ticking);
+  clearInterval(resyncing);
+  clearTimeout(nextLook);
+  await stopAll(stops);
+  await watching;
+  log.info({ term }, "no longer leading");
+}
+
+/** The calls to agents, with certificates that are kept fresh; undefined where the leadership ended before there were any. */
+async function openLink(
+  { config, client, log, metrics }: LeadContext,
+  options: {
+    leadership: Leadership;
+    stops: Parts;
+    view: () => AgentView[];
+    onDisconnect: (origin: string) => void;
+  },
+): Promise<AgentClient | undefined> {
+  const { leadership, stops, view, onDisconnect } = options;
+  const { signal } = leadership;
+  let link: AgentClient | undefined;
+  let material: TlsMaterial | undefined;
+  const use = (next: TlsMaterial) => {
+    material = next;
+    link?.reload(next);
+  };
+  const store = createSecretStore(client, { namespace: config.namespace, names: config.secrets });
+  const keeper = createCertificateKeeper({
+    store: config.areCertificatesManaged
+      ? { ...store, write: (...args) => (leadership.holds() ? store.write(...args) : Promise.resolve(false)) }
+      : store,
+    lifetimes: config.lifetimes,
+    now: Date.now,
+    randomBytes,
+    reported: () => view().map(({ report }) => report?.certificates),
+    onMaterial: use,
+    onExpiry: (name, notAfterMs) => setExpiry(metrics, name, notAfterMs),
+    log,
+  });
+  const readGiven = async () => {
+    const { files } = await store.read("coordinator");
+    const { "tls.crt": certificate = "", "tls.key": key = "", "ca.crt": authority = "" } = files;
+    if (certificate === "" || key === "" || authority === "")
+      throw new Error(`Secret ${config.secrets.coordinator} is empty`);
+    if (certificate !== material?.certificate || authority !== material.authority) use({ certificate, key, authority });
+  };
+  const refresh = () => (config.areCertificatesManaged ? keeper.refresh() : readGiven());
+  while (!signal.aborted && material === undefined) {
+    await refresh().catch((err: Error) => log.warn({ err }, "certificates are not there yet"));
+    if (material === undefined) await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+  if (material === undefined) return undefined;
+  link = createAgentClient({ material, deadlineMs: TIMINGS.callDeadlineMs, onDisconnect });
+  const { close } = link;
+  stops.push(close);
+  const refreshing = setInterval(() => {
+    refresh().catch((err: Error) => log.error({ err }, "certificates cannot be kept fresh"));
+  }, config.certificatesCheckMs);
+  stops.push(() => clearInterval(refreshing));
+  return link;
+}
+
+/** The objects of a watch; undefined until they are known, and as last known while the watch is lost. */
+interface Mirror<T> {
+  items: Map<string, T> | undefined;
+  /** Takes an event in; tells whether anything may have changed. */
+  take(event: WatchEvent<T>): boolean;
+}
+
+function createMirror<T>(keyOf: (item: T) => string): Mirror<T> {
+  const mirror: Mirror<T> = {
+    items: undefined,
+    take(event) {
+      if (event.type === "lost") return false;
+      if (event.type === "synced") mirror.items = new Map(event.items.map((item) => [keyOf(item), item]));
+      else if (event.type === "deleted") mirror.items?.delete(keyOf(event.item));
+      else mirror.items?.set(keyOf(event.item), event.item);
+      return true;
+    },
+  };
+  return mirror;
+}
+
+function toResource({ metadata, ...object }: KubeObject): PolicyResource {
+  const { namespace = "", name, uid, generation = 0, creationTimestamp = "" } = metadata;
+  return { namespace, name, uid, generation, createdAt: creationTimestamp, spec: (object as { spec?: unknown }).spec };
+}
+
+function toNode({ metadata }: KubeObject): NodeFacts {
+  return { name: metadata.name, labels: metadata.labels ?? {} };
+}
+
+function toPodName({ metadata }: KubeObject): PodName {
+  return { namespace: metadata.namespace ?? "", name: metadata.name, uid: metadata.uid };
+}
+
+async function loadDefaultPolicy(file: string | undefined) {
+  if (file === undefined) return defaultPolicy();
+  const text = await readFile(file, "utf8").catch((cause: Error) => {
+    throw new StartError(`--default-policy ${file}: ${cause.message}`, { exitCode: 2, cause });
+  });
+  const result = readPolicy(text);
+  if (result.ok) return result.policy;
+  throw new StartError(`--default-policy ${file}: ${result.problems.map(formatProblem).join("; ")}`, { exitCode: 2 });
+}
+
+function nowMs(): number {
+  return performance.now();
+}

@@ -1,0 +1,161 @@
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { PolicyStatus } from "@cro/shared/crd/status";
+import { onTestFinished } from "vitest";
+import { parse } from "yaml";
+import {
+  type AnyObject,
+  aPolicy,
+  create,
+  createNamespace,
+  createServiceAccount,
+  type Kube,
+  policyPath,
+  remove,
+  unwrap,
+} from "./kube.ts";
+import { aFolder, freePort, ROOT, type Running, run } from "./processes.ts";
+
+const NAME = "checkpoint-restore-operator";
+const AGENT_LABELS = { "app.kubernetes.io/component": "agent" };
+
+/** The rights that the chart gives the coordinator. */
+export function chartRules(file: "coordinator-cluster-role" | "coordinator-role"): object[] {
+  return parse(readFileSync(join(ROOT, "charts", NAME, "files", `${file}.yaml`), "utf8")) as object[];
+}
+
+/** One node: its object, its directory, its agent as a process, and the pod that presents it. */
+export interface TestNode {
+  name: string;
+  directory: string;
+  ip: string;
+  agent: Running;
+  podName: string;
+}
+
+/** A release as the chart would install it, its agents and coordinators processes on this machine. */
+export async function installRelease(
+  kube: Kube,
+  { nodes = 3, clusterRules = chartRules("coordinator-cluster-role"), roleRules = chartRules("coordinator-role") } = {},
+) {
+  const { client } = kube;
+  const namespace = await createNamespace(client, "release");
+  await create(client, `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`, { metadata: { name: NAME } });
+  for (const name of ["ca", "agent", "coordinator"]) {
+    await create(client, `/api/v1/namespaces/${namespace}/secrets`, { metadata: { name: `${NAME}-${name}` } });
+  }
+  const token = await createServiceAccount(client, { namespace, name: "coordinator", rules: clusterRules });
+  const rbac = `/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}`;
+  await create(client, `${rbac}/roles`, { metadata: { name: "coordinator" }, rules: roleRules });
+  await create(client, `${rbac}/rolebindings`, {
+    metadata: { name: "coordinator" },
+    roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "Role", name: "coordinator" },
+    subjects: [{ kind: "ServiceAccount", name: "coordinator", namespace }],
+  });
+
+  const folder = aFolder();
+  const certificates = join(folder, "certificates");
+  const mounted = join(folder, "checkpoints");
+  for (const path of [certificates, mounted]) mkdirSync(path);
+  const kubelet = setInterval(() => void mountSecret(kube, namespace, certificates), 200);
+  onTestFinished(() => clearInterval(kubelet));
+  const port = await freePort();
+
+  async function startNode(index: number): Promise<TestNode> {
+    const name = `${namespace}-node-${index}`;
+    const ip = `127.0.0.${index + 1}`;
+    const directory = join(folder, name);
+    mkdirSync(directory);
+    await create(client, "/api/v1/nodes", { metadata: { name, labels: { index: `${index}` } } });
+    onTestFinished(() => remove(client, `/api/v1/nodes/${name}`).catch(() => {}));
+    const node = { name, ip, directory, podName: `agent-${index}` };
+    const { agent } = await startAgent(node);
+    return { ...node, agent };
+  }
+
+  /** Creates the pod of an agent and runs its process; what a DaemonSet and a kubelet do. */
+  async function startAgent({
+    name,
+    ip,
+    podName,
+  }: Pick<TestNode, "name" | "ip" | "podName">): Promise<{ agent: Running }> {
+    const path = `/api/v1/namespaces/${namespace}/pods`;
+    const pod = await create(client, path, {
+      metadata: { name: podName, labels: AGENT_LABELS },
+      spec: { nodeName: name, containers: [{ name: "agent", image: "none" }] },
+    });
+    const state = join(folder, `${podName}-${pod.metadata.uid}`);
+    mkdirSync(state);
+    // Every node has its own directory at the same path: a mount namespace each.
+    const script = 'mount --bind "$0" "$1" && shift && exec "$@"';
+    const agent = run(
+      "agent",
+      [
+        "serve",
+        ...["--node-name", name, "--pod-uid", pod.metadata.uid, "--certs-dir", certificates, "--state-dir", state],
+        ...["--checkpoint-root", mounted, "--api-address", `${ip}:${port}`, "--metrics-address", `${ip}:0`],
+      ],
+      { prefix: ["unshare", "-m", "sh", "-c", script, join(folder, name), mounted] },
+    );
+    const conditions = [{ type: "Ready", status: "True" }];
+    const status = { phase: "Running", podIP: ip, podIPs: [{ ip }], conditions };
+    unwrap(await client.request({ method: "PATCH", path: `${path}/${podName}/status`, body: { status } }));
+    return { agent };
+  }
+
+  // The built-in defaults, but for the directory, which is none of the machine's own.
+  const fallback = join(folder, "default.yaml");
+  writeFileSync(fallback, JSON.stringify(aPolicy({ checkpointDirectory: mounted })));
+  const kubeconfig = await kube.writeKubeconfig({ credential: { token } });
+  return {
+    namespace,
+    folder,
+    port,
+    kubeconfig,
+    nodes: await Promise.all(Array.from({ length: nodes }, (_, index) => startNode(index + 1))),
+    startAgent,
+    startCoordinator: (...args: string[]) =>
+      run("coordinator", [
+        "cluster",
+        ...["--namespace", namespace, "--kubeconfig", kubeconfig, "--agent-port", `${port}`],
+        ...[
+          "--policy-namespaces",
+          namespace,
+          "--default-policy",
+          fallback,
+          "--metrics-address",
+          "127.0.0.1:0",
+          ...args,
+        ],
+      ]),
+    /** Creates or replaces a policy for this release's nodes, as `kubectl apply` does. */
+    async apply(name: string, spec: Record<string, unknown>): Promise<AnyObject> {
+      const path = policyPath(namespace);
+      const found = await client.request<AnyObject>({ path: `${path}/${name}` });
+      const object = aPolicy({ checkpointDirectory: mounted, ...spec }, name) as AnyObject;
+      if (!found.ok) return create(client, path, object);
+      const { resourceVersion } = found.value.metadata;
+      const body = { ...object, metadata: { name, resourceVersion } };
+      return unwrap(await client.request<AnyObject>({ method: "PUT", path: `${path}/${name}`, body }));
+    },
+    async status(name: string): Promise<PolicyStatus> {
+      return unwrap(await client.request<AnyObject>({ path: policyPath(namespace, name) })).status ?? {};
+    },
+    async events(): Promise<AnyObject[]> {
+      return unwrap(await client.request<AnyObject>({ path: `/api/v1/namespaces/${namespace}/events` })).items;
+    },
+  };
+}
+
+/** Brings a Secret's files into a folder, as the kubelet does with a volume. */
+async function mountSecret({ client }: Kube, namespace: string, folder: string): Promise<void> {
+  const path = `/api/v1/namespaces/${namespace}/secrets/${NAME}-agent`;
+  const answer = await client.request<AnyObject>({ path });
+  if (!answer.ok) return;
+  for (const [file, value] of Object.entries((answer.value.data ?? {}) as Record<string, string>)) {
+    const target = join(folder, file);
+    const content = Buffer.from(value, "base64");
+    writeFileSync(`${target}.new`, content);
+    renameSync(`${target}.new`, target);
+  }
+}

@@ -1,0 +1,223 @@
+import { join } from "node:path";
+import { beforeAll, expect, it } from "vitest";
+import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { installRelease } from "../support/cluster.ts";
+import {
+  createNamespace,
+  createPod,
+  describeWithKube,
+  installPolicyDefinition,
+  policyPath,
+  remove,
+} from "../support/kube.ts";
+import { until } from "../support/processes.ts";
+import { archivesIn, series } from "../support/standalone.ts";
+
+const now = { applyPoliciesImmediately: true };
+
+describeWithKube("a release on a cluster", (kube) => {
+  beforeAll(() => installPolicyDefinition(kube.client), 60_000);
+
+  const condition = async (release: Awaited<ReturnType<typeof installRelease>>, name: string, type: string) =>
+    (await release.status(name)).conditions?.find((one) => one.type === type);
+
+  it("enforces an applied policy on every node, says so in status and Events, and returns to the defaults", async () => {
+    const release = await installRelease(kube);
+    const coordinators = [
+      release.startCoordinator("--policy-grace-period", "3s"),
+      release.startCoordinator("--policy-grace-period", "3s"),
+    ];
+    const applied = () => coordinators.flatMap(({ log }) => log().filter(({ msg }) => msg === "agent applied policy"));
+    // The defaults, at first: nothing rules, and nobody had a policy.
+    await until(() => expect(applied().length).toBeGreaterThanOrEqual(3), 30_000);
+    const files = release.nodes.map(({ directory }) => series(directory, 6));
+    await new Promise((resolve) => setTimeout(resolve, 2500)); // archives settle in two seconds
+
+    const startedMs = performance.now();
+    await release.apply("keep-two", { ...now, globalPolicy: { maxCheckpointsPerContainer: 2 } });
+    await until(() => {
+      for (const [index, { directory }] of release.nodes.entries())
+        expect(archivesIn(directory)).toEqual(files[index]?.slice(4));
+    });
+    expect(performance.now() - startedMs).toBeLessThan(3000);
+    await until(async () => {
+      const status = await release.status("keep-two");
+      expect(status.nodes).toMatchObject({ desired: 3, ready: 3, applied: 3, stale: 0, summary: "3/3" });
+      expect(status.conditions).toContainEqual(expect.objectContaining({ type: "Accepted", status: "True" }));
+      expect(status.conditions).toContainEqual(expect.objectContaining({ type: "Enforcing", status: "True" }));
+      expect(status.effectiveGlobalPolicy).toEqual({ retainOrphan: true, maxCheckpointsPerContainer: 2 });
+    }, 20_000);
+    await until(async () => {
+      const told = (await release.events()).filter(({ reason }) => reason === "ArchivesDeleted");
+      expect(new Set(told.map(({ message }) => message.split(":")[0])).size).toBe(3);
+    }, 60_000);
+
+    // Replaced under another UID within the grace, the defaults never act: eleven archives would become ten.
+    await release.apply("keep-all", { globalPolicy: { maxCheckpointsPerContainer: 0 } });
+    await remove(kube.client, policyPath(release.namespace, "keep-two"));
+    const [first] = release.nodes;
+    const many = series(first?.directory ?? "", 12, { container: "many" });
+    await new Promise((resolve) => setTimeout(resolve, 4000));
+    for (const file of many) expect(archivesIn(first?.directory ?? "")).toContain(file);
+
+    // Deleted for good, they act once its grace is over.
+    await remove(kube.client, policyPath(release.namespace, "keep-all"));
+    await until(() => {
+      const last = coordinators.flatMap(({ log }) => log()).filter(({ msg }) => msg === "agent applied policy");
+      expect(new Set(last.slice(-3).map(({ digest }) => digest)).size).toBe(1);
+    });
+    await until(() => {
+      writeArchive(first?.directory ?? "", { container: "many", time: archiveTime(Date.now()) });
+      expect(archivesIn(first?.directory ?? "").filter((file) => file.includes("-many-"))).toHaveLength(10);
+    }, 20_000);
+    for (const coordinator of coordinators) expect(coordinator.err).toEqual([]);
+  }, 150_000);
+
+  it("keeps an invalid one's last good version, says what is wrong, and tells the younger of two of the conflict", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const coordinator = release.startCoordinator();
+    const [node] = release.nodes;
+    const directory = node?.directory ?? "";
+    await release.apply("first", { ...now, globalPolicy: { maxCheckpointsPerContainer: 3 } });
+    const files = series(directory, 5);
+    await until(() => expect(archivesIn(directory)).toEqual(files.slice(2)), 30_000);
+    // What admission cannot see: a size under 1 MiB.
+    await release.apply("first", { ...now, globalPolicy: { maxCheckpointSize: "1k" } });
+    await until(async () => {
+      const accepted = await condition(release, "first", "Accepted");
+      expect(accepted).toMatchObject({ status: "False", reason: "Invalid" });
+      expect(accepted?.message).toMatch(/spec\.globalPolicy\.maxCheckpointSize: "1k" is under 1Mi.*last good version/);
+    });
+    await release.apply("second", { ...now, globalPolicy: { maxCheckpointsPerContainer: 1 } });
+    await until(async () => {
+      expect(await condition(release, "second", "Conflict")).toMatchObject({
+        status: "True",
+        reason: "OlderResourceRules",
+      });
+      expect((await condition(release, "second", "Conflict"))?.message).toContain(
+        `${release.namespace}/first is older`,
+      );
+    });
+    const next = writeArchive(directory, { container: "main", time: archiveTime(Date.now()) });
+    await until(() => expect(archivesIn(directory)).toEqual([...files.slice(3), next]));
+    expect(coordinator.err).toEqual([]);
+  }, 90_000);
+
+  it("deletes the archives of a pod that is proved gone, soon after its grace, and of no living one", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const tenant = await createNamespace(kube.client, "tenant");
+    for (const name of ["lives", "dies"]) await createPod(kube.client, { namespace: tenant, name });
+    const directory = release.nodes[0]?.directory ?? "";
+    const write = (pod: string, container: string) =>
+      writeArchive(directory, { namespace: tenant, pod, container, time: archiveTime(Date.now() - 3_600_000) });
+    const [living, dying, never, sidecar] = [
+      write("lives", "main"),
+      write("dies", "main"),
+      write("never", "main"),
+      write("lives", "removed"),
+    ];
+    release.startCoordinator();
+    await release.apply("orphans", { ...now, orphanGracePeriod: "2s", globalPolicy: { retainOrphan: false } });
+    await until(() => expect(archivesIn(directory)).toEqual([dying, living].sort()), 60_000);
+    expect([never, sidecar].every((file) => !archivesIn(directory).includes(file))).toBe(true);
+    await remove(kube.client, `/api/v1/namespaces/${tenant}/pods/dies`);
+    const goneMs = performance.now();
+    await until(() => expect(archivesIn(directory)).toEqual([living]), 30_000);
+    expect(performance.now() - goneMs).toBeLessThan(2000 + 2000);
+
+    // Without the API server nobody can prove anything, and all else goes on.
+    await remove(kube.client, `/api/v1/namespaces/${tenant}/pods/lives`);
+    await kube.apiServer.stop();
+    try {
+      const files = series(directory, 12, { container: "busy" });
+      await until(() =>
+        expect(archivesIn(directory).filter((file) => file.includes("-busy-"))).toEqual(files.slice(2)),
+      );
+      await new Promise((resolve) => setTimeout(resolve, 5000));
+      expect(archivesIn(directory)).toContain(living);
+    } finally {
+      await kube.apiServer.start();
+    }
+    await until(() => expect(archivesIn(directory)).not.toContain(living), 60_000);
+  }, 180_000);
+
+  it("hands over at once when its leader stops, and obeys no leader of the past", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const [node] = release.nodes;
+    const directory = node?.directory ?? "";
+    const isLeading = ({ log }: ReturnType<typeof release.startCoordinator>) =>
+      log().filter(({ msg }) => msg === "leading").length > 0;
+    const first = release.startCoordinator();
+    await until(() => expect(isLeading(first)).toBe(true), 30_000);
+    await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 5 } });
+    const terms = () =>
+      (node?.agent.log() ?? []).filter(({ msg }) => msg === "directive accepted").map(({ term }) => Number(term));
+    await until(() => expect(terms().length).toBeGreaterThan(0), 30_000);
+
+    const second = release.startCoordinator();
+    await until(() => expect(second.log().length).toBeGreaterThan(0));
+    const stoppedMs = performance.now();
+    await first.kill("SIGTERM");
+    await until(() => expect(isLeading(second)).toBe(true));
+    expect(performance.now() - stoppedMs).toBeLessThan(3000);
+
+    const third = release.startCoordinator();
+    await until(() => expect(third.log().length).toBeGreaterThan(0));
+    second.process.kill("SIGSTOP");
+    const frozenMs = performance.now();
+    await until(() => expect(isLeading(third)).toBe(true), 30_000);
+    expect(performance.now() - frozenMs).toBeLessThan(20_000);
+    await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 4 } });
+    await until(() => expect(terms().at(-1)).toBe(3));
+    second.process.kill("SIGCONT");
+    await until(() => expect(second.log().some(({ msg }) => msg === "no longer leading")).toBe(true), 30_000);
+    const files = series(directory, 6);
+    await until(() => expect(archivesIn(directory)).toEqual(files.slice(2)));
+    expect(terms()).toEqual([...terms()].sort((a, b) => a - b));
+  }, 120_000);
+
+  it("gives the results that users of the Go operator know", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    release.startCoordinator();
+    const tenant = await createNamespace(kube.client, "cases");
+    const directory = release.nodes[0]?.directory ?? "";
+    const MIB = 1024 * 1024;
+    const five = (pod: string, pagesBytes = 4096) =>
+      Array.from({ length: 5 }, (_, index) =>
+        writeArchive(directory, {
+          namespace: tenant,
+          pod,
+          container: "c",
+          time: archiveTime(Date.now() - 3_600_000 + index * 1000),
+          pagesBytes,
+        }),
+      );
+    const rule = (pod: string, limits: object) => ({ namespace: tenant, pod, container: "c", ...limits });
+    for (const pod of ["two", "zero", "one", "total", "large"])
+      await createPod(kube.client, { namespace: tenant, name: pod });
+    for (const pod of ["two", "zero", "one", "orphan"]) five(pod);
+    // With its headers an archive is a little larger than its pages; five MiB in all.
+    for (const pod of ["total", "large"]) five(pod, 5 * MIB - 16 * 1024);
+    await release.apply("cases", {
+      ...now,
+      orphanGracePeriod: "1s",
+      containerPolicies: [
+        rule("two", { maxCheckpoints: 2 }),
+        rule("zero", { maxCheckpoints: 0 }),
+        rule("one", { maxCheckpoints: 1 }),
+        rule("total", { maxTotalSize: "12Mi" }),
+        rule("large", { maxCheckpointSize: "4Mi" }),
+        rule("orphan", { retainOrphan: false }),
+      ],
+    });
+    const left = () =>
+      Object.fromEntries(
+        ["two", "zero", "one", "total", "large", "orphan"].map((pod) => [
+          pod,
+          archivesIn(directory).filter((file) => file.startsWith(`checkpoint-${pod}_`)).length,
+        ]),
+      );
+    await until(() => expect(left()).toEqual({ two: 2, zero: 5, one: 1, total: 2, large: 0, orphan: 0 }), 60_000);
+    expect(archivesIn(directory).map((file) => join(directory, file))).toHaveLength(10);
+  }, 90_000);
+});
