@@ -2,14 +2,14 @@ import type { Policy } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
-import { countsInBytes } from "../archive/archive.ts";
+import { type Archive, countsInBytes } from "../archive/archive.ts";
 import type { Clock } from "../clock.ts";
 import type { ArchiveIndex } from "../inventory/archive-index.ts";
 import type { Directory } from "../inventory/directory.ts";
 import type { Entry } from "../inventory/entry.ts";
 import type { AcceptedPolicy } from "../policy/accept.ts";
 import type { OrphanProofs } from "../policy/orphan-proofs.ts";
-import { type DiskUsage, type Plan, type PlannedDeletion, planRetention } from "../retention/plan.ts";
+import { type DiskUsage, type OrphanCover, type Plan, type PlannedDeletion, planRetention } from "../retention/plan.ts";
 import { scopesOf } from "../retention/scope.ts";
 import type { DiskReading } from "./disk.ts";
 import { isPaused, removeArchive } from "./remove.ts";
@@ -170,7 +170,11 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     keepBooks(plan, archives, (limit) => batch.everything || isWithin(limit, batch.scopes));
     const finished = await carryOut(plan.deletions, { inForce, sinceMs: batch.sinceMs, isPass: false });
     if (!finished) return;
-    proofs.use(covers.filter((cover) => [...archives].some(({ identity }) => identity && isCovered(identity, cover))));
+    // A proof whose archives wait, to settle or to be looked into, is not used up by a plan that could not act on it.
+    const waiting = [...plan.deferred.map(({ archive }) => archive), ...[...archives].filter(({ walked }) => !walked)];
+    const covered = (some: Iterable<Archive>, cover: OrphanCover) =>
+      [...some].some(({ identity }) => identity !== undefined && isCovered(identity, cover));
+    proofs.use(covers.filter((cover) => covered(archives, cover) && !covered(waiting, cover)));
     await enforceNode(inForce, batch.sinceMs);
   }
 

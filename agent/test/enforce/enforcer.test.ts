@@ -256,6 +256,21 @@ describe("a proof that a pod is gone", () => {
   });
 });
 
+describe("a proof that comes early", () => {
+  it("waits for an archive that has not settled yet", async () => {
+    const folder = aFolder();
+    const watching = watchDirectory(folder, { spec: { globalPolicy: { retainOrphan: false } } });
+    await until(() => expect(watching.observer.status().isListed).toBe(true));
+    const file = writeArchive(folder, { time: archiveTime(Date.now() - 60_000) });
+    await until(() => expect(watching.state(file)).toBe("complete"));
+    watching.proofs.reported(1, watching.observer.status().listedUpTo);
+    const { namespace = "", pod = "" } = watching.index.get(file)?.identity ?? {};
+    const facts = [{ bootId: "boot", report: 1, namespace, pod }];
+    watching.enforcer.proved(watching.proofs.receive(facts, performance.now()));
+    await until(() => expect(watching.deleted).toEqual([{ file, reason: "orphan" }]));
+  });
+});
+
 describe("a full disk", () => {
   const mount = (folder: string, size: string) => {
     execFileSync("mount", ["-t", "tmpfs", "-o", `size=${size}`, "tmpfs", folder]);

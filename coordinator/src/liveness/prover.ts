@@ -25,6 +25,8 @@ const HOLD_ABOVE = 10;
 const DELETIONS_REMEMBERED_MS = 60 * 60_000;
 /** How long an agent's report may be old for its questions to be still answered, in milliseconds. */
 const QUESTIONS_LIFETIME_MS = 90_000;
+/** How long an answer is taken to be on its way, in milliseconds, before the same question is answered anew. */
+const ASK_AGAIN_MS = 10_000;
 /** How long a question rests whose answer was unknown, in milliseconds; the API server may ask for more. */
 const UNKNOWN_REST_MS = 2000;
 
@@ -347,7 +349,8 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
         graceMs,
         scopes,
         omitted: report.orphanScopesOmitted,
-        facts: new Map(keep(before?.facts ?? [])),
+        // What is asked again although it was answered needs a proof of its own: the last one may have come too early.
+        facts: new Map(keep(before?.facts ?? []).filter(([, { atMs }]) => nowMs() - atMs < ASK_AGAIN_MS)),
         emittedAtMs: before?.emittedAtMs ?? [],
         held: new Set(
           keep([...(before?.held ?? [])].map((key) => [key, true] as [string, boolean])).map(([key]) => key),
