@@ -1,0 +1,258 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { createKubeClient, type KubeObject, loadKubeAccess } from "@cro/coordinator/kube/client";
+import { watchObjects } from "@cro/coordinator/kube/watch";
+import { createOrphanProver, type PodName } from "@cro/coordinator/liveness/prover";
+import type { OrphanFact } from "@cro/shared/wire/directive";
+import { beforeAll, beforeEach, expect, it, onTestFinished } from "vitest";
+import { aReport } from "../../coordinator/test/support/agent-peer.ts";
+import { type Fault, startFaultProxy } from "../support/fault-proxy.ts";
+import { createNamespace, createPod, createServiceAccount, describeWithKube, remove, unwrap } from "../support/kube.ts";
+import { until } from "../support/processes.ts";
+
+const GRACE_MS = 300;
+
+describeWithKube("proof of orphans", (kube) => {
+  let token: string;
+  let namespace: string;
+  beforeAll(async () => {
+    const rules = [{ apiGroups: [""], resources: ["pods"], verbs: ["get", "list", "watch"] }];
+    token = await createServiceAccount(kube.client, { namespace: "default", name: "prover", rules });
+  });
+  beforeEach(async () => {
+    namespace = await createNamespace(kube.client, "orphans");
+  });
+
+  /** A prover behind a proxy, watching all pods, and one agent that asks about these pods. */
+  async function startProver() {
+    const proxy = await startFaultProxy(kube);
+    const kubeconfig = await kube.writeKubeconfig({ credential: { token }, server: proxy.server, caPem: proxy.caPem });
+    const nowMs = () => performance.now();
+    const client = createKubeClient(await loadKubeAccess({ kubeconfig, nowMs }), { userAgent: "test" });
+    const ending = new AbortController();
+    const facts = new Map<string, OrphanFact[]>();
+    const everProved = new Set<string>();
+    const held = new Map<string, number>();
+    let isLeading = true;
+    let isSynced = false;
+    const prover = createOrphanProver({
+      client,
+      nowMs,
+      signal: ending.signal,
+      mayAct: () => isLeading,
+      log: { info: () => {}, warn: () => {} },
+      emit: {
+        facts: (podUID, now) => {
+          facts.set(podUID, now);
+          for (const { pod, container } of now) everProved.add(container === undefined ? pod : `${pod}/${container}`);
+        },
+        held: (podUID, count) => held.set(podUID, count),
+      },
+    });
+    const watching = watchObjects<PodName>({
+      client,
+      collection: { path: "/api/v1/pods", metadataOnly: true },
+      project: ({ metadata }: KubeObject) => ({
+        namespace: metadata.namespace ?? "",
+        name: metadata.name,
+        uid: metadata.uid,
+      }),
+      emit: (event) => {
+        isSynced = event.type !== "lost";
+        prover.podsEvent(event);
+      },
+      signal: ending.signal,
+      nowMs,
+      random: Math.random,
+    });
+    onTestFinished(async () => {
+      ending.abort();
+      await prover.stop();
+      await watching;
+      await client.close();
+      await proxy.close();
+    });
+    await until(() => expect(isSynced).toBe(true));
+    let number = 0;
+    return {
+      proxy,
+      prover,
+      held,
+      everProved,
+      facts: () => (facts.get("agent") ?? []).map(({ pod }) => pod).sort(),
+      all: () => facts.get("agent") ?? [],
+      depose: () => {
+        isLeading = false;
+      },
+      ask(pods: string[], { containers = [] as string[], bootId = "boot" } = {}) {
+        number += 1;
+        const orphanScopes = pods.map((pod) => ({ namespace, pod, containers }));
+        prover.reported("agent", aReport({ bootId, number, orphanScopes }), GRACE_MS);
+        return number;
+      },
+      requests: (pattern: RegExp) => proxy.requests.filter((request) => pattern.test(request)),
+    };
+  }
+
+  it("tells of an absent pod after its grace, naming the report that asked, and of no living one", async () => {
+    await createPod(kube.client, { namespace, name: "lives" });
+    const prover = await startProver();
+    const report = prover.ask(["lives", "never"]);
+    await until(() => expect(prover.all()).toEqual([{ bootId: "boot", report, namespace, pod: "never" }]));
+    await remove(kube.client, `/api/v1/namespaces/${namespace}/pods/lives`);
+    const goneMs = performance.now();
+    await until(() => expect(prover.facts()).toEqual(["lives", "never"]));
+    expect(performance.now() - goneMs).toBeGreaterThan(GRACE_MS - 50);
+    expect(performance.now() - goneMs).toBeLessThan(2000 + GRACE_MS);
+  });
+
+  it("tells of a container that a living pod does not have, counting init containers", async () => {
+    unwrap(
+      await kube.client.request({
+        method: "POST",
+        path: `/api/v1/namespaces/${namespace}/pods`,
+        body: {
+          metadata: { name: "web" },
+          spec: {
+            containers: [{ name: "main", image: "none" }],
+            initContainers: [{ name: "setup", image: "none" }],
+          },
+        },
+      }),
+    );
+    const prover = await startProver();
+    prover.ask(["web"], { containers: ["main", "setup", "removed"] });
+    await until(() => expect([...prover.everProved]).toEqual(["web/removed"]), 10_000);
+    expect(prover.all()).toHaveLength(1);
+  });
+
+  const status = (code: number, body: object) =>
+    JSON.stringify({ kind: "Status", apiVersion: "v1", status: "Failure", code, ...body });
+  const faults: Array<[string, Fault]> = [
+    ["500", { do: "answer", status: 500, body: status(500, { reason: "InternalError" }) }],
+    ["403", { do: "answer", status: 403, body: status(403, { reason: "Forbidden" }) }],
+    ["410", { do: "answer", status: 410, body: status(410, { reason: "Expired" }) }],
+    ["429 with Retry-After", { do: "answer", status: 429, headers: { "retry-after": "1" }, body: "slow down" }],
+    ["a proxy's 404 with text", { do: "answer", status: 404, body: "404 page not found" }],
+    ["a 404 Status without details", { do: "answer", status: 404, body: status(404, { reason: "NotFound" }) }],
+    [
+      "a 404 Status about something else",
+      {
+        do: "answer",
+        status: 404,
+        body: status(404, { reason: "NotFound", details: { kind: "nodes", name: "gone" } }),
+      },
+    ],
+    ["garbage", { do: "answer", status: 200, body: "{" }],
+    ["another kind", { do: "answer", status: 200, body: JSON.stringify({ kind: "Node", metadata: { name: "gone" } }) }],
+    ["a cut connection", { do: "drop" }],
+  ];
+  it.each(faults)("takes %s for unknown, and keeps", async (_what, fault) => {
+    const prover = await startProver();
+    prover.proxy.fault = ({ url }) => (/\/pods\/gone/.test(url) ? fault : undefined);
+    prover.ask(["gone"], { containers: ["main"] });
+    await until(() => expect(prover.requests(/GET .*\/pods\/gone/).length).toBeGreaterThanOrEqual(1));
+    await sleep(700);
+    expect(prover.facts()).toEqual([]);
+    prover.proxy.fault = () => undefined;
+    await until(() => expect(prover.facts()).toEqual(["gone"]));
+  });
+
+  it("knows nothing while its watch is lost, and begins the grace anew", async () => {
+    const prover = await startProver();
+    await createPod(kube.client, { namespace, name: "web" });
+    prover.proxy.fault = ({ url }) =>
+      /\/api\/v1\/pods\?/.test(url) ? { do: "answer", status: 500, body: "" } : undefined;
+    prover.proxy.cut();
+    await remove(kube.client, `/api/v1/namespaces/${namespace}/pods/web`);
+    prover.ask(["web"]);
+    await sleep(1000);
+    expect(prover.facts()).toEqual([]);
+    prover.proxy.fault = () => undefined;
+    await until(() => expect(prover.facts()).toEqual(["web"]), 30_000);
+  });
+
+  it("survives a watch that is closed every second", async () => {
+    const prover = await startProver();
+    await createPod(kube.client, { namespace, name: "web" });
+    const cutting = setInterval(prover.proxy.cut, 1000);
+    onTestFinished(() => clearInterval(cutting));
+    for (let round = 0; round < 3; round += 1) {
+      prover.ask(["web"]);
+      await sleep(1000);
+      expect(prover.everProved.size).toBe(0);
+    }
+  });
+
+  it("keeps a pod that was created again before its proof, and one that a StatefulSet replaced under its name", async () => {
+    await createPod(kube.client, { namespace, name: "db-0" });
+    const prover = await startProver();
+    prover.ask(["db-0"]);
+    for (let round = 0; round < 3; round += 1) {
+      await remove(kube.client, `/api/v1/namespaces/${namespace}/pods/db-0`);
+      await createPod(kube.client, { namespace, name: "db-0" });
+      await sleep(GRACE_MS);
+    }
+    // It comes back between the watch's word and the proof: the proof sees it.
+    prover.proxy.fault = ({ url }) => (/\/pods\/db-0/.test(url) ? { do: "delay", delayMs: 300 } : undefined);
+    await remove(kube.client, `/api/v1/namespaces/${namespace}/pods/db-0`);
+    await until(() => expect(prover.requests(/GET .*\/pods\/db-0/).length).toBeGreaterThan(0));
+    await createPod(kube.client, { namespace, name: "db-0" });
+    await sleep(1000);
+    expect([...prover.everProved]).toEqual([]);
+  });
+
+  it("withdraws what it told when the pod is back, the leadership over, or another start of the agent asks", async () => {
+    const prover = await startProver();
+    prover.ask(["a", "b"]);
+    await until(() => expect(prover.facts()).toEqual(["a", "b"]));
+    await createPod(kube.client, { namespace, name: "a" });
+    await until(() => expect(prover.facts()).toEqual(["b"]));
+    prover.depose();
+    prover.ask(["b", "c"], { bootId: "another" });
+    await sleep(700);
+    expect(prover.facts()).toEqual([]);
+  });
+
+  it("proves a namespace of a thousand by a list, and holds back what is most of a node until it is proved again", async () => {
+    await createPod(kube.client, { namespace, name: "lives" });
+    const prover = await startProver();
+    const names = Array.from({ length: 1000 }, (_, index) => `gone-${index}`);
+    prover.ask([...names.slice(0, 999), "lives"]);
+    await until(() => expect(prover.held.get("agent")).toBe(999), 20_000);
+    expect(prover.facts()).toEqual([]);
+    expect(prover.requests(/GET .*\/pods\/gone/)).toEqual([]);
+    expect(prover.requests(new RegExp(`GET /api/v1/namespaces/${namespace}/pods\\?`)).length).toBeLessThanOrEqual(3);
+    // One of them comes back, as after a restore: it must not be among those that go.
+    await createPod(kube.client, { namespace, name: "gone-7" });
+    await until(() => expect(prover.held.get("agent")).toBeLessThanOrEqual(999));
+    await sleep(300);
+    prover.prover.resynced("agent");
+    await until(() => expect(prover.facts()).toHaveLength(998), 20_000);
+    expect(prover.facts()).not.toContain("gone-7");
+    expect(prover.facts()).not.toContain("lives");
+  }, 60_000);
+
+  it("takes a list that is cut short for no list", async () => {
+    const prover = await startProver();
+    const names = Array.from({ length: 30 }, (_, index) => `gone-${index}`);
+    await createPod(kube.client, { namespace, name: "a" });
+    prover.proxy.fault = ({ url }) =>
+      url.startsWith(`/api/v1/namespaces/${namespace}/pods?`)
+        ? {
+            do: "answer",
+            status: url.includes("continue") ? 500 : 200,
+            body: JSON.stringify({
+              kind: "PartialObjectMetadataList",
+              apiVersion: "meta.k8s.io/v1",
+              metadata: { resourceVersion: "1", continue: "more" },
+              items: [],
+            }),
+          }
+        : undefined;
+    prover.ask(names);
+    await until(() => expect(prover.requests(/continue=more/).length).toBeGreaterThan(0));
+    await sleep(500);
+    expect([...prover.everProved]).toEqual([]);
+    expect(prover.held.get("agent") ?? 0).toBe(0);
+  });
+});
