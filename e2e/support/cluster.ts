@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { PolicyStatus } from "@cro/shared/crd/status";
 import { onTestFinished } from "vitest";
 import { parse } from "yaml";
+import { startFaultProxy } from "./fault-proxy.ts";
 import {
   type AnyObject,
   aPolicy,
@@ -106,12 +107,14 @@ export async function installRelease(
   // The built-in defaults, but for the directory, which is none of the machine's own.
   const fallback = join(folder, "default.yaml");
   writeFileSync(fallback, JSON.stringify(aPolicy({ checkpointDirectory: mounted })));
-  const kubeconfig = await kube.writeKubeconfig({ credential: { token } });
+  const proxy = await startFaultProxy(kube);
+  onTestFinished(() => proxy.close());
+  const kubeconfig = await kube.writeKubeconfig({ credential: { token }, server: proxy.server, caPem: proxy.caPem });
   return {
     namespace,
     folder,
-    port,
-    kubeconfig,
+    /** Between the coordinators and the API server. */
+    proxy,
     nodes: await Promise.all(Array.from({ length: nodes }, (_, index) => startNode(index + 1))),
     startAgent,
     startCoordinator: (...args: string[]) =>

@@ -90,7 +90,8 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
       desired: ruled.length,
       ready: applied + inState("pending"),
       applied,
-      stale: inState("stale"),
+      // A node without any agent is as stale as one whose agent does not answer.
+      stale: ruled.length - applied - inState("pending"),
       summary: `${applied}/${ruled.length}`,
     },
     archives: sum((report) => report.archives),

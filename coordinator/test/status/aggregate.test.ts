@@ -1,0 +1,132 @@
+import { CONDITION_TYPES, PolicyStatus } from "@cro/shared/crd/status";
+import { defaultPolicy } from "@cro/shared/policy/compile";
+import type { Report } from "@cro/shared/wire/report";
+import { Check } from "typebox/value";
+import { describe, expect, it } from "vitest";
+import type { AgentView } from "../../src/agents/push.ts";
+import { type NodeRuling, type ResourceRuling, readyPolicy } from "../../src/policy/ruling.ts";
+import { aggregateStatus, type StatusInput } from "../../src/status/aggregate.ts";
+import { aReport } from "../support/agent-peer.ts";
+
+const policy = readyPolicy(defaultPolicy());
+const names = (count: number) => Array.from({ length: count }, (_, index) => `node-${index}`);
+
+function aView(
+  node: string,
+  changes: { state?: AgentView["state"]; problem?: string; report?: Partial<Report> } = {},
+): AgentView {
+  return {
+    address: { node, podUID: `uid-${node}`, url: "https://127.0.0.1:1" },
+    state: changes.state ?? "applied",
+    report: aReport({ node, ...changes.report }),
+    problem: changes.problem,
+  };
+}
+
+function input(
+  nodes: string[],
+  views: AgentView[],
+  changes: Partial<StatusInput> & { ruling?: ResourceRuling } = {},
+): StatusInput {
+  const resource = {
+    namespace: "p",
+    name: "policy",
+    uid: "u",
+    generation: 7,
+    createdAt: "2026-01-01T00:00:00Z",
+    spec: {},
+  };
+  const key = "p/policy";
+  const ruling: ResourceRuling = {
+    key,
+    resource,
+    problems: [],
+    isNamespaceAllowed: true,
+    policy,
+    matched: nodes,
+    conflicts: new Map(),
+  };
+  const rules = nodes.map((node): [string, NodeRuling] => [node, { source: "resource", resource: key, policy }]);
+  return {
+    ruling,
+    nodes: new Map(rules),
+    agents: new Map(views.map((view) => [view.address.node, view])),
+    held: new Map(),
+    previous: undefined,
+    now: "2026-02-01T00:00:00.000Z",
+    ...changes,
+  };
+}
+
+const conditionsOf = (status: PolicyStatus) =>
+  Object.fromEntries(
+    (status.conditions ?? []).map(({ type, status: value, reason, message }) => [type, [value, reason, message]]),
+  );
+
+describe("a status", () => {
+  it("sums what the agents of its nodes report, and fits the resource's schema", () => {
+    const report = { archives: 3, bytes: 3 * 1024 * 1024, pinned: 1, states: { incomplete: 1, unidentified: 2 } };
+    const status = aggregateStatus(input(["a", "b"], [aView("a", { report }), aView("b", { report })]));
+    expect(Check(PolicyStatus, status)).toBe(true);
+    expect(status).toMatchObject({
+      observedGeneration: 7,
+      mode: "Enforce",
+      nodes: { desired: 2, ready: 2, applied: 2, stale: 0, summary: "2/2" },
+      archives: 6,
+      size: "6Mi",
+      pinned: 2,
+      incomplete: 2,
+      unidentified: 4,
+      effectiveGlobalPolicy: { retainOrphan: true, maxCheckpointsPerContainer: 10 },
+    });
+    expect(status.conditions?.map(({ type }) => type)).toEqual([...CONDITION_TYPES]);
+    expect(conditionsOf(status).Enforcing).toEqual(["True", "Applied", "on all of 2 nodes"]);
+  });
+
+  it("names the first ten of the nodes that lack something, and why", () => {
+    const nodes = names(14);
+    const status = aggregateStatus(
+      input(
+        nodes,
+        nodes.slice(0, 13).map((node) => aView(node, { state: "stale", problem: "connect ECONNREFUSED" })),
+      ),
+    );
+    const [value, reason, message] = conditionsOf(status).Enforcing ?? [];
+    expect([value, reason]).toEqual(["False", "Pending"]);
+    expect(message).toMatch(/not yet on node-0, .*node-9 and 4 more nodes: connect ECONNREFUSED/);
+    expect(status.nodes).toMatchObject({ desired: 14, ready: 0, applied: 0, stale: 14 });
+  });
+
+  it("tells of directories, limits and orphans by the node", () => {
+    const limit = { limit: "max_total_size" as const, namespace: "n", wanted: 2048, freed: 0, unit: "bytes" as const };
+    const directory = {
+      path: "/x",
+      state: "not_mounted" as const,
+      message: "/x lies in none of the mounted directories: /y",
+    };
+    const view = aView("a", { report: { directory, unreachable: [limit] } });
+    const conditions = conditionsOf(aggregateStatus(input(["a"], [view], { held: new Map([["a", 12]]) })));
+    expect(conditions.DirectoryNotMounted).toEqual(["True", "NotWatched", `a: ${directory.message}`]);
+    expect(conditions.LimitUnreachable?.[2]).toBe("a: max_total_size of n is exceeded by 2KiB, of which 0B could go");
+    expect(conditions.OrphansHeld?.[2]).toMatch(/^a: 12 pods seem to be gone at once/);
+  });
+
+  it("keeps the time of a condition that did not change", () => {
+    const first = aggregateStatus(input(["a"], [aView("a", { state: "pending" })]));
+    const later = input(["a"], [aView("a")], { previous: first, now: "2026-02-02T00:00:00.000Z" });
+    const times = Object.fromEntries(
+      (aggregateStatus(later).conditions ?? []).map(({ type, lastTransitionTime }) => [type, lastTransitionTime]),
+    );
+    expect(times.Accepted).toBe("2026-02-01T00:00:00.000Z");
+    expect(times.Enforcing).toBe("2026-02-02T00:00:00.000Z");
+  });
+
+  it("counts no node that another resource rules", () => {
+    const one = input(["a", "b"], [aView("a"), aView("b")]);
+    const nodes = new Map(one.nodes).set("b", { source: "resource", resource: "p/older", policy });
+    const ruling = { ...one.ruling, conflicts: new Map([["b", "p/older"]]) };
+    const status = aggregateStatus({ ...one, nodes, ruling });
+    expect(status.nodes?.summary).toBe("1/1");
+    expect(conditionsOf(status).Conflict).toEqual(["True", "OlderResourceRules", "p/older is older and rules b"]);
+  });
+});

@@ -1,0 +1,137 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { beforeAll, expect, it } from "vitest";
+import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { installRelease } from "../support/cluster.ts";
+import { create, describeWithKube, installPolicyDefinition, remove, unwrap } from "../support/kube.ts";
+import { until } from "../support/processes.ts";
+import { archivesIn, series } from "../support/standalone.ts";
+
+const now = { applyPoliciesImmediately: true };
+
+describeWithKube("faults of a cluster", (kube) => {
+  beforeAll(() => installPolicyDefinition(kube.client), 60_000);
+
+  it("a deleted Lease: the term goes on above what the agents obey", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const [node] = release.nodes;
+    const terms = () =>
+      (node?.agent.log() ?? []).filter(({ msg }) => msg === "directive accepted").map(({ term }) => Number(term));
+    const coordinator = release.startCoordinator();
+    await release.apply("policy", { globalPolicy: { maxCheckpointsPerContainer: 5 } });
+    await until(() => expect(terms().length).toBeGreaterThan(0), 30_000);
+    await coordinator.kill("SIGTERM");
+    const second = release.startCoordinator();
+    await until(() => expect(terms().at(-1)).toBe(2), 30_000);
+    await second.kill("SIGTERM");
+    const leases = `/apis/coordination.k8s.io/v1/namespaces/${release.namespace}/leases`;
+    await remove(kube.client, `${leases}/checkpoint-restore-operator`);
+    await create(kube.client, leases, { metadata: { name: "checkpoint-restore-operator" } });
+    release.startCoordinator();
+    await until(() => expect(terms().at(-1)).toBeGreaterThan(2), 60_000);
+    expect(terms()).toEqual([...terms()].sort((a, b) => a - b));
+  }, 150_000);
+
+  it("an address that another agent took over: nothing is applied, and the right one is found", async () => {
+    const release = await installRelease(kube, { nodes: 2 });
+    const [a, b] = release.nodes;
+    const pods = `/api/v1/namespaces/${release.namespace}/pods`;
+    const setAddress = async (pod: string, ip: string) =>
+      unwrap(
+        await kube.client.request({
+          method: "PATCH",
+          path: `${pods}/${pod}/status`,
+          body: { status: { podIP: ip, podIPs: [{ ip }] } },
+        }),
+      );
+    await setAddress(a?.podName ?? "", b?.ip ?? "");
+    await setAddress(b?.podName ?? "", a?.ip ?? "");
+    release.startCoordinator();
+    await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 2 } });
+    await until(() => {
+      for (const node of [a, b]) expect(node?.agent.log().some(({ status }) => status === 421)).toBe(true);
+    }, 30_000);
+    await until(async () => {
+      const conditions = (await release.status("policy")).conditions ?? [];
+      expect(conditions.find(({ type }) => type === "Enforcing")).toMatchObject({ status: "False", reason: "Pending" });
+    }, 20_000);
+    for (const node of [a, b]) expect(node?.agent.log().some(({ msg }) => msg === "directive accepted")).toBe(false);
+    await setAddress(a?.podName ?? "", a?.ip ?? "");
+    await setAddress(b?.podName ?? "", b?.ip ?? "");
+    const files = [a, b].map((node) => series(node?.directory ?? "", 3));
+    await until(() => {
+      for (const [index, node] of [a, b].entries())
+        expect(archivesIn(node?.directory ?? "")).toEqual(files[index]?.slice(1));
+    }, 60_000);
+  }, 120_000);
+
+  it("an API server that fails, and watches that are cut each second: policies stay, and changes come through", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const directory = release.nodes[0]?.directory ?? "";
+    const coordinator = release.startCoordinator();
+    await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 4 } });
+    const files = series(directory, 6);
+    await until(() => expect(archivesIn(directory)).toEqual(files.slice(2)), 30_000);
+    const answers = [500, 403, 410, 429].map((status) => ({
+      do: "answer" as const,
+      status,
+      headers: { "retry-after": "1" },
+      body: "",
+    }));
+    for (const answer of answers) {
+      release.proxy.fault = ({ url }) => (url.includes("/leases/") ? undefined : answer);
+      release.proxy.cut();
+      await sleep(1500);
+      expect(archivesIn(directory)).toEqual(files.slice(2));
+    }
+    release.proxy.fault = () => undefined;
+    const cutting = setInterval(release.proxy.cut, 1000);
+    try {
+      await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 2 } });
+      await until(() => expect(archivesIn(directory)).toEqual(files.slice(4)), 60_000);
+    } finally {
+      clearInterval(cutting);
+    }
+    expect(coordinator.err).toEqual([]);
+  }, 120_000);
+
+  it("a thousand container policies in one resource reach the agent and act", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const directory = release.nodes[0]?.directory ?? "";
+    release.startCoordinator();
+    const containerPolicies = Array.from({ length: 1000 }, (_, index) => ({
+      namespace: "shop",
+      pod: "web-0",
+      container: `c${index}`,
+      maxCheckpoints: 1 + (index % 3),
+    }));
+    const files = ["c0", "c1", "c999"].map((container) => series(directory, 4, { container }));
+    await release.apply("thousand", { ...now, containerPolicies });
+    const expected = [
+      ...(files[0]?.slice(3) ?? []),
+      ...(files[1]?.slice(2) ?? []),
+      ...(files[2]?.slice(3) ?? []),
+    ].sort();
+    await until(() => expect(archivesIn(directory)).toEqual(expected), 60_000);
+  }, 90_000);
+
+  it("an agent that is replaced under way, as in a rolling update: the new one gets the policy at once", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const [node] = release.nodes;
+    if (node === undefined) throw new Error("no node");
+    release.startCoordinator();
+    await release.apply("policy", { globalPolicy: { maxCheckpointsPerContainer: 2 } });
+    await until(() => expect(node.agent.log().some(({ msg }) => msg === "directive accepted")).toBe(true), 30_000);
+    await node.agent.kill("SIGTERM");
+    await remove(kube.client, `/api/v1/namespaces/${release.namespace}/pods/${node.podName}`);
+    const { agent } = await release.startAgent({ ...node, podName: "agent-again" });
+    await until(() => expect(agent.log().some(({ msg }) => msg === "directive accepted")).toBe(true));
+    const files = series(node.directory, 3);
+    const next = writeArchive(node.directory, { container: "main", time: archiveTime(Date.now()) });
+    await until(() => expect(archivesIn(node.directory)).toEqual([files[2], next]));
+    await agent.kill("SIGKILL");
+    await until(
+      async () => expect((await release.status("policy")).nodes).toMatchObject({ desired: 1, applied: 0 }),
+      60_000,
+    );
+  }, 120_000);
+});
