@@ -72,6 +72,9 @@ switch (command) {
   case "build":
     process.exit(run(node(), ["scripts/build.mjs"]));
     break;
+  case "manifests":
+    process.exit(run(node(), ["scripts/manifests.mjs"]));
+    break;
   case "start": {
     const { buildBundles } = await import("./build.mjs");
     await buildBundles();
@@ -79,6 +82,6 @@ switch (command) {
     break;
   }
   default:
-    console.error(`usage: run.mjs start | test | check | build`);
+    console.error(`usage: run.mjs start | test | check | build | manifests`);
     process.exit(2);
 }
