@@ -134,4 +134,61 @@ describeWithKube("faults of a cluster", (kube) => {
       60_000,
     );
   }, 120_000);
+
+  it("the ruling policy made invalid, then its leader killed: agents keep what they have, and no default acts", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const directory = release.nodes[0]?.directory ?? "";
+    const first = release.startCoordinator("--policy-grace-period", "1s");
+    await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 12 } });
+    const files = series(directory, 14);
+    await until(() => expect(archivesIn(directory)).toEqual(files.slice(2)), 30_000);
+    await release.apply("policy", { ...now, globalPolicy: { maxCheckpointSize: "1k" } });
+    await until(async () => {
+      const conditions = (await release.status("policy")).conditions ?? [];
+      expect(conditions.find(({ type }) => type === "Accepted")?.status).toBe("False");
+    }, 20_000);
+    await first.kill("SIGKILL");
+    const second = release.startCoordinator("--policy-grace-period", "1s");
+    await until(() => expect(second.log().some(({ msg }) => msg === "leading")).toBe(true), 40_000);
+    await until(async () => {
+      const conditions = (await release.status("policy")).conditions ?? [];
+      expect(conditions.find(({ type }) => type === "Enforcing")).toMatchObject({
+        status: "False",
+        reason: "NotAccepted",
+      });
+    }, 20_000);
+    const next = writeArchive(directory, { container: "main", time: archiveTime(Date.now()) });
+    await until(() => expect(archivesIn(directory)).toEqual([...files.slice(3), next]));
+  }, 120_000);
+
+  it("certificates that live for seconds: both sides reload them, and directives and reports go on", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const agent = release.nodes[0]?.agent;
+    const coordinator = release.startCoordinator("--ca-lifetime", "40s", "--certificate-lifetime", "10s");
+    await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 9 } });
+    const applied = () => coordinator.log().filter(({ msg }) => msg === "agent applied policy").length;
+    await until(() => expect(applied()).toBeGreaterThan(0), 30_000);
+    const failuresAtFirst = coordinator.log().filter(({ msg }) => msg === "agent does not follow").length;
+    for (let round = 0; round < 5; round += 1) {
+      await sleep(4000);
+      await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 8 - round } });
+      await until(() => expect(applied()).toBeGreaterThan(round + 1));
+    }
+    expect(agent?.log().filter(({ msg }) => msg === "certificates loaded").length).toBeGreaterThanOrEqual(3);
+    expect(coordinator.log().filter(({ msg }) => msg === "agent does not follow")).toHaveLength(failuresAtFirst);
+  }, 120_000);
+
+  it("certificates of somebody else are used and never written", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const maker = release.startCoordinator();
+    await until(() => expect(maker.log().some(({ msg }) => msg === "agent applied policy")).toBe(true), 30_000);
+    await maker.kill("SIGTERM");
+    const before = release.proxy.requests.length;
+    const user = release.startCoordinator("--existing-certificates", "--certificate-lifetime", "3s");
+    await until(() => expect(user.log().some(({ msg }) => msg === "agent applied policy")).toBe(true), 30_000);
+    await sleep(3000);
+    const requests = release.proxy.requests.slice(before);
+    expect(requests.filter((request) => request.startsWith("PATCH") && request.includes("/secrets/"))).toEqual([]);
+    expect(requests.some((request) => request.startsWith("GET") && request.includes("/secrets/"))).toBe(true);
+  }, 90_000);
 });

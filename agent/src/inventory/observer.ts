@@ -205,27 +205,36 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
       await nextTurn();
       sliceEndMs = clock.monotonicMs() + SLICE_MS;
     };
-    while (!stopped && directory !== undefined) {
-      const current = directory;
-      const look = first(toLook);
-      if (look !== undefined) {
-        toLook.delete(look[0]);
-        lookAt(current, ...look);
+    const isOver = (current: Directory | undefined) => stopped || current === undefined || directory !== current;
+    const walk = async (current: Directory, entry: Entry) => {
+      const walking = walkEntry(current, entry, buffer);
+      let step = walking.next();
+      while (!step.done && !isOver(current)) {
         await breathe();
-        continue;
+        if (!isOver(current)) step = walking.next();
       }
-      const entry = first(toWalk) ?? first(toWalkLater);
-      if (entry === undefined) return;
-      toWalk.delete(entry);
-      toWalkLater.delete(entry);
-      const walk = walkEntry(current, entry, buffer);
-      let step = walk.next();
-      while (!step.done && directory === current && !stopped) {
-        await breathe();
-        step = walk.next();
-      }
-      if (!step.done) walk.return(false);
+      if (!step.done) walking.return(false);
       else if (index.get(entry.file) === entry) noteWalked(entry, step.value);
+    };
+    const current = directory;
+    // Looking goes before walking, and what has just changed before what was found. Each loop goes on along its live
+    // collection, for to begin anew at its start each time would cost the square of a burst.
+    while (current !== undefined && !isOver(current) && toLook.size + toWalk.size + toWalkLater.size > 0) {
+      for (const [file, told] of toLook) {
+        toLook.delete(file);
+        lookAt(current, file, told);
+        await breathe();
+        if (isOver(current)) return;
+      }
+      for (const entries of [toWalk, toWalkLater]) {
+        for (const entry of entries) {
+          entries.delete(entry);
+          await walk(current, entry);
+          if (isOver(current)) return;
+          if (toLook.size > 0 || (entries === toWalkLater && toWalk.size > 0)) break;
+        }
+        if (toLook.size > 0) break;
+      }
     }
   }
 
@@ -411,7 +420,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
       startWatching(directory);
       requestListing("full");
     }
-    const { mtimeNs } = directory.stat();
+    const mtimeNs = mtimeOf(directory);
     const isUnexplained = mtimeNs !== directoryMtimeNs && (watcher === undefined || renamesSincePoll === 0);
     // As many events as the kernel queues are as many as it may have dropped.
     const mayHaveOverflown = eventsSincePoll >= eventQueueLength;
@@ -456,9 +465,13 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
   };
 }
 
-function first<T>(collection: Iterable<T>): T | undefined {
-  for (const item of collection) return item;
-  return undefined;
+/** When the directory's list of names changed last; 0, which is no time it ever has, where that cannot be told. */
+function mtimeOf(directory: Directory): bigint {
+  try {
+    return directory.stat().mtimeNs;
+  } catch {
+    return 0n;
+  }
 }
 
 function nextTurn(): Promise<void> {
