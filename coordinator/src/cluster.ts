@@ -28,7 +28,7 @@ import {
   readyPolicy,
   ruleNodes,
 } from "./policy/ruling.ts";
-import { aggregateStatus } from "./status/aggregate.ts";
+import { aggregateStatus, nameNodes } from "./status/aggregate.ts";
 import { createEventWriter } from "./status/events.ts";
 import { createStatusWriter } from "./status/write.ts";
 
@@ -235,14 +235,12 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
         message: problems.map(formatProblem).join("; "),
       });
     }
-    for (const { node, from, to } of changes) {
+    // One Event tells of all nodes at once: a policy may rule a thousand.
+    for (const same of Map.groupBy(changes, ({ from, to }) => `${from} ${to}`).values()) {
+      const { from, to } = same[0] as (typeof same)[number];
+      const message = `${to} rules ${nameNodes(same.map(({ node }) => node))} now, after ${from}`;
       for (const { key, resource } of judged) {
-        if (key !== from && key !== to) continue;
-        events.note(resource, {
-          type: "Normal",
-          reason: "RulingChanged",
-          message: `node ${node}: ${to} rules it now, after ${from}`,
-        });
+        if (key === from || key === to) events.note(resource, { type: "Normal", reason: "RulingChanged", message });
       }
     }
   }

@@ -156,7 +156,8 @@ function withTransition(
   return { ...condition, observedGeneration: generation, lastTransitionTime };
 }
 
-function nameNodes(nodes: string[]): string {
+/** The first ten nodes by name, and how many more there are. */
+export function nameNodes(nodes: string[]): string {
   const named = nodes.slice(0, NAMED_NODES).join(", ");
   return nodes.length > NAMED_NODES ? `${named} and ${nodes.length - NAMED_NODES} more nodes` : named;
 }
