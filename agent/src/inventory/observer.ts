@@ -266,7 +266,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
       listedUpTo += 1;
       adoptChange(known, found.stat, { listed: listedUpTo, nowMs: clock.monotonicMs() });
       toWalk.add(known);
-      if (!known.walked) review(known, { isForced: true });
+      if (!known.walked) review(known, { isNewContent: true });
       return;
     }
     const { verdict } = known.walk;
@@ -277,7 +277,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
       return;
     }
     if (verdict?.kind === "failed") toWalk.add(known);
-    review(known, { isForced: wasPinned !== pinned });
+    review(known, { isRepinned: wasPinned !== pinned });
   }
 
   function addEntry(file: string, stat: BigIntStats, { pinned, isFound }: { pinned: boolean; isFound: boolean }): void {
@@ -315,11 +315,11 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     if (!isSame) agenda.enter(entry.file, clock.monotonicMs() + LOOK_AGAIN_MS);
     const wasWalked = entry.walked;
     entry.walked = true;
-    review(entry, { isForced: !wasWalked });
+    review(entry, { isNewContent: !wasWalked });
   }
 
   /** Brings an entry up to date, tells of what changed, and plans the next look where time will change it. */
-  function review(entry: Entry, { isForced }: { isForced: boolean }): void {
+  function review(entry: Entry, { isNewContent = false, isRepinned = false }): void {
     const wasCounted = countsInNumber(entry);
     const hadProblem = entry.problem;
     const isChanged = refresh(entry, clock, { incompleteAfterMs });
@@ -328,9 +328,9 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
       log.warn({ archive: entry.file, state: entry.state, why: entry.problem }, "archive is kept and not counted");
     }
     planNextLook(entry);
-    if (!isChanged && !isForced) return;
-    const isCounted = countsInNumber(entry);
-    on.changed(entry, entry.isArrival && isCounted && (isForced || !wasCounted));
+    if (!isChanged && !isNewContent && !isRepinned) return;
+    const isNewlyCounted = countsInNumber(entry) && (isNewContent || (!wasCounted && !isRepinned));
+    on.changed(entry, entry.isArrival && isNewlyCounted);
   }
 
   function planNextLook(entry: Entry): void {

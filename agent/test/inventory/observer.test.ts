@@ -159,6 +159,14 @@ describe("an archive that arrives", () => {
     await until(() => expect(watching.index.get(file)?.pinned).toBe(true));
     unlinkSync(join(folder, `${file}.keep`));
     await until(() => expect(watching.index.get(file)?.pinned).toBe(false));
+    const arrived = writeArchive(folder, { container: "arrived" });
+    await until(() => expect(watching.events).toEqual([arrived]));
+    writeFileSync(join(folder, `${arrived}.keep`), "");
+    await until(() => expect(watching.index.get(arrived)?.pinned).toBe(true));
+    unlinkSync(join(folder, `${arrived}.keep`));
+    await until(() => expect(watching.index.get(arrived)?.pinned).toBe(false));
+    // To be pinned or unpinned is no arrival.
+    expect(watching.events).toEqual([arrived]);
   });
 
   it("is postdated while its time lies ahead of the clock", async () => {
