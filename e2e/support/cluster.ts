@@ -1,5 +1,6 @@
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { PolicyStatus } from "@cro/shared/crd/status";
 import { onTestFinished } from "vitest";
 import { parse } from "yaml";
@@ -58,8 +59,12 @@ export async function installRelease(
   const certificates = join(folder, "certificates");
   const mounted = join(folder, "checkpoints");
   for (const path of [certificates, mounted]) mkdirSync(path);
-  const kubelet = setInterval(() => void mountSecret(kube, namespace, certificates), 200);
-  onTestFinished(() => clearInterval(kubelet));
+  const ending = new AbortController();
+  const kubelet = keepMounted(kube, { namespace, folder: certificates, signal: ending.signal });
+  onTestFinished(async () => {
+    ending.abort();
+    await kubelet;
+  });
   const port = await freePort();
 
   async function startNode(index: number): Promise<TestNode> {
@@ -150,15 +155,20 @@ export async function installRelease(
   };
 }
 
-/** Brings a Secret's files into a folder, as the kubelet does with a volume. */
-async function mountSecret({ client }: Kube, namespace: string, folder: string): Promise<void> {
+/** Keeps a folder as the agents' Secret is, as the kubelet does with a volume. */
+async function keepMounted(
+  { client }: Kube,
+  { namespace, folder, signal }: { namespace: string; folder: string; signal: AbortSignal },
+): Promise<void> {
   const path = `/api/v1/namespaces/${namespace}/secrets/${NAME}-agent`;
-  const answer = await client.request<AnyObject>({ path });
-  if (!answer.ok) return;
-  for (const [file, value] of Object.entries((answer.value.data ?? {}) as Record<string, string>)) {
-    const target = join(folder, file);
-    const content = Buffer.from(value, "base64");
-    writeFileSync(`${target}.new`, content);
-    renameSync(`${target}.new`, target);
+  while (!signal.aborted) {
+    const answer = await client.request<AnyObject>({ path, signal });
+    const data = answer.ok ? ((answer.value.data ?? {}) as Record<string, string>) : {};
+    for (const [file, value] of Object.entries(data)) {
+      const target = join(folder, file);
+      writeFileSync(`${target}.new`, Buffer.from(value, "base64"));
+      renameSync(`${target}.new`, target);
+    }
+    await sleep(200, undefined, { signal }).catch(() => {});
   }
 }

@@ -5,7 +5,7 @@ import type { Reporter, TestCase, TestModule } from "vitest/node";
  * `N passed, N failed, N skipped`. With CI=true a test that was not run fails the run.
  */
 export default class SummaryReporter implements Reporter {
-  onTestRunEnd(modules: readonly TestModule[]): void {
+  onTestRunEnd(modules: readonly TestModule[], unhandledErrors: readonly unknown[]): void {
     const tests = modules.flatMap((module) => [...module.children.allTests()]);
     const inState = (state: string) => tests.filter((test) => test.result().state === state);
     const broken = modules.filter((module) => module.state() === "failed" && module.errors().length > 0);
@@ -16,7 +16,8 @@ export default class SummaryReporter implements Reporter {
       console.log("With CI=true a test that cannot run is a failure.");
       process.exitCode = 1;
     }
-    const failed = inState("failed").length + broken.length + (isIncomplete ? skipped.length : 0);
+    const failed =
+      inState("failed").length + broken.length + unhandledErrors.length + (isIncomplete ? skipped.length : 0);
     console.log(`\n${inState("passed").length} passed, ${failed} failed, ${isIncomplete ? 0 : skipped.length} skipped`);
   }
 }
