@@ -47,12 +47,22 @@ export interface ResourceRuling {
   conflicts: Map<string, string>;
 }
 
+/** What a leader remembers of a node. */
+export interface NodeMemory {
+  /** What a resource last put in force, and its key; undefined where this leader has seen none rule. */
+  policy: ReadyPolicy | undefined;
+  resource: string | undefined;
+  /** When it was first seen that no resource rules, though one did; undefined while one does. */
+  orphanedAtMs: number | undefined;
+  /** Whether the default has been put in force. It then stays so until a resource rules. */
+  isDefault: boolean;
+}
+
 /** What a leader remembers between two looks. */
 export interface RulingMemory {
   /** The last version of each resource that compiled, by UID. */
   good: ReadonlyMap<string, { generation: number; policy: ReadyPolicy }>;
-  /** What ruled each node last, and since when no resource does. */
-  nodes: ReadonlyMap<string, { policy: ReadyPolicy | undefined; resource: string | undefined; orphanedAtMs?: number }>;
+  nodes: ReadonlyMap<string, NodeMemory>;
 }
 
 export const EMPTY_MEMORY: RulingMemory = { good: new Map(), nodes: new Map() };
@@ -92,49 +102,63 @@ export function readyPolicy(compiled: CompiledPolicy): ReadyPolicy {
  * memory of it sees from what the agent has accepted that there was one.
  */
 export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
-  const { nodes, defaultPolicy, graceMs, nowMs, accepted } = input;
   const good = new Map<string, { generation: number; policy: ReadyPolicy }>();
   const resources = [...input.resources].sort(compareAge).map((resource) => judge(resource, input, { memory, good }));
+  const candidates = resources
+    .filter(({ isNamespaceAllowed }) => isNamespaceAllowed)
+    .map((resource) => ({ resource, selector: selectorOf(resource) }));
   const ruling: Ruling = { nodes: new Map(), resources, changes: [], memory: EMPTY_MEMORY, nextMs: undefined };
-  const remembered = new Map<
-    string,
-    { policy: ReadyPolicy | undefined; resource: string | undefined; orphanedAtMs?: number }
-  >();
+  const remembered = new Map<string, NodeMemory>();
 
-  for (const node of nodes) {
-    const matching = resources.filter((candidate) => candidate.isNamespaceAllowed && selects(candidate, node));
+  for (const { name, labels } of input.nodes) {
+    const matching = candidates.filter(({ selector }) => selects(selector, labels)).map(({ resource }) => resource);
     const [ruler, ...others] = matching;
-    for (const candidate of matching) candidate.matched.push(node.name);
-    for (const other of others) if (ruler !== undefined) other.conflicts.set(node.name, ruler.key);
-    const before = memory.nodes.get(node.name);
-    if (ruler !== undefined) {
-      ruling.nodes.set(node.name, { source: "resource", resource: ruler.key, policy: ruler.policy });
-      // A resource that says nothing yet leaves in force what was, so that is what a grace period would keep.
-      remembered.set(node.name, { policy: ruler.policy ?? before?.policy, resource: ruler.key });
-      if (before?.resource !== undefined && before.resource !== ruler.key) {
-        ruling.changes.push({ node: node.name, from: before.resource, to: ruler.key });
-      }
+    for (const candidate of matching) candidate.matched.push(name);
+    for (const other of others) if (ruler !== undefined) other.conflicts.set(name, ruler.key);
+    const before = memory.nodes.get(name);
+    if (ruler === undefined) {
+      const { rules, memory: now, nextMs } = ruleWithoutResource(name, input, before);
+      ruling.nodes.set(name, rules);
+      remembered.set(name, now);
+      if (nextMs !== undefined) ruling.nextMs = Math.min(ruling.nextMs ?? Number.POSITIVE_INFINITY, nextMs);
       continue;
     }
-    const orphanedAtMs = before?.orphanedAtMs ?? nowMs;
-    const endsAtMs = orphanedAtMs + graceMs;
-    const hadResource = before?.resource !== undefined;
-    const digest = accepted.get(node.name);
-    const isInGrace = nowMs < endsAtMs;
-    // Without memory only the agent can tell whether a policy went away; while it does not, nothing is pushed.
-    const mayHaveHadPolicy = hadResource || (digest !== null && digest !== defaultPolicy.digest);
-    if (isInGrace && mayHaveHadPolicy) {
-      remembered.set(node.name, { policy: before?.policy, resource: before?.resource, orphanedAtMs });
-      ruling.nextMs = Math.min(ruling.nextMs ?? Number.POSITIVE_INFINITY, endsAtMs);
-      const kept = before?.policy;
-      ruling.nodes.set(node.name, kept ? { source: "grace", policy: kept } : { source: "none", policy: undefined });
-      continue;
+    ruling.nodes.set(name, { source: "resource", resource: ruler.key, policy: ruler.policy });
+    // A resource that says nothing yet leaves in force what was, so that is what a grace period would keep.
+    const policy = ruler.policy ?? before?.policy;
+    remembered.set(name, { policy, resource: ruler.key, orphanedAtMs: undefined, isDefault: false });
+    if (before?.resource !== undefined && before.resource !== ruler.key) {
+      ruling.changes.push({ node: name, from: before.resource, to: ruler.key });
     }
-    remembered.set(node.name, { policy: undefined, resource: undefined, orphanedAtMs });
-    ruling.nodes.set(node.name, { source: "default", policy: defaultPolicy });
   }
   ruling.memory = { good, nodes: remembered };
   return ruling;
+}
+
+/** What is in force on a node that no resource rules, and when that may change by itself. */
+function ruleWithoutResource(
+  node: string,
+  { defaultPolicy, graceMs, nowMs, accepted }: RulingInput,
+  before: NodeMemory | undefined,
+): { rules: NodeRuling; memory: NodeMemory; nextMs?: number } {
+  const nothing: NodeMemory = { policy: undefined, resource: undefined, orphanedAtMs: undefined, isDefault: false };
+  const rules: NodeRuling = { source: "none", policy: undefined };
+  const byDefault = {
+    rules: { source: "default" as const, policy: defaultPolicy },
+    memory: { ...nothing, isDefault: true },
+  };
+  if (before?.isDefault) return byDefault;
+  if (before?.resource === undefined) {
+    // Without memory only the agent can tell whether a policy went away; until it has, nothing is pushed.
+    const digest = accepted.get(node);
+    if (digest === undefined) return { rules, memory: before ?? nothing };
+    if (digest === null || digest === defaultPolicy.digest) return byDefault;
+  }
+  const { policy, resource, orphanedAtMs = nowMs } = before ?? nothing;
+  const nextMs = orphanedAtMs + graceMs;
+  if (nowMs >= nextMs) return byDefault;
+  const memory = { policy, resource, orphanedAtMs, isDefault: false };
+  return { rules: policy === undefined ? rules : { source: "grace", policy }, memory, nextMs };
 }
 
 /** `namespace/name`, as kubectl writes it. */
@@ -172,17 +196,16 @@ function judge(
   };
 }
 
-/** Whether a resource is for a node; where no version of it ever compiled, by its selector as it stands. */
-function selects({ policy, resource }: ResourceRuling, { labels }: NodeFacts): boolean {
-  const selector = policy === undefined ? rawSelector(resource.spec) : policy.compiled.nodeSelector;
-  return selector === undefined || Object.entries(selector).every(([key, value]) => labels[key] === value);
+/** The labels of the nodes that a resource is for; undefined is every node. */
+function selectorOf({ policy, resource }: ResourceRuling): Readonly<Record<string, string>> | undefined {
+  if (policy !== undefined) return policy.compiled.nodeSelector;
+  // No version of it ever compiled, but this part may. Where it does not, the resource may be meant for any node, and
+  // none must fall to a younger one or to the default for a slip of the pen.
+  const nodeSelector = (resource.spec as { nodeSelector?: unknown } | null | undefined)?.nodeSelector;
+  const compiled = compilePolicy(nodeSelector === undefined ? {} : { nodeSelector });
+  return compiled.ok ? compiled.policy.nodeSelector : undefined;
 }
 
-/** The selector of a spec that is wrong somewhere; undefined, every node, where it is the selector that is wrong. */
-function rawSelector(spec: unknown): Record<string, string> | undefined {
-  const selector = (spec as { nodeSelector?: unknown } | null | undefined)?.nodeSelector;
-  if (typeof selector !== "object" || selector === null || Array.isArray(selector)) return undefined;
-  const entries = Object.entries(selector);
-  const isWellFormed = entries.length > 0 && entries.every(([, value]) => typeof value === "string");
-  return isWellFormed ? (selector as Record<string, string>) : undefined;
+function selects(selector: Readonly<Record<string, string>> | undefined, labels: NodeFacts["labels"]): boolean {
+  return selector === undefined || Object.entries(selector).every(([key, value]) => labels[key] === value);
 }

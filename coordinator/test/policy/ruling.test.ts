@@ -115,6 +115,8 @@ describe("a resource that is not valid", () => {
     expect(selects({ disk: "ssd" })).toEqual(["a"]);
     expect(selects("ssd")).toEqual(["a", "b"]);
     expect(selects({})).toEqual(["a", "b"]);
+    expect(selects({ disk: "s s d" })).toEqual(["a", "b"]);
+    expect(selects(undefined)).toEqual(["a", "b"]);
   });
 });
 
@@ -147,9 +149,180 @@ describe("a policy that went away", () => {
     expect(after.nodes.get("a")?.source).toBe("default");
   });
 
-  it("pushes nothing to an agent that has not told what it has", () => {
-    expect(rule({ accepted: new Map() }).nodes.get("a")?.source).toBe("none");
+  it("gets its grace from a new leader when that first hears of it, however late an agent tells", () => {
+    const accepted = new Map([["a", "some other digest"]]);
+    const before = rule({ accepted: new Map() });
+    const still = rule({ accepted: new Map(), nowMs: 2 * GRACE_MS }, before.memory);
+    expect([still.nodes.get("a")?.source, still.nextMs]).toEqual(["none", undefined]);
+    const told = rule({ accepted, nowMs: 3 * GRACE_MS }, still.memory);
+    expect([told.nodes.get("a")?.source, told.nextMs]).toEqual(["none", 4 * GRACE_MS]);
+    const after = rule({ accepted, nowMs: 4 * GRACE_MS }, told.memory);
+    expect(after.nodes.get("a")?.source).toBe("default");
   });
+
+  it("has one grace period, also where an agent falls silent in it", () => {
+    const accepted = new Map([["a", "some other digest"]]);
+    const told = rule({ accepted });
+    const silent = rule({ accepted: new Map(), nowMs: GRACE_MS - 1 }, told.memory);
+    expect(silent.nodes.get("a")?.source).toBe("none");
+    expect(rule({ accepted, nowMs: GRACE_MS }, silent.memory).nodes.get("a")?.source).toBe("default");
+  });
+
+  it("is the past where the default is in force: an agent that restarts gets it at once", () => {
+    const before = rule();
+    const restarted = rule({ accepted: new Map(), nowMs: 1000 }, before.memory);
+    expect(restarted.nodes.get("a")?.source).toBe("default");
+  });
+
+  it("leaves nothing to keep where no version of it was good, and the default waits all the same", () => {
+    const wrong = aResource({ spec: { globalPolicy: { maxCheckpointSize: "1k" } } });
+    const before = rule({ resources: [wrong] });
+    const during = rule({ nowMs: 1000 }, before.memory);
+    expect(during.nodes.get("a")).toEqual({ source: "none", policy: undefined });
+    expect(rule({ nowMs: 1000 + GRACE_MS }, during.memory).nodes.get("a")?.source).toBe("default");
+  });
+});
+
+/** One look at the cluster, with times small enough that some lie within the grace period and some beyond. */
+interface Look {
+  resources: PolicyResource[];
+  nodes: Array<{ name: string; labels: Record<string, string> }>;
+  accepted: Map<string, string | null>;
+  nowMs: number;
+}
+
+const specs = [
+  { globalPolicy: { maxCheckpointsPerContainer: 2 } },
+  { globalPolicy: { maxCheckpointsPerContainer: 3 }, nodeSelector: { disk: "ssd" } },
+  { globalPolicy: { maxCheckpointSize: "1k" }, nodeSelector: { disk: "ssd" } },
+  { globalPolicy: { maxCheckpointSize: "1k" } },
+  { nodeSelector: { disk: "s s d" } },
+];
+const isGoodSpec = (index: number) => index < 2;
+
+/** Looks at a cluster in which anything changes: resources replaced, edited or gone, nodes relabelled, agents silent. */
+const arbLooks = fc
+  .array(
+    fc.record({
+      // By name: absent, or a spec, under one of two UIDs.
+      specs: fc.tuple(
+        ...["x", "y", "z"].map(() =>
+          fc.option(fc.record({ spec: fc.nat(specs.length - 1), uid: fc.nat(1) }), { freq: 2 }),
+        ),
+      ),
+      labels: fc.tuple(
+        ...["a", "b"].map(() => fc.option(fc.constantFrom({ disk: "ssd" }, { disk: "hdd" }), { freq: 8 })),
+      ),
+      accepted: fc.tuple(...["a", "b"].map(() => fc.constantFrom("unknown", "nothing", "default", "another"))),
+      stepMs: fc.constantFrom(0, 1, GRACE_MS / 2, GRACE_MS - 1, GRACE_MS),
+    }),
+    { minLength: 1, maxLength: 10 },
+  )
+  .map((steps): Look[] => {
+    let nowMs = 0;
+    return steps.map((step, generation) => {
+      nowMs += step.stepMs;
+      return {
+        nowMs,
+        resources: step.specs.flatMap((one, index) => {
+          const name = "xyz"[index] as string;
+          // z is of a namespace that does not count.
+          const namespace = name === "z" ? "other" : "platform";
+          if (one === null) return [];
+          const createdAt = `2026-01-0${3 - index}T00:00:00Z`;
+          return [{ namespace, name, uid: `${name}-${one.uid}`, generation, createdAt, spec: specs[one.spec] }];
+        }),
+        nodes: step.labels.flatMap((labels, index) =>
+          labels === null ? [] : [{ name: "ab"[index] as string, labels: { ...labels } }],
+        ),
+        accepted: new Map(
+          step.accepted.flatMap((what, index): Array<[string, string | null]> => {
+            const digest = { unknown: undefined, nothing: null, default: fallback.digest, another: "another" }[what];
+            return digest === undefined ? [] : [["ab"[index] as string, digest]];
+          }),
+        ),
+      };
+    });
+  });
+
+interface Expected {
+  source: string;
+  resource?: string;
+  /** The limit in force; 10 is the default's. */
+  limit?: number;
+}
+
+/** What is in force of a resource at a look, read off all the looks before: [limit, selector]. */
+function versionAt(looks: Look[], at: number, uid: string): { limit?: number; disk?: string } {
+  const now = looks[at]?.resources.find((one) => one.uid === uid);
+  for (let index = at; index >= 0; index -= 1) {
+    const then = looks[index]?.resources.find((one) => one.uid === uid);
+    if (then === undefined) break;
+    const number = specs.indexOf(then.spec as (typeof specs)[number]);
+    if (isGoodSpec(number)) return number === 1 ? { limit: 3, disk: "ssd" } : { limit: 2 };
+  }
+  return now?.spec === specs[2] ? { disk: "ssd" } : {};
+}
+
+/** What should rule a node, from the whole history, which is told anew for each look. */
+function expectedAt(looks: Look[], at: number, node: string): Expected | undefined {
+  const look = looks[at] as Look;
+  const labels = look.nodes.find(({ name }) => name === node)?.labels;
+  if (labels === undefined) return undefined;
+  const ruler = look.resources
+    .filter(({ namespace }) => namespace === "platform")
+    .sort((a, b) => (a.createdAt < b.createdAt ? -1 : 1))
+    .map((resource) => ({ key: `platform/${resource.name}`, ...versionAt(looks, at, resource.uid) }))
+    .find(({ disk }) => disk === undefined || disk === labels.disk);
+  if (ruler !== undefined) {
+    const { key: resource, limit } = ruler;
+    return { source: "resource", resource, ...(limit !== undefined && { limit }) };
+  }
+  const past: Array<Expected & { at: number }> = [];
+  for (let index = at - 1; index >= 0; index -= 1) {
+    const then = expectedAt(looks, index, node);
+    if (then === undefined || then.source === "default") {
+      if (then?.source === "default" && past.every(({ source }) => source !== "resource")) {
+        return { source: "default", limit: 10 };
+      }
+      break;
+    }
+    past.push({ ...then, at: index });
+  }
+  const lastRuled = past.find(({ source }) => source === "resource")?.at;
+  const digestAt = (index: number) => looks[index]?.accepted.get(node);
+  if (lastRuled === undefined && (digestAt(at) === null || digestAt(at) === fallback.digest)) {
+    return { source: "default", limit: 10 };
+  }
+  if (lastRuled === undefined && digestAt(at) === undefined) return { source: "none" };
+  const firstHeard = past.filter((one) => digestAt(one.at) === "another").at(-1)?.at ?? at;
+  const sinceMs = looks[lastRuled === undefined ? firstHeard : lastRuled + 1]?.nowMs ?? 0;
+  if (look.nowMs >= sinceMs + GRACE_MS) return { source: "default", limit: 10 };
+  const limit = past.find((one) => one.limit !== undefined)?.limit;
+  return limit === undefined ? { source: "none" } : { source: "grace", limit };
+}
+
+it("rules as the whole history says, of which it remembers only a little", () => {
+  fc.assert(
+    fc.property(arbLooks, (looks) => {
+      let memory = EMPTY_MEMORY;
+      for (const [at, look] of looks.entries()) {
+        const ruling = rule({ ...look, policyNamespaces: ["platform"] }, memory);
+        memory = ruling.memory;
+        for (const node of ["a", "b"]) {
+          const rules = ruling.nodes.get(node);
+          const limit = rules?.policy?.compiled.document.global.perContainer?.maxCheckpoints;
+          const seen = rules && {
+            source: rules.source,
+            ...(rules.source === "resource" && { resource: rules.resource }),
+            ...(limit !== undefined && { limit }),
+          };
+          expect(seen).toEqual(expectedAt(looks, at, node));
+        }
+      }
+    }),
+    { numRuns: 400 },
+  );
 });
 
 it("never lets the default act sooner than the grace period after a resource ruled, whatever happens", () => {
