@@ -10,6 +10,13 @@ const NAMED_NODES = 10;
 /** How many limits a message tells of. */
 const NAMED_LIMITS = 5;
 
+const DURATION_UNITS: ReadonlyArray<readonly [string, number]> = [
+  ["d", 86_400_000],
+  ["h", 3_600_000],
+  ["m", 60_000],
+  ["s", 1000],
+];
+
 export interface StatusInput {
   ruling: ResourceRuling;
   /** What rules each node. */
@@ -43,11 +50,13 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
 
   const unmounted = reports.filter(({ directory }) => directory.state !== "watching");
   const unreachable = reports.flatMap(({ node, unreachable: limits }) => limits.map((limit) => ({ node, ...limit })));
+  const unreachableOmitted = sum((report) => report.unreachableOmitted);
+  const paused = reports.filter((report) => report.paused).map(({ node }) => node);
   const heldNodes = ruled.filter((node) => (held.get(node) ?? 0) > 0);
   const accepted = acceptedOf(ruling);
   const conditions: Array<Omit<Condition, "lastTransitionTime">> = [
     { type: "Accepted", ...accepted },
-    { type: "Enforcing", ...enforcingOf(ruling, { ruled, applied, nodes, agents }) },
+    { type: "Enforcing", ...enforcingOf(ruling, { ruled, applied, agents, paused }) },
     flag("Conflict", ruling.conflicts.size > 0, {
       reason: "OlderResourceRules",
       message: () => {
@@ -66,7 +75,7 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
     }),
     flag("LimitUnreachable", unreachable.length > 0, {
       reason: "NothingLeftToDelete",
-      message: () => describeLimits(unreachable),
+      message: () => describeLimits(unreachable, unreachableOmitted),
     }),
     flag("OrphansHeld", heldNodes.length > 0, {
       reason: "SuspiciouslyMany",
@@ -74,17 +83,19 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
         `${nameNodes(heldNodes)}: ${heldNodes.reduce((total, node) => total + (held.get(node) ?? 0), 0)} pods seem to be gone at once; their archives wait for a second proof`,
     }),
   ];
-  const lastDeletion = reports
-    .flatMap(({ deletions }) => deletions.map(({ time }) => time))
-    .sort()
-    .at(-1);
-  const lastEnforcementTime = latest(previous?.lastEnforcementTime, lastDeletion);
+  // Of what was deleted before the resource existed, it says nothing.
+  const lastEnforcementTime = reports
+    .flatMap(({ deletions }) => deletions.at(-1)?.time ?? [])
+    .filter((time) => Date.parse(time) >= Date.parse(ruling.resource.createdAt))
+    .reduce<string | undefined>(latest, undefined);
 
-  return {
+  const status: PolicyStatus = {
     observedGeneration: ruling.resource.generation,
-    conditions: conditions.map((condition) =>
-      withTransition(condition, { previous, now, generation: ruling.resource.generation }),
-    ),
+    conditions: conditions.map((condition) => ({
+      ...condition,
+      observedGeneration: ruling.resource.generation,
+      lastTransitionTime: now,
+    })),
     ...(document && { mode: document.mode }),
     nodes: {
       desired: ruled.length,
@@ -103,6 +114,27 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
     ...(ruling.policy && { effectiveGlobalPolicy: effectiveGlobalPolicy(ruling.policy) }),
     ...(lastEnforcementTime !== undefined && { lastEnforcementTime }),
   };
+  return continueStatus(status, previous);
+}
+
+/**
+ * A status as it follows the one before, whoever wrote that: a condition whose status is the same has not changed since,
+ * and what was enforced once stays so.
+ */
+export function continueStatus(status: PolicyStatus, previous: PolicyStatus | undefined): PolicyStatus {
+  const lastEnforcementTime = latest(previous?.lastEnforcementTime, status.lastEnforcementTime);
+  return {
+    ...status,
+    ...(status.conditions && {
+      conditions: status.conditions.map((condition) => {
+        const before = previous?.conditions?.find(({ type }) => type === condition.type);
+        return before?.status === condition.status
+          ? { ...condition, lastTransitionTime: before.lastTransitionTime }
+          : condition;
+      }),
+    }),
+    ...(lastEnforcementTime !== undefined && { lastEnforcementTime }),
+  };
 }
 
 type Verdict = Pick<Condition, "status" | "reason" | "message">;
@@ -119,15 +151,21 @@ function acceptedOf({ problems, isNamespaceAllowed, resource, policy }: Resource
 
 function enforcingOf(
   { policy, isNamespaceAllowed }: ResourceRuling,
-  state: { ruled: string[]; applied: number; nodes: StatusInput["nodes"]; agents: StatusInput["agents"] },
+  state: { ruled: string[]; applied: number; agents: StatusInput["agents"]; paused: string[] },
 ): Verdict {
-  const { ruled, applied, agents } = state;
+  const { ruled, applied, agents, paused } = state;
   if (!isNamespaceAllowed || policy === undefined) {
     return { status: "False", reason: "NotAccepted", message: "no version of this policy can be enforced" };
   }
   if (ruled.length === 0) return { status: "False", reason: "NoNodes", message: "it rules no node" };
-  if (applied === ruled.length)
-    return { status: "True", reason: "Applied", message: `on all of ${ruled.length} nodes` };
+  if (applied === ruled.length) {
+    const held = [
+      policy.compiled.document.mode === "DryRun" ? "DryRun: nothing is deleted" : undefined,
+      paused.length > 0 ? `a .pause stops all deletion on ${nameNodes(paused)}` : undefined,
+    ].filter((text) => text !== undefined);
+    const message = [`on all of ${ruled.length} nodes`, ...held].join("; ");
+    return { status: "True", reason: "Applied", message };
+  }
   const missing = ruled.filter((node) => agents.get(node)?.state !== "applied");
   const problem = missing.map((node) => agents.get(node)?.problem).find((text) => text !== undefined);
   return {
@@ -147,29 +185,20 @@ function flag(
     : { type, status: "False", reason: "None", message: "" };
 }
 
-function withTransition(
-  condition: Omit<Condition, "lastTransitionTime">,
-  { previous, now, generation }: { previous: PolicyStatus | undefined; now: string; generation: number },
-): Condition {
-  const before = previous?.conditions?.find(({ type }) => type === condition.type);
-  const lastTransitionTime = before?.status === condition.status ? before.lastTransitionTime : now;
-  return { ...condition, observedGeneration: generation, lastTransitionTime };
-}
-
 /** The first ten nodes by name, and how many more there are. */
 export function nameNodes(nodes: string[]): string {
   const named = nodes.slice(0, NAMED_NODES).join(", ");
   return nodes.length > NAMED_NODES ? `${named} and ${nodes.length - NAMED_NODES} more nodes` : named;
 }
 
-function describeLimits(limits: Array<UnreachableLimit & { node: string }>): string {
+function describeLimits(limits: Array<UnreachableLimit & { node: string }>, omitted: number): string {
   const told = limits.slice(0, NAMED_LIMITS).map(({ node, limit, namespace, pod, container, wanted, freed, unit }) => {
     const scope = [namespace, pod, container].filter((name) => name !== undefined).join("/") || "the node";
     const amount = (value: number) => (unit === "bytes" ? `${formatBytes(value)}B` : `${value} archives`);
     return `${node}: ${limit} of ${scope} is exceeded by ${amount(wanted)}, of which ${amount(freed)} could go`;
   });
-  const more = limits.length > NAMED_LIMITS ? `; and ${limits.length - NAMED_LIMITS} more` : "";
-  return `${told.join("; ")}${more}`;
+  const more = limits.length - told.length + omitted;
+  return `${told.join("; ")}${more > 0 ? `; and ${more} more` : ""}`;
 }
 
 /** The global policy as one would write it, defaults filled in; what is off is left out. */
@@ -186,7 +215,7 @@ function effectiveGlobalPolicy({
     maxTotalSizePerContainer: quantity(global.perContainer?.maxTotalBytes),
     maxTotalSizePerPod: quantity(global.perPod?.maxTotalBytes),
     maxTotalSizePerNamespace: quantity(global.perNamespace?.maxTotalBytes),
-    maxAge: global.maxAgeMs === undefined ? undefined : `${global.maxAgeMs}ms`,
+    maxAge: duration(global.maxAgeMs),
     minCheckpointsPerContainer: global.minCheckpoints,
   };
   return JSON.parse(JSON.stringify(written)) as PolicyStatus["effectiveGlobalPolicy"];
@@ -197,6 +226,13 @@ function quantity(bytes: number | undefined): string | undefined {
   if (bytes === undefined) return undefined;
   const text = formatQuantity(bytes);
   return /\d$/.test(text) ? `${bytes / 1000}k` : text;
+}
+
+/** A duration in its largest whole unit. */
+function duration(milliseconds: number | undefined): string | undefined {
+  if (milliseconds === undefined) return undefined;
+  const [unit, sizeMs] = DURATION_UNITS.find(([, size]) => milliseconds % size === 0) ?? ["ms", 1];
+  return `${milliseconds / sizeMs}${unit}`;
 }
 
 function latest(a: string | undefined, b: string | undefined): string | undefined {

@@ -1,7 +1,10 @@
+import { isDeepStrictEqual } from "node:util";
+import { POLICY_KIND } from "@cro/shared/crd/schema";
 import type { PolicyStatus } from "@cro/shared/crd/status";
 import type { Logger } from "pino";
-import type { KubeClient } from "../kube/client.ts";
+import type { KubeClient, KubeObject, KubeResult } from "../kube/client.ts";
 import type { PolicyResource } from "../policy/ruling.ts";
+import { continueStatus } from "./aggregate.ts";
 
 /** The shortest time between two writes of one resource, and between two that only numbers call for; in milliseconds. */
 const CONDITIONS_MS = 5000;
@@ -12,11 +15,26 @@ export type StatusPath = (resource: Pick<PolicyResource, "namespace" | "name">) 
 
 /** Writes statuses, each only when it differs, conditions soon and numbers now and then. */
 export interface StatusWriter {
-  /** What was written last; the basis of the next status. */
+  /** What stands in the resource as far as is known; the basis of the next status. */
   written(uid: string): PolicyStatus | undefined;
   /** Writes what is due of these; never overlaps with itself. */
   write(statuses: ReadonlyArray<{ resource: PolicyResource; status: PolicyStatus }>): Promise<void>;
 }
+
+interface Known {
+  status: PolicyStatus;
+  /** When it was written, or last tried to be. */
+  atMs: number;
+}
+
+/** RFC 6902, as far as it is needed here. */
+interface PatchOperation {
+  op: "test" | "add";
+  path: string;
+  value: unknown;
+}
+
+type StatusObject = KubeObject & { status?: PolicyStatus };
 
 export function createStatusWriter(options: {
   client: KubeClient;
@@ -27,8 +45,46 @@ export function createStatusWriter(options: {
   log: Pick<Logger, "warn">;
 }): StatusWriter {
   const { client, path, nowMs, signal, mayAct, log } = options;
-  const known = new Map<string, { status: PolicyStatus; atMs: number }>();
+  const known = new Map<string, Known>();
+  /** Resources that could not even be read, and when that was tried. */
+  const triedAtMs = new Map<string, number>();
   let isWriting = false;
+
+  /** Changes a resource's status, if it is still this one, and not another that took its name over. */
+  function patch(resource: PolicyResource, changes: PatchOperation[]): Promise<KubeResult<StatusObject>> {
+    return client.request<StatusObject>({
+      method: "PATCH",
+      path: `${path(resource)}/status`,
+      contentType: "application/json-patch+json",
+      body: [{ op: "test", path: "/metadata/uid", value: resource.uid } satisfies PatchOperation, ...changes],
+      signal,
+      kind: POLICY_KIND,
+    });
+  }
+
+  function complain(resource: PolicyResource, problem: string): void {
+    if (!signal.aborted) log.warn({ resource: path(resource), problem }, "status not written");
+  }
+
+  /**
+   * What another leader left in the resource. A patch that changes nothing reads it, and needs no right beyond that of
+   * writing. Of the same version of the resource it counts as written just now: this leader's agents have yet to tell
+   * what they have, and the status shall not flap meanwhile.
+   */
+  async function read({ resource, status }: { resource: PolicyResource; status: PolicyStatus }) {
+    if (nowMs() - (triedAtMs.get(resource.uid) ?? Number.NEGATIVE_INFINITY) < CONDITIONS_MS) return undefined;
+    triedAtMs.set(resource.uid, nowMs());
+    const answer = await patch(resource, []);
+    if (!answer.ok) {
+      if (answer.status !== 404) complain(resource, answer.message);
+      return undefined;
+    }
+    const found = answer.value.status ?? {};
+    const isOfThisVersion = found.observedGeneration === status.observedGeneration;
+    const entry = { status: found, atMs: isOfThisVersion ? nowMs() : Number.NEGATIVE_INFINITY };
+    known.set(resource.uid, entry);
+    return entry;
+  }
 
   return {
     written: (uid) => known.get(uid)?.status,
@@ -37,23 +93,23 @@ export function createStatusWriter(options: {
       isWriting = true;
       try {
         const uids = new Set(statuses.map(({ resource }) => resource.uid));
-        for (const uid of known.keys()) if (!uids.has(uid)) known.delete(uid);
-        for (const { resource, status } of statuses) {
+        for (const memory of [known, triedAtMs]) {
+          for (const uid of memory.keys()) if (!uids.has(uid)) memory.delete(uid);
+        }
+        for (const { resource, status: next } of statuses) {
           if (signal.aborted || !mayAct()) return;
-          const before = known.get(resource.uid);
-          const restMs =
-            before === undefined || headline(before.status) !== headline(status) ? CONDITIONS_MS : NUMBERS_MS;
-          if (before !== undefined && nowMs() - before.atMs < restMs) continue;
-          if (before !== undefined && JSON.stringify(before.status) === JSON.stringify(status)) continue;
-          const answer = await client.request({
-            method: "PATCH",
-            path: `${path(resource)}/status`,
-            body: { status: blankMissing(status, before?.status) },
-            signal,
-          });
-          if (answer.ok || answer.status === 404) known.set(resource.uid, { status, atMs: nowMs() });
-          else if (!signal.aborted)
-            log.warn({ resource: path(resource), problem: answer.message }, "status not written");
+          const before = known.get(resource.uid) ?? (await read({ resource, status: next }));
+          if (before === undefined) continue;
+          const status = continueStatus(next, before.status);
+          const restMs = headline(before.status) === headline(status) ? NUMBERS_MS : CONDITIONS_MS;
+          if (nowMs() - before.atMs < restMs || isDeepStrictEqual(before.status, status)) continue;
+          // Reading may have taken long.
+          if (signal.aborted || !mayAct()) return;
+          before.atMs = nowMs();
+          const answer = await patch(resource, [{ op: "add", path: "/status", value: status }]);
+          if (answer.ok) known.set(resource.uid, { status, atMs: nowMs() });
+          // Where there is no such resource any more the watch will tell.
+          else if (answer.status !== 404) complain(resource, answer.message);
         }
       } finally {
         isWriting = false;
@@ -70,18 +126,4 @@ function headline({ conditions = [], nodes, observedGeneration, mode }: PolicySt
     observedGeneration,
     mode,
   ]);
-}
-
-/** A merge patch keeps what it does not name: what is no longer told must be named as null. */
-function blankMissing(status: PolicyStatus, before: PolicyStatus | undefined): Record<string, unknown> {
-  const gone = Object.keys(before ?? {}).filter((key) => !(key in status));
-  const global = status.effectiveGlobalPolicy;
-  const limits = Object.keys(before?.effectiveGlobalPolicy ?? {}).filter(
-    (key) => global !== undefined && !(key in global),
-  );
-  return {
-    ...status,
-    ...Object.fromEntries(gone.map((key) => [key, null])),
-    ...(global && { effectiveGlobalPolicy: { ...global, ...Object.fromEntries(limits.map((key) => [key, null])) } }),
-  };
 }

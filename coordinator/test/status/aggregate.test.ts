@@ -1,11 +1,11 @@
 import { CONDITION_TYPES, PolicyStatus } from "@cro/shared/crd/status";
-import { defaultPolicy } from "@cro/shared/policy/compile";
+import { compilePolicy, defaultPolicy } from "@cro/shared/policy/compile";
 import type { Report } from "@cro/shared/wire/report";
 import { Check } from "typebox/value";
 import { describe, expect, it } from "vitest";
 import type { AgentView } from "../../src/agents/push.ts";
 import { type NodeRuling, type ResourceRuling, readyPolicy } from "../../src/policy/ruling.ts";
-import { aggregateStatus, type StatusInput } from "../../src/status/aggregate.ts";
+import { aggregateStatus, continueStatus, type StatusInput } from "../../src/status/aggregate.ts";
 import { aReport } from "../support/agent-peer.ts";
 
 const policy = readyPolicy(defaultPolicy());
@@ -119,6 +119,93 @@ describe("a status", () => {
     );
     expect(times.Accepted).toBe("2026-02-01T00:00:00.000Z");
     expect(times.Enforcing).toBe("2026-02-02T00:00:00.000Z");
+  });
+
+  it("goes on from what another leader wrote: times of conditions and of the last deletion stay", () => {
+    const early = { ...aggregateStatus(input(["a"], [aView("a")])), lastEnforcementTime: "2026-01-31T00:00:00.000Z" };
+    const late = aggregateStatus(input(["a"], [aView("a")], { now: "2026-02-02T00:00:00.000Z" }));
+    expect(continueStatus(late, early)).toEqual(early);
+    expect(continueStatus(early, { ...early, lastEnforcementTime: "2026-01-01T00:00:00.000Z" })).toEqual(early);
+  });
+
+  it("tells when something was last deleted, and nothing of the time before the resource", () => {
+    const at = (...times: string[]) => ({
+      report: {
+        deletions: times.map((time, index) => ({
+          ...{ number: index + 1, time, file: "f", namespace: "n", pod: "p", container: "c" },
+          ...{ bytes: 1, reason: "max_age" as const },
+        })),
+      },
+    });
+    const views = [
+      aView("a", at("2026-01-02T00:00:00.000Z", "2026-01-04T00:00:00.000Z")),
+      aView("b", at("2026-01-03T00:00:00.000Z")),
+    ];
+    expect(aggregateStatus(input(["a", "b"], views)).lastEnforcementTime).toBe("2026-01-04T00:00:00.000Z");
+    const before = input(["a"], [aView("a", at("2025-12-31T23:59:59.000Z"))]);
+    expect(aggregateStatus(before).lastEnforcementTime).toBeUndefined();
+  });
+
+  it("says where nothing is deleted although the policy is in force", () => {
+    const compiled = compilePolicy({ mode: "DryRun" });
+    if (!compiled.ok) throw new Error("must compile");
+    const one = input(["a", "b"], [aView("a", { report: { paused: true } }), aView("b")]);
+    const status = aggregateStatus({ ...one, ruling: { ...one.ruling, policy: readyPolicy(compiled.policy) } });
+    expect(status.mode).toBe("DryRun");
+    expect(conditionsOf(status).Enforcing?.[2]).toBe(
+      "on all of 2 nodes; DryRun: nothing is deleted; a .pause stops all deletion on a",
+    );
+  });
+
+  it("names some limits of many, and tells how many more there are", () => {
+    const limit = { limit: "max_checkpoints" as const, wanted: 1, freed: 0, unit: "archives" as const };
+    const unreachable = Array.from({ length: 7 }, (_, index) => ({ ...limit, namespace: `n${index}` }));
+    const view = aView("a", { report: { unreachable, unreachableOmitted: 40 } });
+    const [, , message] = conditionsOf(aggregateStatus(input(["a"], [view]))).LimitUnreachable ?? [];
+    expect(message).toMatch(/^a: max_checkpoints of n0 .*of n4 [^;]*; and 42 more$/);
+  });
+
+  it("shows the global policy as one would write it", () => {
+    const globalPolicy = {
+      maxAge: "36h",
+      maxCheckpointSize: 10,
+      maxTotalSizePerPod: "1000500k",
+      maxCheckpointsPerPod: 0,
+    };
+    const compiled = compilePolicy({ globalPolicy });
+    if (!compiled.ok) throw new Error("must compile");
+    const one = input(["a"], [aView("a")]);
+    const status = aggregateStatus({ ...one, ruling: { ...one.ruling, policy: readyPolicy(compiled.policy) } });
+    expect(status.effectiveGlobalPolicy).toEqual({
+      retainOrphan: true,
+      maxCheckpointsPerContainer: 10,
+      maxAge: "36h",
+      maxCheckpointSize: "10Mi",
+      maxTotalSizePerPod: "1000500k",
+    });
+    expect(conditionsOf(status).UnitlessQuantity).toEqual([
+      "True",
+      "TakenAsMiB",
+      "spec.globalPolicy.maxCheckpointSize: 10 has no unit and is taken as MiB; write 10Mi",
+    ]);
+    // What is shown means the same when it is applied.
+    const again = compilePolicy({ globalPolicy: status.effectiveGlobalPolicy });
+    expect(again.ok && again.policy.document.global).toEqual(compiled.policy.document.global);
+  });
+
+  it.each([
+    [
+      { problems: [{ field: "spec.maxAge", message: "is wrong" }] },
+      "Invalid",
+      /^spec\.maxAge: is wrong \(the last good/,
+    ],
+    [{ problems: [{ field: "spec.x", message: "is wrong" }], policy: undefined }, "Invalid", /\(nothing is pushed\)$/],
+    [{ isNamespaceAllowed: false, matched: [] }, "NamespaceNotAllowed", /namespace p are not among/],
+  ])("says why a resource is not accepted: %j", (changes, reason, message) => {
+    const one = input(["a"], [aView("a")]);
+    const status = aggregateStatus({ ...one, ruling: { ...one.ruling, ...changes } });
+    expect(Check(PolicyStatus, status)).toBe(true);
+    expect(conditionsOf(status).Accepted).toEqual(["False", reason, expect.stringMatching(message)]);
   });
 
   it("counts no node that another resource rules", () => {

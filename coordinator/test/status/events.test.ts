@@ -1,0 +1,211 @@
+import type { Deletion } from "@cro/shared/wire/report";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import type { KubeClient, KubeRequest, KubeResult } from "../../src/kube/client.ts";
+import type { PolicyResource } from "../../src/policy/ruling.ts";
+import { createEventWriter } from "../../src/status/events.ts";
+import { aReport } from "../support/agent-peer.ts";
+
+const MINUTE_MS = 60_000;
+const START = Date.parse("2026-05-01T12:00:00Z");
+
+const resource: PolicyResource = {
+  namespace: "p",
+  name: "policy",
+  uid: "u",
+  generation: 1,
+  createdAt: "2026-01-01T00:00:00Z",
+  spec: {},
+};
+
+/** Numbered deletions, of which each took place when the leader began unless told otherwise. */
+function deletions(from: number, to: number, changes: Partial<Deletion> = {}): Deletion[] {
+  return Array.from({ length: to - from + 1 }, (_, index) => ({
+    ...{ number: from + index, time: new Date(START).toISOString(), file: `f${from + index}` },
+    ...{ namespace: "n", pod: "p", container: "c", bytes: 1024, reason: "max_checkpoints" as const, ...changes },
+  }));
+}
+
+interface Event {
+  metadata: { name: string; namespace: string };
+  involvedObject: { name: string; uid: string };
+  reason: string;
+  message: string;
+  count: number;
+}
+
+/** A writer with a clock of its own; what it writes is kept, and answered as told. */
+function aWriter() {
+  const written: Event[] = [];
+  const state = { nowMs: 0, mayAct: true, answer: { ok: true, value: {} } as KubeResult<never> };
+  const client: KubeClient = {
+    async request<T>({ body }: KubeRequest) {
+      written.push(body as Event);
+      return state.answer as KubeResult<T>;
+    },
+    stream: () => Promise.reject(new Error("nothing is watched here")),
+    close: async () => {},
+  };
+  const writer = createEventWriter({
+    client,
+    nowMs: () => state.nowMs,
+    now: () => new Date(START + state.nowMs),
+    signal: new AbortController().signal,
+    mayAct: () => state.mayAct,
+    log: { warn: () => {} },
+    identity: "coordinator-7d9_0b0cf0cc-7a3c-4d0e-8f57-0123456789ab",
+  });
+  /** Lets time pass, and what was sent be answered. */
+  const pass = async (byMs: number) => {
+    state.nowMs += byMs;
+    writer.tick();
+    await new Promise(setImmediate);
+  };
+  return { writer, written, state, pass };
+}
+
+describe("Events about deletions", () => {
+  it("sum up what was deleted on a node by reason, and come once a minute", async () => {
+    const { writer, written, pass } = aWriter();
+    writer.deletions(resource, aReport({ deletions: deletions(1, 2) }));
+    await pass(0);
+    writer.deletions(resource, aReport({ deletions: deletions(1, 4) }));
+    writer.deletions(resource, aReport({ deletions: [...deletions(1, 4), ...deletions(5, 5, { reason: "orphan" })] }));
+    await pass(MINUTE_MS - 1);
+    expect(written).toHaveLength(1);
+    await pass(1);
+    await pass(10 * MINUTE_MS);
+    expect(written.map(({ message, count }) => [message, count])).toEqual([
+      ["node node-a: deleted 2 for max_checkpoints (2KiB)", 2],
+      ["node node-a: deleted 2 for max_checkpoints (2KiB), 1 for orphan (1KiB)", 3],
+    ]);
+    expect(written[0]).toMatchObject({ involvedObject: { name: "policy", uid: "u" }, metadata: { namespace: "p" } });
+    expect(new Set(written.map(({ metadata }) => metadata.name)).size).toBe(2);
+  });
+
+  it("are of one node each", async () => {
+    const { writer, written, pass } = aWriter();
+    for (const node of ["a", "b"]) writer.deletions(resource, aReport({ node, deletions: deletions(1, 1) }));
+    await pass(0);
+    expect(written.map(({ message }) => message.split(":")[0])).toEqual(["node a", "node b"]);
+  });
+
+  it("say how many fell out of the reports, also of an agent that restarted", async () => {
+    const { writer, written, pass } = aWriter();
+    writer.deletions(resource, aReport({ deletions: deletions(1, 1) }));
+    await pass(0);
+    writer.deletions(resource, aReport({ deletions: deletions(11, 12) }));
+    writer.deletions(resource, aReport({ bootId: "boot-2", deletions: deletions(4, 4) }));
+    await pass(MINUTE_MS);
+    expect(written[1]).toMatchObject({
+      message: "node node-a: deleted 3 for max_checkpoints (3KiB), and 12 more that its report no longer held",
+      count: 15,
+    });
+  });
+
+  it("leave out what happened before this leader's time, before the resource, or under none", async () => {
+    const { writer, written, pass } = aWriter();
+    const at = (ms: number) => ({ time: new Date(START + ms).toISOString() });
+    const young = { ...resource, createdAt: new Date(START + 10 * MINUTE_MS).toISOString() };
+    const longAgo = deletions(1, 3, at(-10 * MINUTE_MS));
+    writer.deletions(resource, aReport({ node: "a", deletions: [...longAgo, ...deletions(4, 4)] }));
+    writer.deletions(young, aReport({ node: "b", deletions: deletions(1, 3, at(5 * MINUTE_MS)) }));
+    writer.deletions(undefined, aReport({ node: "c", deletions: deletions(1, 3) }));
+    writer.deletions(resource, aReport({ node: "c", deletions: deletions(1, 4) }));
+    await pass(0);
+    expect(written.map(({ message }) => message)).toEqual([
+      "node a: deleted 1 for max_checkpoints (1KiB)",
+      "node c: deleted 1 for max_checkpoints (1KiB)",
+    ]);
+  });
+
+  it("wait for an API server that cannot take them, and not for one that refuses them", async () => {
+    const { writer, written, state, pass } = aWriter();
+    state.answer = { ok: false, reason: "Timeout", message: "timeout" };
+    writer.deletions(resource, aReport({ deletions: deletions(1, 1) }));
+    await pass(0);
+    writer.deletions(resource, aReport({ deletions: deletions(1, 2) }));
+    state.answer = { ok: false, reason: "Forbidden", message: "forbidden", status: 403 };
+    await pass(MINUTE_MS);
+    await pass(MINUTE_MS);
+    expect(written.map(({ count }) => count)).toEqual([1, 2]);
+  });
+
+  it("are written by nobody who no longer leads", async () => {
+    const { writer, written, state, pass } = aWriter();
+    state.mayAct = false;
+    writer.deletions(resource, aReport({ deletions: deletions(1, 1) }));
+    writer.note(resource, { type: "Normal", reason: "RulingChanged", message: "m" });
+    await pass(0);
+    expect(written).toEqual([]);
+  });
+
+  it("account for every deletion of an agent exactly once, whatever its reports hold", async () => {
+    const arbSteps = fc.array(
+      fc.record({ more: fc.nat(6), held: fc.nat(8), restarts: fc.boolean(), isTick: fc.boolean() }),
+      { maxLength: 20 },
+    );
+    await fc.assert(
+      fc.asyncProperty(arbSteps, async (steps) => {
+        const { writer, written, pass } = aWriter();
+        writer.deletions(resource, aReport({ bootId: "0" }));
+        let [boot, done, total, unheard] = [0, 0, 0, 0];
+        for (const { more, held, restarts, isTick } of steps) {
+          if (restarts) {
+            // What a report never had a chance to tell of died with the agent.
+            total -= unheard;
+            [boot, done, unheard] = [boot + 1, 0, 0];
+          }
+          done += more;
+          total += more;
+          // A report without any deletion cannot tell of those that it no longer holds.
+          unheard = held === 0 ? unheard + more : 0;
+          writer.deletions(
+            resource,
+            aReport({ bootId: `${boot}`, deletions: held === 0 ? [] : deletions(Math.max(1, done - held + 1), done) }),
+          );
+          if (isTick) await pass(MINUTE_MS);
+        }
+        await pass(MINUTE_MS);
+        expect(written.reduce((sum, { count }) => sum + count, 0)).toBe(total - unheard);
+      }),
+      { numRuns: 100 },
+    );
+  });
+});
+
+describe("a note", () => {
+  const refused = { type: "Warning" as const, reason: "PolicyRefused", message: "spec.maxAge: is wrong" };
+
+  it("is written at once, and the same again only of another version", () => {
+    const { writer, written } = aWriter();
+    for (const generation of [1, 1, 2]) writer.note({ ...resource, generation }, refused);
+    writer.note({ ...resource, generation: 2 }, { ...refused, message: "another" });
+    expect(written.map(({ message }) => message)).toEqual([refused.message, refused.message, "another"]);
+  });
+
+  it("is written again where the API server could not take it", async () => {
+    const { writer, written, state, pass } = aWriter();
+    state.answer = { ok: false, reason: "InternalError", message: "500", status: 500 };
+    writer.note(resource, refused);
+    await pass(0);
+    state.answer = { ok: true, value: {} as never };
+    writer.note(resource, refused);
+    writer.note(resource, refused);
+    expect(written).toHaveLength(2);
+  });
+
+  it("has a name that the API server takes, however long the resource's is", () => {
+    const { writer, written } = aWriter();
+    writer.note({ ...resource, name: `${"a".repeat(199)}-${"b".repeat(50)}` }, refused);
+    const label = "[a-z0-9]([a-z0-9-]*[a-z0-9])?";
+    expect(written[0]?.metadata.name).toMatch(new RegExp(`^${label}(\\.${label})*$`));
+    expect(written[0]?.metadata.name.length).toBeLessThanOrEqual(253);
+  });
+
+  it("is cut to what an Event may hold", () => {
+    const { writer, written } = aWriter();
+    writer.note(resource, { ...refused, message: "x".repeat(5000) });
+    expect(written[0]?.message).toHaveLength(1024);
+  });
+});
