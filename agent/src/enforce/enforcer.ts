@@ -214,7 +214,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const archives = new Set<Entry>();
     for (const scope of scopes) {
       for (const archive of index.inScope(scope)) archives.add(archive);
-      for (const archive of index.undecidedIn(scope.namespace)) archives.add(archive);
+      for (const archive of index.undecidedIn(scope)) archives.add(archive);
     }
     return archives;
   }

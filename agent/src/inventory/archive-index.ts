@@ -15,8 +15,8 @@ export interface ArchiveIndex<A extends Archive> {
   remove(file: string): void;
   /** Archives of a namespace, of one of its pods, or of one container of that. */
   inScope(scope: { namespace: string; pod?: string | undefined; container?: string | undefined }): Iterable<A>;
-  /** Archives whose owner is not known and that may turn out to be of this namespace. */
-  undecidedIn(namespace: string): Iterable<A>;
+  /** Archives whose owner is not known and that may turn out to be of this namespace, or of this pod of it. */
+  undecidedIn(scope: { namespace: string; pod?: string | undefined }): Iterable<A>;
 }
 
 type Containers<A> = Map<string, Set<A>>;
@@ -24,13 +24,16 @@ type Containers<A> = Map<string, Set<A>>;
 export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
   const byFile = new Map<string, { archive: A; identity: ContainerIdentity | undefined }>();
   const namespaces = new Map<string, Map<string, Containers<A>>>();
-  const undecided = new Map<string, Set<A>>();
+  const undecided = new Map<string, Map<string, Set<A>>>();
 
   function file(archive: A): void {
     const { identity, candidates } = archive;
     byFile.set(archive.file, { archive, identity });
     if (identity === undefined) {
-      for (const { namespace } of candidates) getOrMake(undecided, namespace, () => new Set()).add(archive);
+      for (const { namespace, pod } of candidates) {
+        const pods = getOrMake(undecided, namespace, () => new Map());
+        getOrMake(pods, pod, () => new Set()).add(archive);
+      }
       return;
     }
     const pods = getOrMake(namespaces, identity.namespace, () => new Map());
@@ -40,10 +43,12 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
 
   function unfile(archive: A, identity: ContainerIdentity | undefined): void {
     if (identity === undefined) {
-      for (const { namespace } of archive.candidates) {
-        const set = undecided.get(namespace);
+      for (const { namespace, pod } of archive.candidates) {
+        const pods = undecided.get(namespace);
+        const set = pods?.get(pod);
         set?.delete(archive);
-        if (set?.size === 0) undecided.delete(namespace);
+        if (set?.size === 0) pods?.delete(pod);
+        if (pods?.size === 0) undecided.delete(namespace);
       }
       return;
     }
@@ -81,8 +86,8 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
         for (const [, archives] of pick(containers, container)) yield* archives;
       }
     },
-    *undecidedIn(namespace) {
-      yield* undecided.get(namespace) ?? [];
+    *undecidedIn({ namespace, pod }) {
+      for (const [, archives] of pick(undecided.get(namespace), pod)) yield* archives;
     },
   };
 }

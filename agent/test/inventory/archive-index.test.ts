@@ -15,7 +15,7 @@ const step = fc.oneof(
   fc.record({ kind: fc.constant("remove" as const), file: fc.nat(9) }),
 );
 
-it("finds by scope exactly what was filed last, and by namespace what may turn out to be of it", () => {
+it("finds by scope exactly what was filed last, and what may turn out to be of a scope", () => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), identity, (steps, asked) => {
       const index = createArchiveIndex<Archive>();
@@ -44,9 +44,14 @@ it("finds by scope exactly what was filed last, and by namespace what may turn o
       for (const scope of [{ namespace }, { namespace, pod }, { namespace, pod, container }]) {
         expect(found(index.inScope(scope))).toEqual(expected((archive) => of(archive, scope)));
       }
-      const mayBe = ({ identity: known, candidates }: Archive) =>
-        known === undefined && candidates.some((candidate) => candidate.namespace === namespace);
-      expect(found(index.undecidedIn(namespace))).toEqual(expected(mayBe));
+      const mayBe = ({ identity: known, candidates }: Archive, scope: { namespace: string; pod?: string }) =>
+        known === undefined &&
+        candidates.some(
+          (candidate) => candidate.namespace === namespace && (scope.pod ?? candidate.pod) === candidate.pod,
+        );
+      for (const scope of [{ namespace }, { namespace, pod }]) {
+        expect(found(index.undecidedIn(scope))).toEqual(expected((archive) => mayBe(archive, scope)));
+      }
     }),
   );
 });
