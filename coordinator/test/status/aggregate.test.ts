@@ -169,7 +169,7 @@ describe("a status", () => {
     const globalPolicy = {
       maxAge: "36h",
       maxCheckpointSize: 10,
-      maxTotalSizePerPod: "1000500k",
+      maxTotalSizePerPod: "1500.001k",
       maxCheckpointsPerPod: 0,
     };
     const compiled = compilePolicy({ globalPolicy });
@@ -181,7 +181,7 @@ describe("a status", () => {
       maxCheckpointsPerContainer: 10,
       maxAge: "36h",
       maxCheckpointSize: "10Mi",
-      maxTotalSizePerPod: "1000500k",
+      maxTotalSizePerPod: "1500.001k",
     });
     expect(conditionsOf(status).UnitlessQuantity).toEqual([
       "True",

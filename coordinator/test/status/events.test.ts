@@ -107,8 +107,8 @@ describe("Events about deletions", () => {
     const { writer, written, pass } = aWriter();
     const at = (ms: number) => ({ time: new Date(START + ms).toISOString() });
     const young = { ...resource, createdAt: new Date(START + 10 * MINUTE_MS).toISOString() };
-    const longAgo = deletions(1, 3, at(-10 * MINUTE_MS));
-    writer.deletions(resource, aReport({ node: "a", deletions: [...longAgo, ...deletions(4, 4)] }));
+    const longAgo = deletions(11, 13, at(-10 * MINUTE_MS));
+    writer.deletions(resource, aReport({ node: "a", deletions: [...longAgo, ...deletions(14, 14)] }));
     writer.deletions(young, aReport({ node: "b", deletions: deletions(1, 3, at(5 * MINUTE_MS)) }));
     writer.deletions(undefined, aReport({ node: "c", deletions: deletions(1, 3) }));
     writer.deletions(resource, aReport({ node: "c", deletions: deletions(1, 4) }));
