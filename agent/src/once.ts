@@ -8,6 +8,7 @@ import { isPaused, isPinned, type Removal, removeArchive } from "./enforce/remov
 import { InputError } from "./errors.ts";
 import { type Directory, openDirectory } from "./inventory/directory.ts";
 import { type Entry, findFile, newEntry, refresh, walkEntry } from "./inventory/entry.ts";
+import { createReadSpace, READ_AHEAD } from "./inventory/read-ahead.ts";
 import { type Decision, explainPlan } from "./retention/explain.ts";
 import { type Plan, type PlanInput, planRetention } from "./retention/plan.ts";
 
@@ -35,7 +36,7 @@ export async function scanDirectory(path: string, clock: Clock, incompleteAfterM
   if (!opened.ok) throw new InputError(`--directory: ${opened.problem.message}`);
   const { directory } = opened;
   const scan: Scan = { directory, entries: [], ignored: [] };
-  const buffer = Buffer.allocUnsafe(512);
+  const space = createReadSpace(READ_AHEAD.some);
   try {
     for await (const { name: file } of await opendir(directory.at("."), { bufferSize: 1024 })) {
       const name = parseArchiveName(file);
@@ -56,7 +57,7 @@ export async function scanDirectory(path: string, clock: Clock, incompleteAfterM
         isArrival: false,
         unchangedSinceMs: clock.monotonicMs() - agoMs,
       });
-      const walk = walkEntry(directory, entry, buffer);
+      const walk = walkEntry(directory, entry, space);
       let step = walk.next();
       while (!step.done) step = walk.next();
       entry.walked = step.value;

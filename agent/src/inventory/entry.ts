@@ -4,9 +4,9 @@ import { identify } from "../archive/identity.ts";
 import type { ArchiveName } from "../archive/name.ts";
 import { archiveState, isPostdated } from "../archive/state.ts";
 import { startWalk, type Verdict, type Walk } from "../archive/walk.ts";
-import { stepWalk } from "../archive/walk-file.ts";
 import type { Clock } from "../clock.ts";
 import type { Directory } from "./directory.ts";
+import { createWalkStep, type ReadSpace } from "./read-ahead.ts";
 
 /** How long a complete archive must have been unchanged to be deletable, in milliseconds. */
 export const SETTLED_MS = 2000;
@@ -17,10 +17,12 @@ export interface Entry extends Archive {
   inode: bigint;
   /** Since when its size and mtime have been seen unchanged, on the monotonic clock, in milliseconds. */
   unchangedSinceMs: number;
+  /** When it was looked at last, on the monotonic clock, in milliseconds. */
+  lookedAtMs: number;
   /** Whether it came or changed while somebody watched: then it is an event, and not merely found. */
   isArrival: boolean;
   isPostdated: boolean;
-  /** The walk of its present content; it is resumed when a torn archive has grown. */
+  /** The walk of its present content; it is resumed when a torn archive has grown. One that has ended may be others' too. */
   walk: Walk;
   /** Why it is unidentified or unread, where it is. */
   problem: string | undefined;
@@ -67,6 +69,7 @@ export function newEntry(
     settled: false,
     listed,
     unchangedSinceMs,
+    lookedAtMs: unchangedSinceMs,
     isArrival,
     isPostdated: false,
     walk: startWalk(),
@@ -107,22 +110,23 @@ export function adoptChange(
  * Walks the entry's present content, one short read between two yields. Yields until there is a verdict; returns whether
  * the file stayed the same meanwhile, without which the verdict is worth nothing.
  */
-export function* walkEntry(directory: Directory, entry: Entry, buffer: Buffer): Generator<void, boolean> {
+export function* walkEntry(directory: Directory, entry: Entry, space: ReadSpace): Generator<void, boolean> {
   let descriptor: number;
   try {
     // Neither a link nor a pipe that took the file's place may lead elsewhere or block.
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOATIME;
     descriptor = openSync(directory.at(entry.file), flags);
   } catch (cause) {
-    entry.walk.verdict = { kind: "failed", code: (cause as NodeJS.ErrnoException).code ?? "unknown" };
+    entry.walk = { ...entry.walk, verdict: failed(cause) };
     return true;
   }
   try {
     if (hasChanged(entry, fstatSync(descriptor, { bigint: true }))) return false;
-    while (!stepWalk(descriptor, entry.walk, buffer)) yield;
+    const step = createWalkStep(descriptor, space);
+    while (!step(entry.walk)) yield;
     return !hasChanged(entry, fstatSync(descriptor, { bigint: true }));
   } catch (cause) {
-    entry.walk.verdict = { kind: "failed", code: (cause as NodeJS.ErrnoException).code ?? "unknown" };
+    entry.walk = { ...entry.walk, verdict: failed(cause) };
     return true;
   } finally {
     closeSync(descriptor);
@@ -151,6 +155,10 @@ export function refresh(entry: Entry, clock: Clock, { incompleteAfterMs }: { inc
   entry.settled = entry.state === "incomplete" || unchangedMs >= SETTLED_MS;
   entry.problem = identification.kind === "unidentified" ? identification.reason : problemOf(verdict);
   return identity !== entry.identity || state !== entry.state || settled !== entry.settled;
+}
+
+function failed(cause: unknown): Verdict {
+  return { kind: "failed", code: (cause as NodeJS.ErrnoException).code ?? "unknown" };
 }
 
 function problemOf(verdict: Verdict | undefined): string | undefined {

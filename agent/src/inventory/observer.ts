@@ -12,6 +12,8 @@ import { createAgenda } from "./agenda.ts";
 import type { ArchiveIndex } from "./archive-index.ts";
 import { type Directory, isGoneMount, isStillAt, openDirectory } from "./directory.ts";
 import { adoptChange, type Entry, findFile, hasChanged, newEntry, refresh, SETTLED_MS, walkEntry } from "./entry.ts";
+import { createReadSpace, READ_AHEAD } from "./read-ahead.ts";
+import { createSharing } from "./sharing.ts";
 
 /** The shortest time between two looks at one file, in milliseconds: a growing archive makes thousands of events. */
 const LOOK_AGAIN_MS = 50;
@@ -106,14 +108,14 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
   /** Archives to walk: those that just changed go before those that a listing found. */
   const toWalk = new Set<Entry>();
   const toWalkLater = new Set<Entry>();
-  const lookedAtMs = new WeakMap<Entry, number>();
+  const sharing = createSharing();
   const foreign = new Set<string>();
   const agenda = createAgenda(clock, (files) => {
     for (const file of files) wantLook(file);
     pump();
   });
   let pumping: Promise<void> | undefined;
-  const buffer = Buffer.allocUnsafe(512);
+  const spaces = { ofArrivals: createReadSpace(READ_AHEAD.none), ofFound: createReadSpace(READ_AHEAD.some) };
   const pollTimer = setInterval(poll, POLL_MS);
 
   function open(): void {
@@ -175,7 +177,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     const file = name.endsWith(PIN_SUFFIX) ? name.slice(0, -PIN_SUFFIX.length) : name;
     const entry = index.get(file);
     if (entry === undefined && parseArchiveName(file) === undefined) return;
-    const freeAtMs = entry === undefined ? 0 : (lookedAtMs.get(entry) ?? 0) + LOOK_AGAIN_MS;
+    const freeAtMs = entry === undefined ? 0 : entry.lookedAtMs + LOOK_AGAIN_MS;
     if (freeAtMs > clock.monotonicMs()) agenda.enter(file, freeAtMs);
     else {
       wantLook(file);
@@ -207,7 +209,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     };
     const isOver = (current: Directory | undefined) => stopped || current === undefined || directory !== current;
     const walk = async (current: Directory, entry: Entry) => {
-      const walking = walkEntry(current, entry, buffer);
+      const walking = walkEntry(current, entry, entry.isArrival ? spaces.ofArrivals : spaces.ofFound);
       let step = walking.next();
       while (!step.done && !isOver(current)) {
         await breathe();
@@ -259,7 +261,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
       addEntry(file, found.stat, { pinned, isFound: told.isFound });
       return;
     }
-    lookedAtMs.set(known, clock.monotonicMs());
+    known.lookedAtMs = clock.monotonicMs();
     const wasPinned = known.pinned;
     known.pinned = pinned;
     if (hasChanged(known, found.stat)) {
@@ -284,14 +286,13 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     const name = parseArchiveName(file);
     if (name === undefined) return;
     listedUpTo += 1;
-    const entry = newEntry(name, stat, {
+    const entry = newEntry(sharing.name(name), stat, {
       file,
       listed: listedUpTo,
       pinned,
       isArrival: !isFound || Number(stat.mtimeNs / 1_000_000n) > newsFromMs,
       unchangedSinceMs: clock.monotonicMs(),
     });
-    lookedAtMs.set(entry, clock.monotonicMs());
     index.put(entry);
     (isFound ? toWalkLater : toWalk).add(entry);
   }
@@ -323,6 +324,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     const wasCounted = countsInNumber(entry);
     const hadProblem = entry.problem;
     const isChanged = refresh(entry, clock, { incompleteAfterMs });
+    entry.walk = sharing.walk(entry.identity, entry.walk);
     index.put(entry);
     if (entry.problem !== undefined && entry.problem !== hadProblem) {
       log.warn({ archive: entry.file, state: entry.state, why: entry.problem }, "archive is kept and not counted");

@@ -1,0 +1,48 @@
+import type { ContainerIdentity } from "@cro/shared/policy/govern";
+import type { ArchiveName } from "../archive/name.ts";
+import type { Walk } from "../archive/walk.ts";
+
+/** How many containers' names are held at most; beyond that sharing begins anew. */
+const MAX_CONTAINERS = 50_000;
+
+/**
+ * Lets all archives of a container share what is the same of them, for else it would be most of what the index of a full
+ * directory takes.
+ */
+export interface Sharing {
+  /** The same name, its readings those of every other archive that is named after the same pod and container. */
+  name(name: ArchiveName): ArchiveName;
+  /**
+   * The same walk for good: one that has ended is not touched any more, so that those of a container which found the same
+   * can be one. Any other walk is returned as it is.
+   */
+  walk(identity: ContainerIdentity | undefined, walk: Walk): Walk;
+}
+
+export function createSharing(): Sharing {
+  const names = new Map<string, Pick<ArchiveName, "pod" | "candidates">>();
+  const walks = new WeakMap<ContainerIdentity, Walk>();
+
+  return {
+    name(name) {
+      const [first] = name.candidates;
+      const key = `${name.pod}_${first?.namespace}-${first?.container}`;
+      const shared = names.get(key);
+      if (shared !== undefined) return { ...name, pod: shared.pod, candidates: shared.candidates };
+      if (names.size >= MAX_CONTAINERS) names.clear();
+      names.set(key, { pod: name.pod, candidates: name.candidates });
+      return name;
+    },
+    walk(identity, walk) {
+      if (identity === undefined || walk.verdict?.kind !== "ended") return walk;
+      const shared = walks.get(identity);
+      if (shared !== undefined && isSameVerdict(shared.verdict, walk.verdict)) return shared;
+      walks.set(identity, walk);
+      return walk;
+    },
+  };
+}
+
+function isSameVerdict(a: Walk["verdict"], b: Walk["verdict"]): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
