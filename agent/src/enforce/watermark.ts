@@ -21,15 +21,16 @@ export function afterDeletions(
   state: WatermarkState,
   freed: { bytes: number; isPass: boolean; availableBeforeBytes: number; nowMs: number },
 ): WatermarkState {
-  if (freed.bytes === 0) return state;
-  const expected = freed.availableBeforeBytes + freed.bytes;
-  if (state.phase === "stalled") return state;
-  return {
-    phase: "waiting",
-    untilMs: freed.nowMs + SHOWN_WITHIN_MS,
-    expectedAvailableBytes: expected,
-    wasPass: freed.isPass || (state.phase === "waiting" && state.wasPass),
-  };
+  if (freed.bytes === 0 || state.phase === "stalled") return state;
+  const { bytes, isPass, availableBeforeBytes, nowMs } = freed;
+  if (state.phase === "ready") {
+    const expectedAvailableBytes = availableBeforeBytes + bytes;
+    return { phase: "waiting", untilMs: nowMs + SHOWN_WITHIN_MS, expectedAvailableBytes, wasPass: isPass };
+  }
+  // What is awaited already must show too, or another pass would delete for the same bytes again; and not for longer, or
+  // a disk that other archives come and go on would be waited for without end.
+  const expectedAvailableBytes = Math.max(availableBeforeBytes, state.expectedAvailableBytes) + bytes;
+  return { ...state, expectedAvailableBytes, wasPass: isPass || state.wasPass };
 }
 
 /** The state after a look at the disk; `isOverLimit` where a watermark or minFree is broken just now. */
