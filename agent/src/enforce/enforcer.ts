@@ -2,7 +2,7 @@ import type { Policy } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
-import { type Archive, countsInBytes } from "../archive/archive.ts";
+import { type Archive, countsInBytes, isDeletable } from "../archive/archive.ts";
 import type { Clock } from "../clock.ts";
 import type { ArchiveIndex } from "../inventory/archive-index.ts";
 import type { Directory } from "../inventory/directory.ts";
@@ -10,9 +10,9 @@ import type { Entry } from "../inventory/entry.ts";
 import type { AcceptedPolicy } from "../policy/accept.ts";
 import type { OrphanProofs } from "../policy/orphan-proofs.ts";
 import { type DiskUsage, type OrphanCover, type Plan, type PlannedDeletion, planRetention } from "../retention/plan.ts";
-import { scopesOf } from "../retention/scope.ts";
+import { containerScope, namespaceScope, podScope, scopesOf } from "../retention/scope.ts";
 import type { DiskReading } from "./disk.ts";
-import { isPaused, removeArchive } from "./remove.ts";
+import { isPaused, REFUSED_BY_PAUSE, removeArchive } from "./remove.ts";
 import { afterDeletions, afterLook, type WatermarkState } from "./watermark.ts";
 
 /** How long a deletion that failed rests before it is tried again, in milliseconds: doubled from the first to the second. */
@@ -134,6 +134,15 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   function activate(identity: ContainerIdentity): void {
     if (policy === undefined || policy.document.applyImmediately) return;
     for (const key of scopesOf(policy.govern(identity), identity)) active.add(key);
+  }
+
+  /** Forgets that a policy acts on scopes that hold no archive any more: the next one in them is an event anyway. */
+  function deactivateEmpty({ identity }: Entry): void {
+    if (active.size === 0 || identity === undefined) return;
+    const { namespace, pod } = identity;
+    if (isEmpty(index.inScope(identity))) active.delete(containerScope(identity));
+    if (isEmpty(index.inScope({ namespace, pod }))) active.delete(podScope(identity));
+    if (isEmpty(index.inScope({ namespace }))) active.delete(namespaceScope(identity));
   }
 
   function schedule(): void {
@@ -263,24 +272,34 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const availableBeforeBytes = readDisk(from)?.availableBytes ?? 0;
     let freedBytes = 0;
     let isPassTaken = false;
-    for (const { archive, reason } of deletions) {
+    for (const { entry, asPlanned, reason } of remember(deletions)) {
       if (stopped || policy !== inForce || directory !== from) return false;
-      const entry = index.get(archive.file);
-      const failure = failures.get(archive.file);
-      if (entry === undefined || (failure !== undefined && clock.monotonicMs() < failure.notBeforeMs)) continue;
-      const removal = await removeArchive(from, entry);
+      const { file } = entry;
+      const isAsPlanned = () => index.get(file) === entry && entry.listed === asPlanned.listed;
+      const failure = failures.get(file);
+      if (!isAsPlanned() || !isDeletable(entry)) continue;
+      if (failure !== undefined && clock.monotonicMs() < failure.notBeforeMs) continue;
+      const removal = await removeArchive(from, asPlanned);
       if (removal.outcome === "deleted" || removal.outcome === "gone") {
-        failures.delete(entry.file);
-        planned.delete(entry.file);
-        index.remove(entry.file);
+        failures.delete(file);
+        planned.delete(file);
+        // Meanwhile another may have been seen under its name.
+        if (isAsPlanned()) {
+          index.remove(file);
+          deactivateEmpty(entry);
+        }
       }
       if (removal.outcome === "deleted") {
-        freedBytes += entry.allocated;
+        freedBytes += asPlanned.allocated;
         isPassTaken ||= isPass && reason === "node_watermark";
-        events.deleted({ entry, reason, sinceEventMs: clock.monotonicMs() - sinceMs });
+        events.deleted({ entry: asPlanned, reason, sinceEventMs: clock.monotonicMs() - sinceMs });
       } else if (removal.outcome === "refused") {
-        log.info({ archive: entry.file, why: removal.why }, "archive kept: it changed since the plan");
-        events.stale(entry.file);
+        if (removal.why === REFUSED_BY_PAUSE) {
+          paused = true;
+          break;
+        }
+        log.info({ archive: file, why: removal.why }, "archive kept: it changed since the plan");
+        events.stale(file);
       } else if (removal.outcome === "failed") {
         noteFailure(entry, removal);
       }
@@ -293,6 +312,17 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     });
     if (freedBytes > 0) lookAtDisk();
     return true;
+  }
+
+  /**
+   * What the planned archives are just now. Entries change with their files, while what may be deleted is only ever what
+   * the plan was made for.
+   */
+  function remember(deletions: readonly PlannedDeletion[]): Array<{ entry: Entry; asPlanned: Entry; reason: Reason }> {
+    return deletions.flatMap(({ archive: { file }, reason }) => {
+      const entry = index.get(file);
+      return entry === undefined ? [] : [{ entry, asPlanned: { ...entry }, reason }];
+    });
   }
 
   function noteFailure(entry: Entry, { code, cause }: { code: string; cause: unknown }): void {
@@ -334,12 +364,16 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   /** Makes events of the ages that were reached since the last look: a scope whose archive grew too old is acted upon. */
   function watchAges(): void {
     const nowMs = clock.wallMs();
-    if (policy === undefined || !isClockTrusted() || nowMs < nextAgeMs) return;
+    if (policy === undefined || !isListed || !isClockTrusted() || nowMs < nextAgeMs) return;
     const { global, rules } = policy.document;
     nextAgeMs = Number.POSITIVE_INFINITY;
     if ([global, ...rules].every(({ maxAgeMs }) => maxAgeMs === undefined)) return;
+    let isAllKnown = true;
     for (const entry of index.all()) {
-      if (entry.identity === undefined) continue;
+      if (entry.identity === undefined) {
+        isAllKnown &&= entry.walked;
+        continue;
+      }
       const { maxAgeMs } = policy.govern(entry.identity);
       if (maxAgeMs === undefined) continue;
       const reachedMs = entry.timeMs + maxAgeMs + 1;
@@ -349,14 +383,16 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
         mark(entry.identity);
       }
     }
-    agesSeenMs = nowMs;
+    // Whose an archive is that is still to be walked, and so at which age it goes, is seen later.
+    if (isAllKnown) agesSeenMs = nowMs;
+    else nextAgeMs = Number.NEGATIVE_INFINITY;
   }
 
   function retryFailures(): void {
     const nowMs = clock.monotonicMs();
     for (const [file, { notBeforeMs }] of failures) {
       const identity = index.get(file)?.identity;
-      if (identity === undefined) failures.delete(file);
+      if (identity === undefined || !planned.has(file)) failures.delete(file);
       else if (nowMs >= notBeforeMs) mark(identity);
     }
   }
@@ -381,16 +417,22 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       markEverything();
     },
     setPolicy(next) {
-      const isSame = policy?.digest === next.digest;
-      policy = { ...next, govern: isSame && policy !== undefined ? policy.govern : createGovernor(next.document) };
-      if (isSame) return;
+      // A plan goes on where only the directive is a new one.
+      if (policy?.digest === next.digest) return;
+      policy = { ...next, govern: createGovernor(next.document) };
       active = new Set();
-      watermark = { phase: "ready" };
+      // Space that is awaited under the old policy is still to come under the new one, if that wants it.
+      lookAtDisk();
       agesSeenMs = next.acceptedAtMs;
       nextAgeMs = Number.NEGATIVE_INFINITY;
       markEverything();
     },
     changed(entry, isEvent) {
+      if (index.get(entry.file) !== entry) {
+        planned.delete(entry.file);
+        deferred.delete(entry.file);
+        deactivateEmpty(entry);
+      }
       if (entry.identity !== undefined) {
         if (isEvent) activate(entry.identity);
         const maxAgeMs = policy?.govern(entry.identity).maxAgeMs;
@@ -451,6 +493,11 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
 
 function keyOf({ namespace, pod, container }: Partial<Scope>): string {
   return [namespace, pod, container].filter((name) => name !== undefined).join("/");
+}
+
+function isEmpty(items: Iterable<unknown>): boolean {
+  for (const _ of items) return false;
+  return true;
 }
 
 /** Whether a limit's scope lies in one of the scopes. */

@@ -8,6 +8,9 @@ export const PIN_SUFFIX = ".keep";
 /** The file that stops every deletion in its directory. */
 export const PAUSE_FILE = ".pause";
 
+/** Why a deletion is refused while a {@link PAUSE_FILE} is there. */
+export const REFUSED_BY_PAUSE = "deletion is paused";
+
 export type Removal =
   | { outcome: "deleted" }
   /** Somebody else had deleted it. */
@@ -42,7 +45,7 @@ function lookAgain(directory: Directory, archive: Archive & { inode: bigint }): 
     return failure(cause);
   }
   if (isPinned(directory, archive.file)) return refuse("was pinned");
-  if (isPaused(directory)) return refuse("deletion is paused");
+  if (isPaused(directory)) return refuse(REFUSED_BY_PAUSE);
   return undefined;
 }
 
