@@ -27,6 +27,8 @@ const FULL_LISTING_MS = 10 * 60_000;
 const RETRY_MS = 10_000;
 /** How long until inotify is tried again after it was refused, in milliseconds. */
 const REWATCH_MS = 60_000;
+/** How far the wall clock may drift from the monotonic one until all archives are looked at again, in milliseconds. */
+const CLOCK_STEP_MS = 60_000;
 /** The kernel's own default, where it does not tell (inotify(7), max_queued_events). */
 const DEFAULT_EVENT_QUEUE = 16_384;
 
@@ -99,6 +101,8 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
   let wantedListing: Listing | undefined;
   let listing: Promise<void> | undefined;
   let lastFullMs = 0;
+  /** How far the wall clock was ahead of the monotonic one at the last full listing. */
+  let clockOffsetMs = 0;
   /** What was in the directory when it was opened is an event only if it is newer than this; wall clock. */
   let newsFromMs = Number.POSITIVE_INFINITY;
   let listedUpTo = 0;
@@ -133,7 +137,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     message = undefined;
     const { device, inode } = directory;
     const isSame = watched !== undefined && watched.device === `${device}` && watched.inode === `${inode}`;
-    newsFromMs = isSame && watched !== undefined ? watched.untilMs : Number.POSITIVE_INFINITY;
+    newsFromMs = isSame && watched !== undefined ? watched.untilMs : clock.wallMs();
     log.info({ directory: path, watchedBefore: isSame }, "directory opened");
     void on.directory(directory);
     startWatching(directory);
@@ -146,9 +150,13 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     rewatchAtMs = Number.NEGATIVE_INFINITY;
     for (const { file } of [...index.all()]) index.remove(file);
     for (const collection of [toLook, toWalk, toWalkLater, foreign, agenda]) collection.clear();
-    isListed = false;
     const old = directory;
     directory = undefined;
+    if (old !== undefined && isListed) {
+      // Should it come back, what was seen in it until now is no news.
+      watched = { device: `${old.device}`, inode: `${old.inode}`, untilMs: clock.wallMs() };
+    }
+    isListed = false;
     // A deletion under way names its file through the descriptor, whose number must not be given to another directory.
     if (old !== undefined) void on.directory(undefined).finally(() => old.close());
   }
@@ -268,7 +276,8 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
       listedUpTo += 1;
       adoptChange(known, found.stat, { listed: listedUpTo, nowMs: clock.monotonicMs() });
       toWalk.add(known);
-      if (!known.walked) review(known, { isNewContent: true });
+      // At once, for as long as its old state stood, it could be deleted while it is being written.
+      review(known, { isNewContent: !known.walked, isRepinned: wasPinned !== pinned });
       return;
     }
     const { verdict } = known.walk;
@@ -360,19 +369,22 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     wantedListing = undefined;
     if (current === undefined) return;
     try {
+      if (kind === "full") clockOffsetMs = clock.wallMs() - clock.monotonicMs();
       directoryMtimeNs = current.stat().mtimeNs;
       const names = new Set<string>();
       for await (const { name } of await opendir(current.at("."), { bufferSize: 1024 })) {
         if (name.startsWith("checkpoint-")) names.add(name);
         if (directory !== current || stopped) return;
       }
+      // Also after the last name, or where there is none: another directory must not be taken for this one.
+      if (directory !== current || stopped) return;
       takeListing(names, kind === "full");
     } catch (err) {
       if (directory !== current || stopped) return;
+      const problem = `${current.path} cannot be listed: ${(err as Error).message}`;
+      if (problem !== message) log.warn({ err, directory: current.path }, "directory cannot be listed");
       state = "unreadable";
-      message = `${current.path} cannot be listed: ${(err as Error).message}`;
-      log.warn({ err, directory: current.path }, "directory cannot be listed");
-      directoryMtimeNs = 0n;
+      message = problem;
       return;
     }
     state = "watching";
@@ -401,6 +413,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     }
     // A listing may miss what is renamed meanwhile, so what it lacks is looked at and not simply forgotten.
     for (const { file } of index.all()) if (!names.has(file)) wantLook(file);
+    for (const file of foreign) if (!names.has(file)) foreign.delete(file);
   }
 
   /** Each second: is it still this directory, and does what the events told explain its mtime? */
@@ -429,7 +442,11 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     directoryMtimeNs = mtimeNs;
     eventsSincePoll = 0;
     renamesSincePoll = 0;
-    if (clock.monotonicMs() - lastFullMs >= FULL_LISTING_MS) requestListing("full");
+    const nowMs = clock.monotonicMs();
+    // After a step of the clock other archives are postdated than before.
+    const isClockStepped = Math.abs(clock.wallMs() - nowMs - clockOffsetMs) > CLOCK_STEP_MS;
+    const isFullDue = state !== "watching" || isClockStepped || nowMs - lastFullMs >= FULL_LISTING_MS;
+    if (isFullDue) requestListing("full");
     else if (mayHaveOverflown || isUnexplained) requestListing("names");
   }
 
@@ -453,7 +470,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
       isDegraded: directory !== undefined && watcher === undefined,
       listedUpTo,
       foreignFiles: foreign.size,
-      isIdle: isListed && toLook.size + toWalk.size + toWalkLater.size === 0,
+      isIdle: isListed && pumping === undefined && toLook.size + toWalk.size + toWalkLater.size === 0,
       directory: directory && { device: `${directory.device}`, inode: `${directory.inode}` },
     }),
     async stop() {
