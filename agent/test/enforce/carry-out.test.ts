@@ -1,0 +1,528 @@
+import { existsSync, readdirSync, unlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { archiveBytes, archiveTime, writeArchive } from "../support/archives.ts";
+import { aClock, aSeries, driveEnforcer } from "../support/driven.ts";
+import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
+
+const archivesIn = (folder: string) =>
+  readdirSync(folder)
+    .filter((name) => name.endsWith(".tar"))
+    .sort();
+const keepOne = { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 1 } };
+const keepTwo = { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 2 } };
+
+describe("while a plan is carried out", () => {
+  it("what is overwritten in place, and seen so, is not what the plan was made for", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 3);
+    const second = files[1] ?? "";
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      onDeleted: (file) => {
+        if (file !== files[0]) return;
+        writeFileSync(join(folder, second), archiveBytes({ container: "main", pagesBytes: 64 * 1024 }), { flag: "r+" });
+        driven.see(second, { isWalked: false });
+      },
+    });
+    for (const file of files) driven.see(file);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual([files[0]]);
+    expect(archivesIn(folder)).toEqual(files.slice(1));
+    // Once it is known what it is, the next plan decides.
+    driven.see(second);
+    await driven.calm();
+    expect(archivesIn(folder)).toEqual(files.slice(2));
+  });
+
+  it("what is overwritten in place before anybody saw it is kept too, and looked at", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 3);
+    const second = files[1] ?? "";
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      onDeleted: () => writeFileSync(join(folder, second), archiveBytes({ container: "main" }), { flag: "r+" }),
+    });
+    for (const file of files) driven.see(file);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(archivesIn(folder)).toEqual(files.slice(1));
+    expect(driven.stale).toEqual([second]);
+  });
+
+  it("what turns out to be pinned or dated in the future is left alone", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 4);
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      onDeleted: () => {
+        const [, pinned, postdated] = files.map((file) => driven.index.get(file));
+        if (pinned === undefined || postdated === undefined) throw new Error("no entries");
+        pinned.pinned = true;
+        postdated.state = "postdated";
+      },
+    });
+    for (const file of files) driven.see(file);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(archivesIn(folder)).toEqual(files.slice(1));
+  });
+
+  it("an archive that takes the name of one just deleted stays known", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 2);
+    const first = files[0] ?? "";
+    let isReplaced = false;
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      readDisk: () => {
+        // Asked right before the deletions; what is queued here runs while the first is under way.
+        queueMicrotask(() => {
+          if (isReplaced || driven.index.get(first)?.walked !== true) return;
+          isReplaced = true;
+          while (existsSync(join(folder, first)));
+          writeFileSync(join(folder, first), archiveBytes({ container: "main" }));
+          driven.see(first, { isTold: false });
+        });
+        return undefined;
+      },
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(isReplaced).toBe(true);
+    expect(archivesIn(folder)).toEqual(files);
+    expect(driven.index.get(first)?.size).toBe(archiveBytes({ container: "main" }).length);
+  });
+
+  it("a new policy ends it at once", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 5);
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      onDeleted: () => driven.apply({ globalPolicy: { maxCheckpointsPerContainer: 0 } }),
+    });
+    for (const file of files) driven.see(file);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual([files[0]]);
+  });
+
+  it("a new directive with the same policy does not end it", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 5);
+    const policy = anAcceptedPolicy(keepOne, folder);
+    const driven = driveEnforcer(folder, {
+      policy,
+      onDeleted: () => driven.enforcer.setPolicy({ ...policy, fence: { term: 1, revision: 2 } }),
+    });
+    for (const file of files) driven.see(file);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 4));
+  });
+
+  it("a directory that goes away ends it, and is let go of only when nothing is done in it any more", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 5);
+    let isLetGo = false;
+    let letGo: Promise<void> | undefined;
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      onDeleted: () => {
+        letGo = driven.enforcer.setDirectory(undefined).then(() => {
+          isLetGo = true;
+        });
+        expect(isLetGo).toBe(false);
+      },
+    });
+    for (const file of files) driven.see(file);
+    driven.enforcer.listed();
+    await expect.poll(() => isLetGo).toBe(true);
+    await letGo;
+    expect(driven.files()).toEqual([files[0]]);
+  });
+
+  it("a .pause ends it, and when the .pause goes, however soon, the rest follows", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 5);
+    const pause = join(folder, ".pause");
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      onDeleted: (file) => {
+        if (file === files[1]) writeFileSync(pause, "");
+      },
+    });
+    for (const file of files) driven.see(file);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 2));
+    expect(driven.enforcer.status().isPaused).toBe(true);
+    expect([...driven.enforcer.status().planned.keys()]).toEqual(files.slice(2, 4));
+    unlinkSync(pause);
+    driven.enforcer.tick();
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 4));
+    expect(driven.enforcer.status().isPaused).toBe(false);
+  });
+
+  it("events wait for it: the next plan is made when it is done, and one at a time", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 3);
+    const later = aSeries(folder, 3, { startMs: Date.now() - 60_000 });
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepTwo, folder),
+      onDeleted: (file) => {
+        if (file === files[0]) for (const arrived of later) driven.see(arrived, { isEvent: true });
+      },
+    });
+    for (const file of files) driven.see(file);
+    driven.enforcer.listed();
+    await driven.calm();
+    // All three came during the first run, and are one plan of the second.
+    expect(driven.runs()).toBe(2);
+    expect(driven.files()).toEqual([...files, later[0]]);
+    expect(archivesIn(folder)).toEqual(later.slice(1));
+  });
+
+  it("tells of the bytes that went, and not of those that came", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 2);
+    const size = archiveBytes({ container: "main" }).length;
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder) });
+    for (const file of files) driven.see(file);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.deleted).toEqual([{ file: files[0], reason: "max_checkpoints", bytes: size }]);
+  });
+});
+
+describe("before the directory is listed", () => {
+  it("nothing is deleted, whatever is seen of it", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 3);
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder) });
+    for (const file of files) driven.see(file, { isEvent: true });
+    driven.enforcer.tick();
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    expect(driven.runs()).toBe(0);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 2));
+  });
+});
+
+describe("an archive that has not been walked", () => {
+  it("stops every scope that it may turn out to be of, and no other", async () => {
+    const folder = aFolder();
+    const mine = aSeries(folder, 2, { namespace: "team", container: "prod" });
+    const others = aSeries(folder, 2, { namespace: "shop", container: "main" });
+    const unclear = writeArchive(folder, { namespace: "team", container: "prod-x", time: archiveTime(Date.now()) });
+    const policy = anAcceptedPolicy(
+      { ...keepOne, namespacePolicies: [{ namespace: "team", maxCheckpoints: 1 }] },
+      folder,
+    );
+    const driven = driveEnforcer(folder, { policy });
+    for (const file of [...mine, ...others]) driven.see(file);
+    driven.see(unclear, { isWalked: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual([others[0]]);
+    // It is team's: with it the namespace has three.
+    driven.see(unclear);
+    await driven.calm();
+    expect(driven.files()).toEqual([others[0], ...mine]);
+  });
+});
+
+describe("the books", () => {
+  it("forget what DryRun planned and somebody removed", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 3);
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy({ ...keepOne, mode: "DryRun" }, folder) });
+    for (const file of files) driven.see(file);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect([...driven.enforcer.status().planned.keys()]).toEqual(files.slice(0, 2));
+    for (const file of files.slice(0, 2)) {
+      unlinkSync(join(folder, file));
+      driven.see(file);
+    }
+    await driven.calm();
+    expect([...driven.enforcer.status().planned.keys()]).toEqual([]);
+  });
+
+  it("do not wait for ever for an archive that was to settle and is gone", async () => {
+    const folder = aFolder();
+    const [file = ""] = aSeries(folder, 1);
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ applyPoliciesImmediately: true, globalPolicy: { maxAge: "1m" } }, folder),
+    });
+    driven.see(file, { isSettled: false });
+    driven.enforcer.listed();
+    await expect.poll(driven.runs).toBe(1);
+    expect(driven.enforcer.status().isIdle).toBe(false);
+    unlinkSync(join(folder, file));
+    driven.see(file);
+    await driven.calm();
+    expect(driven.deleted).toEqual([]);
+  });
+
+  it("tell of a limit that cannot be reached only as long as that is so", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 2);
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder) });
+    for (const file of files) driven.see(file, { isTold: false }).pinned = true;
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.enforcer.status().unreachable).toEqual([
+      {
+        ...{ limit: "max_checkpoints", namespace: "shop", pod: "web-0", container: "main" },
+        ...{ wanted: 1, freed: 0, unit: "archives" },
+      },
+    ]);
+    unlinkSync(join(folder, files[0] ?? ""));
+    driven.see(files[0] ?? "");
+    await driven.calm();
+    expect(driven.enforcer.status().unreachable).toEqual([]);
+  });
+});
+
+describe("a policy that does not act at once", () => {
+  const later = (spec: unknown, folder: string, acceptedAtMs = Date.now()) => ({
+    ...anAcceptedPolicy(spec, folder),
+    acceptedAtMs,
+  });
+
+  it("goes on acting on a namespace of which one container has lost its last archive", async () => {
+    const folder = aFolder();
+    const [only = ""] = aSeries(folder, 1, { container: "gone" });
+    const others = aSeries(folder, 2, { container: "stays" });
+    const spec = { namespacePolicies: [{ namespace: "shop", maxCheckpoints: 2 }] };
+    const driven = driveEnforcer(folder, { policy: later(spec, folder) });
+    driven.enforcer.listed();
+    driven.see(only, { isEvent: true });
+    await driven.calm();
+    unlinkSync(join(folder, only));
+    driven.see(only);
+    for (const file of others) driven.see(file, { isEvent: true });
+    const found = writeArchive(folder, { container: "found", time: archiveTime(Date.now() - 7_200_000) });
+    driven.see(found);
+    await driven.calm();
+    expect(driven.files()).toEqual([found]);
+  });
+
+  it("acts on ages that were reached since it came, also where the agent was not there, and not before all is listed", async () => {
+    const folder = aFolder();
+    const clock = aClock();
+    const dayMs = 86_400_000;
+    const [before = ""] = aSeries(folder, 1, { container: "before", startMs: clock.wallMs() - 3 * dayMs });
+    const [since = ""] = aSeries(folder, 1, { container: "since", startMs: clock.wallMs() - dayMs - 60_000 });
+    const policy = later({ globalPolicy: { maxAge: "1d" } }, folder, clock.wallMs() - 3_600_000);
+    const driven = driveEnforcer(folder, { policy, clock });
+    driven.enforcer.tick();
+    for (const file of [before, since]) driven.see(file);
+    driven.enforcer.tick();
+    driven.enforcer.listed();
+    driven.enforcer.tick();
+    await driven.calm();
+    expect(driven.deleted).toMatchObject([{ file: since, reason: "max_age" }]);
+  });
+
+  it("acts on the age of an archive whose owner is found out late", async () => {
+    const folder = aFolder();
+    const clock = aClock();
+    const timeMs = clock.wallMs() - 86_400_000 - 60_000;
+    const file = writeArchive(folder, { namespace: "team-prod", time: archiveTime(timeMs), mtimeMs: timeMs });
+    const policy = later({ globalPolicy: { maxAge: "1d" } }, folder, clock.wallMs() - 3_600_000);
+    const driven = driveEnforcer(folder, { policy, clock });
+    driven.see(file, { isWalked: false });
+    driven.enforcer.listed();
+    driven.enforcer.tick();
+    await driven.calm();
+    clock.pass(1000);
+    driven.enforcer.tick();
+    driven.see(file);
+    driven.enforcer.tick();
+    await driven.calm();
+    expect(driven.files()).toEqual([file]);
+  });
+
+  it("acts on an age as soon as the clock passes it, and not while the clock is not to be trusted", async () => {
+    const folder = aFolder();
+    const clock = aClock();
+    const [file = ""] = aSeries(folder, 1, { startMs: clock.wallMs() - 86_400_000 + 60_000 });
+    let isTrusted = true;
+    const driven = driveEnforcer(folder, {
+      policy: later({ globalPolicy: { maxAge: "1d" } }, folder, clock.wallMs()),
+      clock,
+      isClockTrusted: () => isTrusted,
+    });
+    driven.see(file);
+    driven.enforcer.listed();
+    driven.enforcer.tick();
+    await driven.calm();
+    clock.jump(10 * 86_400_000);
+    isTrusted = false;
+    driven.enforcer.tick();
+    await driven.calm();
+    expect(driven.files()).toEqual([]);
+    clock.jump(-10 * 86_400_000);
+    isTrusted = true;
+    driven.enforcer.tick();
+    await driven.calm();
+    expect(driven.files()).toEqual([]);
+    clock.pass(62_000);
+    driven.enforcer.tick();
+    await driven.calm();
+    expect(driven.files()).toEqual([file]);
+  });
+});
+
+describe("free space", () => {
+  const node = { highWatermarkPercent: 80, lowWatermarkPercent: 60 };
+
+  /** A disk of 20 archives' size on which nothing that is deleted ever shows. */
+  function onAStubbornDisk() {
+    const folder = aFolder();
+    const clock = aClock();
+    const files = aSeries(folder, 18, { container: "large" });
+    const policy = anAcceptedPolicy(
+      { nodePolicy: node, containerPolicies: [{ namespace: "shop", pod: "*", container: "small", maxCheckpoints: 1 }] },
+      folder,
+    );
+    const unit = () => driven.index.get(files.at(-1) ?? "")?.allocated ?? 0;
+    let used = 18;
+    const driven = driveEnforcer(folder, {
+      policy,
+      clock,
+      readDisk: () => ({ sizeBytes: 20 * unit(), usedBytes: used * unit(), availableBytes: (20 - used) * unit() }),
+    });
+    for (const file of files) driven.see(file);
+    return {
+      ...{ folder, clock, files, driven },
+      setUsed: (units: number) => {
+        used = units;
+      },
+      tick: async () => {
+        driven.enforcer.tick();
+        await driven.calm();
+      },
+    };
+  }
+
+  it("is made once, and what does not show within a minute is told and not made up for", async () => {
+    const { clock, files, driven, tick } = onAStubbornDisk();
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.deleted.map(({ reason }) => reason)).toEqual(Array(7).fill("node_watermark"));
+    expect(driven.files()).toEqual(files.slice(0, 7));
+    for (let second = 0; second < 59; second += 1) {
+      clock.pass(1000);
+      await tick();
+    }
+    expect(driven.deleted).toHaveLength(7);
+    expect(driven.enforcer.status().unreachable).toEqual([]);
+    clock.pass(1000);
+    await tick();
+    const [limit] = driven.enforcer.status().unreachable;
+    expect(limit).toMatchObject({ limit: "node_watermark", unit: "bytes", freed: 0 });
+    expect(limit?.wanted).toBeGreaterThan(0);
+    for (let minute = 0; minute < 10; minute += 1) {
+      clock.pass(60_000);
+      await tick();
+    }
+    expect(driven.deleted).toHaveLength(7);
+  });
+
+  it("is not made again because another rule deleted something meanwhile, or the policy changed elsewhere", async () => {
+    const { folder, clock, driven, tick } = onAStubbornDisk();
+    driven.enforcer.listed();
+    await driven.calm();
+    for (const file of aSeries(folder, 2, { container: "small" })) driven.see(file, { isEvent: true });
+    await driven.calm();
+    expect(driven.deleted).toHaveLength(8);
+    clock.pass(1000);
+    await tick();
+    driven.apply({ nodePolicy: node, globalPolicy: { maxCheckpointsPerContainer: 0 } });
+    clock.pass(1000);
+    await tick();
+    expect(driven.deleted.filter(({ reason }) => reason === "node_watermark")).toHaveLength(7);
+  });
+
+  it("is made again where the space has shown and the disk fills anew, and the report is taken back", async () => {
+    const { clock, driven, tick, setUsed } = onAStubbornDisk();
+    driven.enforcer.listed();
+    await driven.calm();
+    clock.pass(61_000);
+    await tick();
+    expect(driven.enforcer.status().unreachable).toHaveLength(1);
+    setUsed(11);
+    clock.pass(10_000);
+    await tick();
+    setUsed(17);
+    clock.pass(10_000);
+    await tick();
+    expect(driven.enforcer.status().unreachable).toEqual([]);
+    expect(driven.deleted).toHaveLength(7 + 6);
+  });
+
+  it("that no policy asks for any more is not reported as lacking", async () => {
+    const { clock, driven, tick } = onAStubbornDisk();
+    driven.enforcer.listed();
+    await driven.calm();
+    clock.pass(61_000);
+    await tick();
+    driven.apply({ globalPolicy: { maxCheckpointsPerContainer: 0 } });
+    await driven.calm();
+    expect(driven.enforcer.status().unreachable).toEqual([]);
+  });
+});
+
+describe("a proof that a pod is gone", () => {
+  it("is no reason for what came after the report that asked, nor for another pod", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 2);
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ globalPolicy: { retainOrphan: false } }, folder),
+    });
+    for (const file of files) driven.see(file);
+    const other = writeArchive(folder, { pod: "web-1", time: archiveTime(Date.now() - 60_000) });
+    driven.see(other);
+    driven.enforcer.listed();
+    await driven.calm();
+    driven.proofs.reported(1, driven.listedUpTo());
+    const later = writeArchive(folder, { container: "main", time: archiveTime(Date.now() - 50_000) });
+    driven.see(later, { isEvent: true });
+    await driven.calm();
+    const fact = { bootId: "boot", report: 1, namespace: "shop", pod: "web-0" };
+    driven.enforcer.proved(driven.proofs.receive([fact], driven.clock.monotonicMs()));
+    await driven.calm();
+    expect(driven.deleted).toMatchObject(files.map((file) => ({ file, reason: "orphan" })));
+    driven.proofs.receive([fact], driven.clock.monotonicMs());
+    driven.see(later, { isEvent: true });
+    await driven.calm();
+    expect(archivesIn(folder)).toEqual([later, other].sort());
+  });
+
+  it("lapses after a minute", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 1);
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ globalPolicy: { retainOrphan: false } }, folder),
+    });
+    const unsettled = driven.see(files[0] ?? "", { isSettled: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    driven.proofs.reported(1, driven.listedUpTo());
+    const facts = [{ bootId: "boot", report: 1, namespace: "shop", pod: "web-0" }];
+    driven.enforcer.proved(driven.proofs.receive(facts, driven.clock.monotonicMs()));
+    await expect.poll(() => driven.runs()).toBe(2);
+    driven.clock.pass(60_000);
+    unsettled.settled = true;
+    driven.enforcer.changed(unsettled, true);
+    await driven.calm();
+    expect(archivesIn(folder)).toEqual(files);
+  });
+});

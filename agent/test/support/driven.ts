@@ -1,0 +1,159 @@
+import { utimesSync } from "node:fs";
+import { join } from "node:path";
+import type { Reason } from "@cro/shared/wire/report";
+import { pino } from "pino";
+import { onTestFinished, vi } from "vitest";
+import { parseArchiveName } from "../../src/archive/name.ts";
+import type { DiskReading } from "../../src/enforce/disk.ts";
+import { createEnforcer } from "../../src/enforce/enforcer.ts";
+import { createArchiveIndex } from "../../src/inventory/archive-index.ts";
+import { openDirectory } from "../../src/inventory/directory.ts";
+import {
+  adoptChange,
+  type Entry,
+  findFile,
+  hasChanged,
+  newEntry,
+  refresh,
+  walkEntry,
+} from "../../src/inventory/entry.ts";
+import { createReadSpace, READ_AHEAD } from "../../src/inventory/read-ahead.ts";
+import type { AcceptedPolicy } from "../../src/policy/accept.ts";
+import { createOrphanProofs } from "../../src/policy/orphan-proofs.ts";
+import { archiveTime, writeArchive } from "./archives.ts";
+import { anAcceptedPolicy } from "./watching.ts";
+
+/** A clock that goes where it is told to. */
+export function aClock({ wallMs = Date.now(), monotonicMs = 1_000_000 } = {}) {
+  const now = { wallMs, monotonicMs };
+  return {
+    wallMs: () => now.wallMs,
+    monotonicMs: () => now.monotonicMs,
+    pass: (ms: number) => {
+      now.wallMs += ms;
+      now.monotonicMs += ms;
+    },
+    jump: (ms: number) => {
+      now.wallMs += ms;
+    },
+  };
+}
+
+/**
+ * An enforcer on a real directory without an observer: the test says what is seen and when, and may act in the middle of
+ * a plan, after each deletion. Ends with the test.
+ */
+export function driveEnforcer(
+  path: string,
+  options: {
+    policy: AcceptedPolicy;
+    clock?: ReturnType<typeof aClock>;
+    readDisk?: () => DiskReading | undefined;
+    isClockTrusted?: () => boolean;
+    onDeleted?: (file: string) => void;
+  },
+) {
+  const { clock = aClock(), policy } = options;
+  const opened = openDirectory(path, []);
+  if (!opened.ok) throw new Error(opened.problem.message);
+  const { directory } = opened;
+  const index = createArchiveIndex<Entry>();
+  const proofs = createOrphanProofs("boot");
+  const deleted: Array<{ file: string; reason: Reason; bytes: number }> = [];
+  const stale: string[] = [];
+  let runs = 0;
+  let listed = 0;
+  const enforcer = createEnforcer({
+    index,
+    proofs,
+    clock,
+    log: pino({ level: "silent" }),
+    readDisk: options.readDisk ?? (() => undefined),
+    isClockTrusted: options.isClockTrusted ?? (() => true),
+    events: {
+      deleted: ({ entry, reason }) => {
+        deleted.push({ file: entry.file, reason, bytes: entry.size });
+        options.onDeleted?.(entry.file);
+      },
+      deleteFailed: () => {},
+      enforced: () => {
+        runs += 1;
+      },
+      stale: (file) => stale.push(file),
+    },
+  });
+
+  /** Takes in what lies at a name now, walked unless told otherwise, and tells the enforcer. */
+  function see(file: string, { isEvent = false, isWalked = true, isSettled = true, isTold = true } = {}): Entry {
+    const found = findFile(directory, file);
+    const known = index.get(file);
+    if (found.kind !== "file") {
+      if (known === undefined) throw new Error(`${file} was never there`);
+      index.remove(file);
+      enforcer.changed(known, false);
+      return known;
+    }
+    listed += 1;
+    const nowMs = clock.monotonicMs();
+    const name = parseArchiveName(file);
+    if (name === undefined) throw new Error(file);
+    const unchangedSinceMs = isSettled ? nowMs - 600_001 : nowMs;
+    const entry =
+      known ?? newEntry(name, found.stat, { file, listed, pinned: false, isArrival: isEvent, unchangedSinceMs });
+    if (hasChanged(entry, found.stat)) adoptChange(entry, found.stat, { listed, nowMs: unchangedSinceMs });
+    if (isWalked) {
+      const walking = walkEntry(directory, entry, createReadSpace(READ_AHEAD.some));
+      let step = walking.next();
+      while (!step.done) step = walking.next();
+      entry.walked = true;
+    }
+    refresh(entry, clock, { incompleteAfterMs: 600_000 });
+    index.put(entry);
+    if (isTold) enforcer.changed(entry, isEvent);
+    return entry;
+  }
+
+  enforcer.setPolicy(policy);
+  void enforcer.setDirectory(directory);
+  onTestFinished(async () => {
+    await enforcer.stop();
+    directory.close();
+  });
+  return {
+    clock,
+    index,
+    proofs,
+    enforcer,
+    directory,
+    deleted,
+    stale,
+    see,
+    runs: () => runs,
+    listedUpTo: () => listed,
+    files: () => deleted.map(({ file }) => file),
+    apply: (spec: unknown) => enforcer.setPolicy(anAcceptedPolicy(spec, path)),
+    /** Waits until all that was told has been acted upon. */
+    calm: () =>
+      vi.waitFor(
+        () => {
+          if (!enforcer.status().isIdle) throw new Error("the enforcer is busy");
+        },
+        { timeout: 10_000, interval: 5 },
+      ),
+  };
+}
+
+/** So many archives of one container, one a second, the oldest first. */
+export function aSeries(
+  folder: string,
+  count: number,
+  parts: { namespace?: string; container?: string; startMs?: number } = {},
+): string[] {
+  const { startMs = Date.now() - 3_600_000, container = "main", ...names } = parts;
+  return Array.from({ length: count }, (_, at) => {
+    const timeMs = startMs + at * 1000;
+    const file = writeArchive(folder, { container, ...names, time: archiveTime(timeMs) });
+    utimesSync(join(folder, file), timeMs / 1000, timeMs / 1000);
+    return file;
+  });
+}
