@@ -5,6 +5,7 @@ import {
   mkdirSync,
   openSync,
   renameSync,
+  rmdirSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -12,15 +13,20 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
+import { pino } from "pino";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { systemClock } from "../../src/clock.ts";
+import { createArchiveIndex } from "../../src/inventory/archive-index.ts";
+import { createObserver } from "../../src/inventory/observer.ts";
 import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
 import { realArchives } from "../support/real-archives.ts";
 import { aFolder, watchDirectory } from "../support/watching.ts";
 
 const until = (condition: () => void, timeout = 10_000) => vi.waitFor(condition, { timeout, interval: 20 });
-const canMount = process.getuid?.() === 0;
+const isRoot = process.getuid?.() === 0;
 
 describe("what lies in the directory already", () => {
   it("is listed, walked and told apart", async () => {
@@ -62,6 +68,7 @@ describe("what lies in the directory already", () => {
     mkdirSync(join(folder, archiveName({ container: "directory" })));
     symlinkSync("/etc/passwd", join(folder, archiveName({ container: "link" })));
     execFileSync("mkfifo", [join(folder, archiveName({ container: "pipe" }))]);
+    if (isRoot) execFileSync("mknod", [join(folder, archiveName({ container: "device" })), "c", "1", "3"]);
     writeFileSync(Buffer.concat([Buffer.from(`${folder}/checkpoint-p_n-\xff`, "latin1"), Buffer.from(".tar")]), "");
     writeFileSync(join(folder, "notes.txt"), "");
     const watching = watchDirectory(folder, { spec: { applyPoliciesImmediately: true } });
@@ -76,8 +83,10 @@ describe("what lies in the directory already", () => {
       expect(watching.state(file)).toBe("unidentified");
       expect(watching.logged.find(({ archive }) => archive === file)?.why).toMatch(/more than one reading/);
     }
-    expect(watching.observer.status().foreignFiles).toBe(3);
+    expect(watching.observer.status().foreignFiles).toBe(isRoot ? 4 : 3);
     expect(watching.deleted).toEqual([]);
+    rmdirSync(join(folder, archiveName({ container: "directory" })));
+    await until(() => expect(watching.observer.status().foreignFiles).toBe(isRoot ? 3 : 2));
   });
 });
 
@@ -182,6 +191,45 @@ describe("an archive that arrives", () => {
   });
 });
 
+describe("an archive of many writes", () => {
+  it("costs few looks: some twenty a second, however many events it makes", async () => {
+    const folder = aFolder();
+    const watching = watchDirectory(folder);
+    await until(() => expect(watching.observer.status().isListed).toBe(true));
+    const before = watching.observer.status().listedUpTo;
+    const bytes = archiveBytes({ pagesBytes: 3 << 20 });
+    const file = archiveName();
+    const descriptor = openSync(join(folder, file), "w");
+    const startedMs = performance.now();
+    let writes = 0;
+    for (let at = 0; at < bytes.length; at += 1024) {
+      writeSync(descriptor, bytes.subarray(at, at + 1024));
+      writes += 1;
+      if (writes % 20 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    closeSync(descriptor);
+    await until(() => expect(watching.state(file)).toBe("complete"));
+    const lookedFor = performance.now() - startedMs;
+    expect(writes).toBeGreaterThan(3000);
+    // Each look that finds it changed gives it another number.
+    expect(watching.observer.status().listedUpTo - before).toBeLessThanOrEqual(lookedFor / 50 + 3);
+    expect(watching.events).toEqual([file]);
+  });
+
+  it("is an event also where it was taken for incomplete in between", async () => {
+    const folder = aFolder();
+    const watching = watchDirectory(folder, { incompleteAfterMs: 200 });
+    await until(() => expect(watching.observer.status().isListed).toBe(true));
+    const file = archiveName();
+    writeFileSync(join(folder, file), archiveBytes().subarray(0, 3000));
+    await until(() => expect(watching.state(file)).toBe("incomplete"));
+    expect(watching.events).toEqual([file]);
+    appendFileSync(join(folder, file), archiveBytes().subarray(3000));
+    await until(() => expect(watching.state(file)).toBe("complete"));
+    expect(watching.events).toEqual([file, file]);
+  });
+});
+
 describe("a burst", () => {
   it("of 40,000 archives is in the index within five seconds of the last one", async () => {
     const folder = aFolder();
@@ -194,6 +242,39 @@ describe("a burst", () => {
     await new Promise((resolve) => child.once("close", resolve));
     await until(() => expect(watching.index.size).toBe(40_000), 5000);
   }, 60_000);
+});
+
+describe("what is no event", () => {
+  it("is what lay there before, but not what came after the directory was opened and is found by its listing", async () => {
+    const folder = aFolder();
+    const before = writeArchive(folder, { container: "before", mtimeMs: Date.now() - 60_000 });
+    const after = writeArchive(folder, { container: "after" });
+    // By this clock the directory is opened ten seconds before the younger one came.
+    const clock = { ...systemClock, wallMs: () => Date.now() - 10_000 };
+    const watching = watchDirectory(folder, { clock });
+    await until(() => expect([watching.state(before), watching.state(after)]).toEqual(["complete", "complete"]));
+    expect(watching.events).toEqual([after]);
+  });
+});
+
+describe("a clock that jumps back", () => {
+  it("makes what is dated ahead of it postdated within a second or two, so that nothing new goes in its stead", async () => {
+    const folder = aFolder();
+    let aheadMs = 0;
+    const clock = { ...systemClock, wallMs: () => Date.now() + aheadMs };
+    const old = writeArchive(folder, { time: archiveTime(Date.now() - 1000) });
+    const watching = watchDirectory(folder, {
+      clock,
+      spec: { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 1 } },
+    });
+    await until(() => expect(watching.index.get(old)?.settled).toBe(true));
+    aheadMs = -3_600_000;
+    const young = writeArchive(folder, { time: archiveTime(clock.wallMs() - 2000), mtimeMs: clock.wallMs() - 1000 });
+    await until(() => expect(watching.index.get(young)?.settled).toBe(true));
+    await until(() => expect(watching.isCalm()).toBe(true));
+    expect(watching.state(old)).toBe("postdated");
+    expect(watching.deleted).toEqual([]);
+  });
 });
 
 describe("the directory", () => {
@@ -219,7 +300,7 @@ describe("the directory", () => {
   });
 
   it("is another one when something is mounted over it", async ({ skip }) => {
-    if (!canMount) skip("mounting needs root");
+    if (!isRoot) skip("mounting needs root");
     const folder = aFolder();
     const below = writeArchive(folder);
     const watching = watchDirectory(folder);
@@ -232,7 +313,7 @@ describe("the directory", () => {
   });
 
   it("ends the agent where it is a mount whose source was deleted", async ({ skip }) => {
-    if (!canMount) skip("mounting needs root");
+    if (!isRoot) skip("mounting needs root");
     const parent = aFolder();
     const source = join(parent, "source");
     const root = join(parent, "root");
@@ -244,6 +325,54 @@ describe("the directory", () => {
     await until(() => expect(watching.observer.status().isListed).toBe(true));
     rmSync(source, { recursive: true });
     await until(() => expect(watching.gone).toContain(root));
+  });
+
+  it("brings no news from before, when it comes back", async () => {
+    const parent = aFolder();
+    const folder = join(parent, "checkpoints");
+    mkdirSync(folder);
+    const { dev, ino } = statSync(folder, { bigint: true });
+    const watched = { device: `${dev}`, inode: `${ino}`, untilMs: Date.now() - 60_000 };
+    const watching = watchDirectory(folder, { watched });
+    await until(() => expect(watching.observer.status().isListed).toBe(true));
+    const file = writeArchive(folder);
+    await until(() => expect(watching.events).toEqual([file]));
+    renameSync(folder, join(parent, "aside"));
+    await until(() => expect(watching.observer.status().state).toBe("missing"));
+    renameSync(join(parent, "aside"), folder);
+    await until(() => expect(watching.state(file)).toBe("complete"));
+    expect(watching.events).toEqual([file]);
+  });
+
+  it("is not said to be watched by a listing that ends when it is gone", async () => {
+    const folder = aFolder();
+    let release = () => {};
+    const observer = createObserver({
+      index: createArchiveIndex(),
+      clock: systemClock,
+      log: pino({ level: "silent" }),
+      incompleteAfterMs: 1000,
+      roots: [],
+      on: {
+        // Somebody still works in the old one, so that its descriptor stays open for a while.
+        directory: (directory) =>
+          new Promise((resolve) => {
+            if (directory === undefined) release = resolve;
+            else resolve();
+          }),
+        listed: () => {},
+        changed: () => {},
+        goneMount: () => {},
+      },
+    });
+    onTestFinished(() => observer.stop());
+    observer.setPath(folder, undefined);
+    observer.setPath(join(folder, "missing"), undefined);
+    expect(observer.status().state).toBe("missing");
+    // Later listings by the same threads end after it.
+    for (let listing = 0; listing < 8; listing += 1) await readdir(folder);
+    expect(observer.status().state).toBe("missing");
+    release();
   });
 
   it("is refused outside what is mounted, also behind a symbolic link", async () => {

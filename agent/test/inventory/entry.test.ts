@@ -1,0 +1,187 @@
+import { execFileSync } from "node:child_process";
+import { mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it, onTestFinished } from "vitest";
+import { parseArchiveName } from "../../src/archive/name.ts";
+import { openDirectory } from "../../src/inventory/directory.ts";
+import { adoptChange, findFile, hasChanged, newEntry, refresh, walkEntry } from "../../src/inventory/entry.ts";
+import { createReadSpace, READ_AHEAD } from "../../src/inventory/read-ahead.ts";
+import { archiveBytes, writeArchive } from "../support/archives.ts";
+import { aClock } from "../support/driven.ts";
+import { aFolder } from "../support/watching.ts";
+
+const INCOMPLETE_AFTER_MS = 600_000;
+
+/** One archive in a directory of its own, found and not walked. */
+function anEntry(parts: Parameters<typeof writeArchive>[1] = {}, content?: Uint8Array) {
+  const folder = aFolder();
+  const file = writeArchive(folder, parts);
+  const path = join(folder, file);
+  if (content !== undefined) writeFileSync(path, content);
+  const opened = openDirectory(folder, []);
+  const name = parseArchiveName(file);
+  if (!opened.ok || name === undefined) throw new Error("no archive");
+  const { directory } = opened;
+  onTestFinished(() => directory.close());
+  const clock = aClock();
+  const stat = () => {
+    const found = findFile(directory, file);
+    if (found.kind !== "file") throw new Error(found.kind);
+    return found.stat;
+  };
+  const unchangedSinceMs = clock.monotonicMs();
+  const entry = newEntry(name, stat(), { file, listed: 1, pinned: false, isArrival: false, unchangedSinceMs });
+  let listed = 1;
+  return {
+    ...{ path, folder, directory, entry, clock, stat },
+    /** Walks to a verdict; `midway` happens after the first read. */
+    walk: (midway = () => {}) => {
+      const walking = walkEntry(directory, entry, createReadSpace(READ_AHEAD.none));
+      let step = walking.next();
+      if (!step.done) midway();
+      while (!step.done) step = walking.next();
+      if (step.value) entry.walked = true;
+      return step.value;
+    },
+    adopt: () => {
+      listed += 1;
+      adoptChange(entry, stat(), { listed, nowMs: clock.monotonicMs() });
+    },
+    state: () => {
+      refresh(entry, clock, { incompleteAfterMs: INCOMPLETE_AFTER_MS });
+      return entry.state;
+    },
+  };
+}
+
+describe("what lies at a name", () => {
+  it("is a file, nothing, or something that is none of ours", () => {
+    const { folder, directory, entry } = anEntry();
+    mkdirSync(join(folder, "d"));
+    symlinkSync(join(folder, entry.file), join(folder, "l"));
+    symlinkSync("/nowhere", join(folder, "broken"));
+    expect(findFile(directory, entry.file).kind).toBe("file");
+    expect(findFile(directory, "missing").kind).toBe("absent");
+    for (const foreign of ["d", "l", "broken"]) expect(findFile(directory, foreign).kind).toBe("foreign");
+    expect(findFile(directory, `${entry.file}/below`).kind).toBe("unreadable");
+  });
+});
+
+describe("the walk of an archive", () => {
+  it("is worth nothing where the file changed meanwhile, or was another one from the start", () => {
+    const { path, entry, walk, stat } = anEntry();
+    expect(walk(() => writeFileSync(path, "x", { flag: "a" }))).toBe(false);
+    expect(entry.walked).toBe(false);
+    expect(hasChanged(entry, stat())).toBe(true);
+    expect(walk()).toBe(false);
+  });
+
+  it("notices a replacement of the same size and time", () => {
+    const { path, entry, walk, stat } = anEntry({ mtimeMs: 1_700_000_000_000 });
+    writeFileSync(`${path}.new`, archiveBytes());
+    utimesSync(`${path}.new`, 1_700_000_000, 1_700_000_000);
+    renameSync(`${path}.new`, path);
+    expect(Number(stat().size)).toBe(entry.size);
+    expect(walk()).toBe(false);
+  });
+
+  it("neither follows a link nor waits at a pipe that took the file's place, and failing is not to be unsettled", () => {
+    const linked = anEntry();
+    renameSync(linked.path, `${linked.path}.aside`);
+    symlinkSync(`${linked.path}.aside`, linked.path);
+    expect(linked.walk()).toBe(true);
+    expect(linked.entry.walk.verdict).toEqual({ kind: "failed", code: "ELOOP" });
+    expect(linked.state()).toBe("unread");
+    const piped = anEntry();
+    rmSync(piped.path);
+    execFileSync("mkfifo", [piped.path]);
+    expect(piped.walk()).toBe(false);
+    const gone = anEntry();
+    rmSync(gone.path);
+    expect(gone.walk()).toBe(true);
+    expect(gone.entry.walk.verdict).toEqual({ kind: "failed", code: "ENOENT" });
+  });
+});
+
+describe("a torn archive", () => {
+  const bytes = archiveBytes({ pagesBytes: 64 * 1024 });
+
+  it("is incomplete only when the agent has seen it unchanged for the time set, whatever its mtime says", () => {
+    const old = anEntry({}, bytes.subarray(0, 3000));
+    utimesSync(old.path, 1_000_000, 1_000_000);
+    old.adopt();
+    expect(old.walk()).toBe(true);
+    expect(old.state()).toBe("unsettled");
+    old.clock.jump(INCOMPLETE_AFTER_MS * 10);
+    expect(old.state()).toBe("unsettled");
+    old.clock.jump(-INCOMPLETE_AFTER_MS * 10);
+    old.clock.pass(INCOMPLETE_AFTER_MS - 1);
+    expect(old.state()).toBe("unsettled");
+    old.clock.pass(1);
+    expect(old.state()).toBe("incomplete");
+    expect(old.entry.settled).toBe(true);
+  });
+
+  it("that grows is unsettled again at once, walked on from where it ended, and complete in the end", () => {
+    const { path, entry, clock, walk, adopt, state } = anEntry({}, bytes.subarray(0, 3000));
+    walk();
+    clock.pass(INCOMPLETE_AFTER_MS);
+    expect(state()).toBe("incomplete");
+    writeFileSync(path, bytes.subarray(3000, 40_000), { flag: "a" });
+    adopt();
+    expect(entry.walked).toBe(true);
+    expect(state()).toBe("unsettled");
+    walk();
+    expect(state()).toBe("unsettled");
+    expect(entry.walk.verdict).toMatchObject({ kind: "torn", isResumed: true });
+    // Merely resumed, it is not taken for abandoned however long it rests.
+    clock.pass(INCOMPLETE_AFTER_MS);
+    expect(state()).toBe("unsettled");
+    writeFileSync(path, bytes.subarray(40_000), { flag: "a" });
+    adopt();
+    expect(walk()).toBe(true);
+    expect(state()).toBe("complete");
+    expect(entry.settled).toBe(false);
+    clock.pass(2000);
+    expect([state(), entry.settled]).toEqual(["complete", true]);
+  });
+
+  it("that shrinks, or is replaced, is a new content of which nothing is known", () => {
+    const shrunk = anEntry({}, bytes.subarray(0, 3000));
+    shrunk.walk();
+    writeFileSync(shrunk.path, bytes.subarray(0, 2000));
+    shrunk.adopt();
+    expect([shrunk.entry.walked, shrunk.state()]).toEqual([false, "unread"]);
+    const replaced = anEntry({}, bytes.subarray(0, 3000));
+    replaced.walk();
+    writeFileSync(`${replaced.path}.new`, bytes);
+    renameSync(`${replaced.path}.new`, replaced.path);
+    replaced.adopt();
+    expect([replaced.entry.walked, replaced.state()]).toEqual([false, "unread"]);
+  });
+});
+
+it("an overwritten archive loses the owner that its old content named, and gets a new number", () => {
+  const { path, entry, walk, adopt, state } = anEntry({ pod: "p", namespace: "a", container: "b-c" });
+  walk();
+  expect([state(), entry.identity?.namespace]).toEqual(["complete", "a"]);
+  const old = entry.listed;
+  writeFileSync(path, archiveBytes({ pod: "p", namespace: "a-b", container: "c", pagesBytes: 512 }), { flag: "r+" });
+  adopt();
+  expect([state(), entry.identity]).toEqual(["unread", undefined]);
+  expect(entry.listed).toBeGreaterThan(old);
+  walk();
+  expect([state(), entry.identity?.namespace]).toEqual(["complete", "a-b"]);
+});
+
+it("is postdated as soon as a clock that jumped back leaves it behind, and again what it was when the clock is right", () => {
+  const { clock, walk, state } = anEntry({ time: `${new Date().toISOString().slice(0, 19)}Z` });
+  walk();
+  expect(state()).toBe("complete");
+  clock.jump(-3_600_000);
+  expect(state()).toBe("postdated");
+  clock.jump(3_600_000 - 1000);
+  expect(state()).toBe("postdated");
+  clock.jump(2000);
+  expect(state()).toBe("complete");
+});
