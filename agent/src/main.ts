@@ -1,13 +1,14 @@
+import "./frugal.ts";
 import { hostname } from "node:os";
 import { VERSION } from "@cro/shared/version";
 import { PORTS } from "@cro/shared/wire/identities";
 import { Command, CommanderError, Option } from "commander";
 import { startAgent } from "./app.ts";
 import { systemClock } from "./clock.ts";
-import { type CommandContext, enforceArchives, listArchives, planArchives } from "./commands.ts";
+import type { CommandContext } from "./commands.ts";
 import { parseAbsolutePath, parseAddress, parseMilliseconds, type ServeConfig } from "./config.ts";
 import { EXIT, InputError } from "./errors.ts";
-import { GRANULARITIES } from "./metrics.ts";
+import { GRANULARITIES } from "./granularity.ts";
 
 const DEFAULT_INCOMPLETE_AFTER_MS = 10 * 60_000;
 
@@ -93,6 +94,7 @@ async function main(): Promise<number> {
     .option("--json", "one JSON object a line", false)
     .addOption(incompleteAfter())
     .action(async (options) => {
+      const { listArchives } = await import("./commands.ts");
       code = await listArchives(options, context(options.incompleteAfter));
     })
     .addHelpText("after", "\nExample:\n  agent list --directory /var/lib/kubelet/checkpoints");
@@ -107,6 +109,7 @@ async function main(): Promise<number> {
     .option("--json", "one JSON object a line", false)
     .addOption(incompleteAfter())
     .action(async (options) => {
+      const { planArchives } = await import("./commands.ts");
       code = await planArchives(options, context(options.incompleteAfter));
     })
     .addHelpText("after", "\nExample:\n  agent plan --policy policy.yaml --directory /var/lib/kubelet/checkpoints");
@@ -120,6 +123,7 @@ async function main(): Promise<number> {
     .option("--json", "one JSON object a line", false)
     .addOption(incompleteAfter())
     .action(async (options) => {
+      const { enforceArchives } = await import("./commands.ts");
       code = await enforceArchives(options, context(options.incompleteAfter));
     })
     .addHelpText(

@@ -1,10 +1,7 @@
 import { ARCHIVE_STATES, type ArchiveState, REASONS, type Reason } from "@cro/shared/wire/report";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { type Archive, countsInBytes, countsInNumber } from "./archive/archive.ts";
-
-/** How finely archives are told apart in metrics: each step adds a label, and so as many series as there are names. */
-export const GRANULARITIES = ["namespace", "pod", "container"] as const;
-export type Granularity = (typeof GRANULARITIES)[number];
+import { GRANULARITIES, type Granularity } from "./granularity.ts";
 
 /** What gauges show, read at each scrape. */
 export interface MetricsSource {

@@ -210,8 +210,8 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     // What arrives in the same instant is looked at together.
     await nextTurn();
     let sliceEndMs = clock.monotonicMs() + SLICE_MS;
+    const isSliceOver = () => clock.monotonicMs() >= sliceEndMs;
     const breathe = async () => {
-      if (clock.monotonicMs() < sliceEndMs) return;
       await nextTurn();
       sliceEndMs = clock.monotonicMs() + SLICE_MS;
     };
@@ -220,7 +220,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
       const walking = walkEntry(current, entry, entry.isArrival ? spaces.ofArrivals : spaces.ofFound);
       let step = walking.next();
       while (!step.done && !isOver(current)) {
-        await breathe();
+        if (isSliceOver()) await breathe();
         if (!isOver(current)) step = walking.next();
       }
       if (!step.done) walking.return(false);
@@ -233,7 +233,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
       for (const [file, told] of toLook) {
         toLook.delete(file);
         lookAt(current, file, told);
-        await breathe();
+        if (isSliceOver()) await breathe();
         if (isOver(current)) return;
       }
       for (const entries of [toWalk, toWalkLater]) {
@@ -378,7 +378,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
       }
       // Also after the last name, or where there is none: another directory must not be taken for this one.
       if (directory !== current || stopped) return;
-      takeListing(names, kind === "full");
+      if (!(await takeListing(current, names, kind === "full"))) return;
     } catch (err) {
       if (directory !== current || stopped) return;
       const problem = `${current.path} cannot be listed: ${(err as Error).message}`;
@@ -400,8 +400,16 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     on.listed();
   }
 
-  function takeListing(names: ReadonlySet<string>, isFull: boolean): void {
+  /** Notes what differs from the index, in slices; false where another directory is watched meanwhile. */
+  async function takeListing(current: Directory, names: ReadonlySet<string>, isFull: boolean): Promise<boolean> {
+    let sliceEndMs = clock.monotonicMs() + SLICE_MS;
+    const isStillWanted = async () => {
+      await nextTurn();
+      sliceEndMs = clock.monotonicMs() + SLICE_MS;
+      return directory === current && !stopped;
+    };
     for (const name of names) {
+      if (clock.monotonicMs() >= sliceEndMs && !(await isStillWanted())) return false;
       const entry = index.get(name);
       const pinned = names.has(name + PIN_SUFFIX);
       if (entry !== undefined) {
@@ -412,8 +420,12 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
       }
     }
     // A listing may miss what is renamed meanwhile, so what it lacks is looked at and not simply forgotten.
-    for (const { file } of index.all()) if (!names.has(file)) wantLook(file);
+    for (const { file } of index.all()) {
+      if (clock.monotonicMs() >= sliceEndMs && !(await isStillWanted())) return false;
+      if (!names.has(file)) wantLook(file);
+    }
     for (const file of foreign) if (!names.has(file)) foreign.delete(file);
+    return true;
   }
 
   /** Each second: is it still this directory, and does what the events told explain its mtime? */

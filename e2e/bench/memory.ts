@@ -1,0 +1,57 @@
+import { spawn } from "node:child_process";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { startAgent, untilWalked } from "./support/agent.ts";
+import { owners, populate } from "./support/archives.ts";
+import type { Benchmark, Figure } from "./support/benchmark.ts";
+import { factsOf } from "./support/process-facts.ts";
+
+const REPEATS = 3;
+/** What a process is given to come to rest, in milliseconds. */
+const REST_MS = 8000;
+const SIZES = [0, 10_000, 100_000];
+
+/** A Node of the same version that does nothing. */
+async function restBare(): Promise<number> {
+  const child = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)"], { stdio: "ignore" });
+  await sleep(1000);
+  const { residentMib } = factsOf(child.pid as number);
+  child.kill();
+  return residentMib;
+}
+
+export default {
+  title: "Memory",
+  about: "resident memory of the agent as shipped, at rest with so many archives walked, and its peak on the way there",
+  async run(context) {
+    const directory = join(context.folder, "checkpoints");
+    mkdirSync(directory);
+    const bare: number[] = [];
+    const figures: Figure[] = [];
+    let there = 0;
+    for (const count of SIZES) {
+      context.note(`${count} archives`);
+      populate(directory, { from: there, count, of: owners(count / 10) });
+      there = count;
+      const rest: number[] = [];
+      const peak: number[] = [];
+      for (let repeat = 0; repeat < REPEATS; repeat += 1) {
+        bare.push(await restBare());
+        const agent = await startAgent(context);
+        await agent.apply({}, directory);
+        await untilWalked(agent, count);
+        await sleep(REST_MS);
+        const facts = factsOf(agent.pid);
+        rest.push(facts.residentMib);
+        peak.push(facts.peakMib);
+        await agent.stop();
+      }
+      const yardstick = { what: "node -e, doing nothing", values: bare };
+      const atMost = count === 10_000 ? { atMost: { value: 72 } } : {};
+      figures.push({ what: `agent, ${count} archives`, unit: "MiB", values: rest, yardstick, ...atMost });
+      figures.push({ what: `agent, ${count} archives, peak`, unit: "MiB", values: peak, yardstick });
+    }
+    return figures;
+  },
+} satisfies Benchmark;

@@ -1,0 +1,166 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { type AgentClient, createAgentClient } from "@cro/coordinator/agents/client";
+import { serializePolicy, writeDirective } from "@cro/coordinator/agents/directive";
+import { compilePolicy } from "@cro/shared/policy/compile";
+import type { Report } from "@cro/shared/wire/report";
+import type { BenchContext } from "./benchmark.ts";
+import { issueCertificates } from "./certificates.ts";
+
+const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
+const LOOP_DELAY = fileURLToPath(new URL("loop-delay.mjs", import.meta.url));
+
+/** A line of an agent's log. */
+export interface LogLine {
+  msg?: string;
+  /** Milliseconds since 1970. */
+  time?: number;
+  archive?: string;
+  [field: string]: unknown;
+}
+
+/** The agent as it is shipped, in a process of its own, and its coordinator, which is this process. */
+export interface BenchAgent {
+  pid: number;
+  /** When it was started, in milliseconds since 1970. */
+  startedMs: number;
+  metricsUrl: string;
+  /** Gives it a policy for a directory; the report it answers with. */
+  apply(spec: Record<string, unknown>, directory: string): Promise<Report>;
+  report(): Promise<Report>;
+  /** The first line, from now or before, that fits. */
+  line(fits: (line: LogLine) => boolean): Promise<LogLine>;
+  onLine(take: (line: LogLine) => void): void;
+  /** The longest times, in milliseconds, that its event loop was kept busy since the last call; over 5 ms only. */
+  loopDelays(): Promise<number[]>;
+  stop(): Promise<void>;
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  if (typeof address !== "object" || address === null) throw new Error("a listening TCP server has a port");
+  return address.port;
+}
+
+let agents = 0;
+
+/** Starts an agent; `flags` are Node's own, and `watchesLoop` preloads what measures its event loop. */
+export async function startAgent(
+  { folder, onEnd }: Pick<BenchContext, "folder" | "onEnd">,
+  { flags = [], watchesLoop = false }: { flags?: readonly string[]; watchesLoop?: boolean } = {},
+): Promise<BenchAgent> {
+  agents += 1;
+  const own = join(folder, `agent-${agents}`);
+  mkdirSync(own);
+  const { agentFolder, material } = await issueCertificates(own);
+  const [api, metrics] = [await freePort(), await freePort()];
+  const identity = { node: "node-a", podUID: "pod-a", url: `https://127.0.0.1:${api}` };
+  const delayFile = join(own, "loop-delay.json");
+  const startedMs = Date.now();
+  const child: ChildProcess = spawn(
+    process.execPath,
+    [
+      ...(watchesLoop ? ["--import", LOOP_DELAY] : []),
+      ...flags,
+      join(ROOT, "dist/agent.js"),
+      "serve",
+      ...["--node-name", identity.node, "--pod-uid", identity.podUID, "--certs-dir", agentFolder],
+      ...["--state-dir", join(own, "state"), "--api-address", `127.0.0.1:${api}`],
+      ...["--metrics-address", `127.0.0.1:${metrics}`],
+    ],
+    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, LOOP_DELAY_FILE: delayFile } },
+  );
+  const lines: LogLine[] = [];
+  const listeners = new Set<(line: LogLine) => void>();
+  if (child.stdout !== null) {
+    createInterface(child.stdout).on("line", (text) => {
+      const line = JSON.parse(text) as LogLine;
+      lines.push(line);
+      for (const listener of listeners) listener(line);
+    });
+  }
+  const client: AgentClient = createAgentClient({ material, deadlineMs: 30_000, onDisconnect: () => {} });
+  let revision = 0;
+  let isStopped = false;
+  const { signal } = new AbortController();
+
+  const agent: BenchAgent = {
+    pid: child.pid as number,
+    startedMs,
+    metricsUrl: `http://127.0.0.1:${metrics}/metrics`,
+    async apply(spec, directory) {
+      const compiled = compilePolicy(spec);
+      if (!compiled.ok) throw new Error(JSON.stringify(compiled.problems));
+      const policy = serializePolicy({ ...compiled.policy.document, directory });
+      revision += 1;
+      const fence = { term: 1, revision };
+      const parts = { fence, address: identity, timeMs: Date.now(), policy, withDocument: true, orphans: [] };
+      const outcome = await client.putDirective(identity, writeDirective(parts), signal);
+      if (outcome.outcome !== "accepted") throw new Error(JSON.stringify(outcome));
+      return outcome.report;
+    },
+    async report() {
+      const outcome = await client.getReport(identity, signal);
+      if (outcome.outcome !== "accepted") throw new Error(JSON.stringify(outcome));
+      return outcome.report;
+    },
+    line(fits) {
+      const found = lines.find(fits);
+      if (found !== undefined) return Promise.resolve(found);
+      return new Promise((resolve) => {
+        const listener = (line: LogLine) => {
+          if (!fits(line)) return;
+          listeners.delete(listener);
+          resolve(line);
+        };
+        listeners.add(listener);
+      });
+    },
+    onLine: (take) => void listeners.add(take),
+    async loopDelays() {
+      rmSync(delayFile, { force: true });
+      child.kill("SIGUSR2");
+      for (;;) {
+        await sleep(20);
+        try {
+          return JSON.parse(readFileSync(delayFile, "utf8")) as number[];
+        } catch {
+          // Not written yet.
+        }
+      }
+    },
+    async stop() {
+      if (isStopped) return;
+      isStopped = true;
+      await client.close();
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      const ended = once(child, "close");
+      child.kill("SIGTERM");
+      await ended;
+    },
+  };
+  onEnd(() => agent.stop());
+  await agent.line(({ msg }) => msg === "waiting for the coordinator");
+  return agent;
+}
+
+/** Waits until every archive of the agent's directory has been walked. */
+export async function untilWalked(agent: BenchAgent, count: number): Promise<void> {
+  for (;;) {
+    const { states } = await agent.report();
+    const known = Object.values(states).reduce((sum, one) => sum + one, 0);
+    if (known === count && states.unread === 0) return;
+    if (known > count) throw new Error(`${known} archives where ${count} were expected`);
+    await sleep(200);
+  }
+}
