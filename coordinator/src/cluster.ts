@@ -34,6 +34,8 @@ import { createStatusWriter } from "./status/write.ts";
 
 const CONCURRENT_CALLS = 64;
 const TICK_MS = 500;
+/** How long reports are gathered before they are looked at together, in milliseconds. */
+const LOOK_SOON_MS = 50;
 
 const policies = { path: `/apis/${POLICY_API_VERSION}/${POLICY_PLURAL}`, metadataOnly: false };
 const policyPath = ({ namespace, name }: { namespace: string; name: string }) =>
@@ -145,6 +147,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
   let memory = EMPTY_MEMORY;
   let ruling: Ruling | undefined;
   let nextLook: NodeJS.Timeout | undefined;
+  let pendingLook: NodeJS.Timeout | undefined;
   const held = new Map<string, number>();
 
   const guarded: AgentClient = {
@@ -185,8 +188,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
         const rules = ruling?.nodes.get(node);
         prover.reported(podUID, report, rules?.policy?.compiled.orphanGraceMs ?? fallback.compiled.orphanGraceMs);
         const resource = ruling?.resources.find(({ key }) => rules?.source === "resource" && key === rules.resource);
-        if (resource !== undefined) events.deletions(resource.resource, report);
-        if (rules === undefined || rules.source === "none") look();
+        events.deletions(resource?.resource, report);
+        if (rules === undefined || rules.source === "none") lookSoon();
       },
       onOlder: ({ node }, newest) => {
         if (leadership.raiseTerm(newest.term)) log.warn({ node, newest, term }, "an agent follows a newer term");
@@ -224,6 +227,14 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     metrics.policyConflicts.set(ruling.resources.filter(({ conflicts }) => conflicts.size > 0).length);
     noteChanges(ruling);
     if (ruling.nextMs !== undefined) nextLook = setTimeout(look, Math.max(10, ruling.nextMs - nowMs() + 1));
+  }
+
+  /** Looks once for however many reports come in the meantime: a look costs every node, and so does a fresh leader's start. */
+  function lookSoon(): void {
+    pendingLook ??= setTimeout(() => {
+      pendingLook = undefined;
+      look();
+    }, LOOK_SOON_MS);
   }
 
   function noteChanges({ changes, resources: judged }: Ruling): void {
@@ -330,6 +341,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
   clearInterval(ticking);
   clearInterval(resyncing);
   clearTimeout(nextLook);
+  clearTimeout(pendingLook);
   await stopAll(stops);
   await watching;
   log.info({ term }, "no longer leading");

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { onTestFinished, vi } from "vitest";
+import { onTestFailed, onTestFinished, vi } from "vitest";
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -55,7 +55,10 @@ export function run(
   return track(spawn(program, rest, { env: { ...process.env, ...env }, cwd: ROOT }));
 }
 
-/** Follows what a process says, and ends it with the test. */
+/** How many of a process's last lines are shown when its test fails. */
+const LINES_SHOWN = 40;
+
+/** Follows what a process says, and ends it with the test; a test that fails shows the last of it. */
 function track(child: ChildProcess): Running {
   const running: Running = {
     process: child,
@@ -77,6 +80,10 @@ function track(child: ChildProcess): Running {
   };
   if (child.stdout) createInterface(child.stdout).on("line", (line) => running.out.push(line));
   if (child.stderr) createInterface(child.stderr).on("line", (line) => running.err.push(line));
+  onTestFailed(() => {
+    const lines = [...running.err.slice(-LINES_SHOWN), ...running.out.slice(-LINES_SHOWN)];
+    process.stderr.write(`${child.spawnargs.join(" ")}\n${lines.map((line) => `  ${line}\n`).join("")}`);
+  });
   onTestFinished(async () => {
     if (child.exitCode === null && child.signalCode === null) await running.kill("SIGKILL");
   });

@@ -49,11 +49,11 @@ describeWithKube("faults of a cluster", (kube) => {
     await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 2 } });
     await until(() => {
       for (const node of [a, b]) expect(node?.agent.log().some(({ status }) => status === 421)).toBe(true);
-    }, 30_000);
+    }, 60_000);
     await until(async () => {
       const conditions = (await release.status("policy")).conditions ?? [];
       expect(conditions.find(({ type }) => type === "Enforcing")).toMatchObject({ status: "False", reason: "Pending" });
-    }, 20_000);
+    }, 30_000);
     for (const node of [a, b]) expect(node?.agent.log().some(({ msg }) => msg === "directive accepted")).toBe(false);
     await setAddress(a?.podName ?? "", a?.ip ?? "");
     await setAddress(b?.podName ?? "", b?.ip ?? "");
@@ -62,7 +62,7 @@ describeWithKube("faults of a cluster", (kube) => {
       for (const [index, node] of [a, b].entries())
         expect(archivesIn(node?.directory ?? "")).toEqual(files[index]?.slice(1));
     }, 60_000);
-  }, 120_000);
+  }, 180_000);
 
   it("an API server that fails, and watches that are cut each second: policies stay, and changes come through", async () => {
     const release = await installRelease(kube, { nodes: 1 });
