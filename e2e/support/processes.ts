@@ -11,7 +11,7 @@ import { onTestFailed, onTestFinished, vi } from "vitest";
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
 /** Waits for a condition; looks every 20 ms. */
-export const until = (condition: () => unknown, timeoutMs = 15_000) =>
+export const until = <T>(condition: () => T | Promise<T>, timeoutMs = 15_000): Promise<T> =>
   vi.waitFor(condition, { timeout: timeoutMs, interval: 20 });
 
 /** A folder of its own, removed when the test is over. */

@@ -67,3 +67,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "checkpoint-restore-operator.coordinatorSecret" -}}
 {{- .Values.certificates.existingSecrets.coordinator | default (printf "%s-coordinator" (include "checkpoint-restore-operator.fullname" .)) }}
 {{- end }}
+
+{{/* A duration, given as a list of its value's name and the value; refused in words where it is none. */}}
+{{- define "checkpoint-restore-operator.duration" -}}
+{{- if not (regexMatch "^([0-9]+(\\.[0-9]+)?(ms|s|m|h|d|w))+$" (index . 1)) }}
+{{- fail (printf "%s: %q is not a duration; write e.g. 90s, 10m, 12h or 90d" (index . 0) (index . 1)) }}
+{{- end }}
+{{- index . 1 }}
+{{- end }}
+
+{{/* A directory of the nodes, given alone; refused in words where it cannot be mounted or would be the node's all. */}}
+{{- define "checkpoint-restore-operator.root" -}}
+{{- if or (not (regexMatch "^(/[^/\\s]+)+$" .)) (has "." (splitList "/" .)) (has ".." (splitList "/" .)) }}
+{{- fail (printf "checkpointRoots: %q cannot be mounted; write an absolute path below / and without . or .., e.g. /var/lib/kubelet/checkpoints" .) }}
+{{- end }}
+{{- . }}
+{{- end }}

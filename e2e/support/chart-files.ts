@@ -1,0 +1,113 @@
+import { execFile } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { policyDefinition } from "@cro/shared/crd/manifest";
+import { isMap, isScalar, type Pair, parseDocument } from "yaml";
+
+const execute = promisify(execFile);
+const ROOT = join(import.meta.dirname, "../..");
+const CHART = "charts/checkpoint-restore-operator";
+/** The release of those who install without helm, and its namespace. */
+const RELEASE = "checkpoint-restore-operator";
+
+const README = `${CHART}/README.md`;
+const SCHEMA = `${CHART}/values.schema.json`;
+const MANIFEST = "config/install.yaml";
+const TABLE = /(?<=<!-- values -->\n)[\s\S]*(?=<!-- \/values -->)/;
+
+/** One documented value: its path, its default as JSON, and what values.yaml says of it. */
+export interface ChartValue {
+  path: string;
+  default: unknown;
+  description: string;
+}
+
+/**
+ * The values that values.yaml documents: those under a comment that begins with `--`. A value below which nothing is
+ * documented has to have such a comment; throws where one lacks it.
+ */
+export function readChartValues(text: string): ChartValue[] {
+  const values: ChartValue[] = [];
+  const visit = (pair: Pair, parents: readonly string[], before: string | null | undefined) => {
+    if (!isScalar(pair.key)) throw new Error(`values.yaml: a key below ${parents.join(".")} is no scalar`);
+    const path = [...parents, String(pair.key.value)];
+    const comment = before ?? pair.key.commentBefore ?? "";
+    const description = /^\s*-- (.*)$/m.exec(comment)?.[1];
+    if (description !== undefined) {
+      const value = pair.value as { toJSON(): unknown };
+      values.push({ path: path.join("."), default: value.toJSON(), description });
+    } else if (isMap(pair.value)) {
+      // The comment above a map's first key is kept with the map.
+      const { items, commentBefore } = pair.value;
+      for (const [index, item] of items.entries()) visit(item, path, index === 0 ? commentBefore : undefined);
+    } else {
+      throw new Error(`values.yaml: ${path.join(".")} has no comment that begins with "# -- "`);
+    }
+  };
+  const { contents, commentBefore } = parseDocument(text);
+  if (!isMap(contents)) throw new Error("values.yaml is no map");
+  for (const [index, item] of contents.items.entries()) {
+    visit(item, [], index === 0 ? (contents.commentBefore ?? commentBefore) : undefined);
+  }
+  return values;
+}
+
+/** The generated files, by path from the project's root. */
+export async function renderChartFiles(helm: string): Promise<Record<string, string>> {
+  const read = (path: string) => readFile(join(ROOT, path), "utf8");
+  const values = readChartValues(await read(`${CHART}/values.yaml`));
+  const readme = await read(README);
+  if (!TABLE.test(readme)) throw new Error(`${README} has no <!-- values --> … <!-- /values -->`);
+  const schema = JSON.parse(await read(SCHEMA)) as { properties: Record<string, unknown> };
+  schema.properties.defaultPolicy = specSchema();
+  return {
+    [README]: readme.replace(TABLE, () => renderTable(values)),
+    [SCHEMA]: `${JSON.stringify(schema, null, 2)}\n`,
+    [MANIFEST]: await renderManifest(helm),
+  };
+}
+
+function renderTable(values: readonly ChartValue[]): string {
+  const cell = (text: string) => text.replaceAll("|", "\\|");
+  const rows = values.map(
+    ({ path, description, default: value }) =>
+      `| \`${path}\` | ${cell(description)} | \`${cell(JSON.stringify(value))}\` |`,
+  );
+  return ["", "| Value | What it is | Default |", "|---|---|---|", ...rows, "", ""].join("\n");
+}
+
+/** What a policy's spec may be, for helm: as in the resource's definition, but an unknown field is refused. */
+function specSchema(): unknown {
+  const definition = policyDefinition() as {
+    spec: { versions: [{ schema: { openAPIV3Schema: { properties: { spec: unknown } } } }] };
+  };
+  return strict(definition.spec.versions[0].schema.openAPIV3Schema.properties.spec);
+}
+
+function strict(schema: unknown): unknown {
+  if (Array.isArray(schema)) return schema.map(strict);
+  if (typeof schema !== "object" || schema === null) return schema;
+  const entries = Object.entries(schema).filter(([key]) => !key.startsWith("x-kubernetes-"));
+  const result = Object.fromEntries(entries.map(([key, value]) => [key, strict(value)]));
+  // A field named "properties" would be one of a spec; there is none.
+  return "properties" in schema ? { ...result, additionalProperties: false } : result;
+}
+
+/** All that the chart installs by default, for kubectl. */
+async function renderManifest(helm: string): Promise<string> {
+  const args = ["template", RELEASE, join(ROOT, CHART), "--namespace", RELEASE, "--set", "crds.keep=false"];
+  const { stdout } = await execute(helm, args, { maxBuffer: 16 * 1024 * 1024 });
+  const isHelmsOwn = /^\s*(helm\.sh\/chart|app\.kubernetes\.io\/managed-by): /;
+  const objects = stdout.split("\n").filter((line) => !isHelmsOwn.test(line));
+  return `# Generated from ${CHART} by \`make manifests\`; edit that.
+# kubectl apply -f this; \`make deploy IMG=…\` does so with your image.
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: ${RELEASE}
+  labels:
+    # The agents mount a directory of their node.
+    pod-security.kubernetes.io/enforce: privileged
+${objects.join("\n")}`;
+}
