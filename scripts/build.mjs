@@ -1,3 +1,5 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
@@ -39,6 +41,9 @@ const leaveOut = (parts) => ({
 
 /** Bundles every command. Takes a fraction of a second, so callers need not ask whether anything changed. */
 export async function buildBundles() {
+  await mkdir(join(root, "dist"), { recursive: true });
+  // Where the bundles are copied to there is no other package.json to say what they are.
+  await writeFile(join(root, "dist", "package.json"), '{ "type": "module" }\n');
   await Promise.all(commands.map(buildBundle));
 }
 

@@ -60,6 +60,16 @@ const LINES_SHOWN = 40;
 
 /** Follows what a process says, and ends it with the test; a test that fails shows the last of it. */
 function track(child: ChildProcess): Running {
+  const running = observe(child);
+  onTestFailed(() => show(running));
+  onTestFinished(async () => {
+    if (child.exitCode === null && child.signalCode === null) await running.kill("SIGKILL");
+  });
+  return running;
+}
+
+/** Follows what a process says. Whoever calls this ends the process. */
+export function observe(child: ChildProcess): Running {
   const running: Running = {
     process: child,
     out: [],
@@ -80,14 +90,14 @@ function track(child: ChildProcess): Running {
   };
   if (child.stdout) createInterface(child.stdout).on("line", (line) => running.out.push(line));
   if (child.stderr) createInterface(child.stderr).on("line", (line) => running.err.push(line));
-  onTestFailed(() => {
-    const lines = [...running.err.slice(-LINES_SHOWN), ...running.out.slice(-LINES_SHOWN)];
-    process.stderr.write(`${child.spawnargs.join(" ")}\n${lines.map((line) => `  ${line}\n`).join("")}`);
-  });
-  onTestFinished(async () => {
-    if (child.exitCode === null && child.signalCode === null) await running.kill("SIGKILL");
-  });
   return running;
+}
+
+/** Prints the last that a process said. */
+export function show({ process: child, out, err }: Running): void {
+  const lines = [...err.slice(-LINES_SHOWN), ...out.slice(-LINES_SHOWN)];
+  const command = child.spawnargs.filter((word) => !word.includes("\n")).join(" ");
+  process.stderr.write(`${command}\n${lines.map((line) => `  ${line}\n`).join("")}`);
 }
 
 /** The text of a page. */

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import { archiveBytes, archiveName, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { aFolder, read, samples, until } from "../support/processes.ts";
-import { findPrometheus } from "../support/promtool.ts";
+import { findPrometheus } from "../support/prometheus.ts";
 import { aPolicyFile, archivesIn, series, startPair } from "../support/standalone.ts";
 import { describeWith } from "../support/tools.ts";
 

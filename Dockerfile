@@ -1,0 +1,22 @@
+# One image for both commands, agent and coordinator. What the final stage copies is what tests run under chroot.
+ARG NODE_IMAGE=node:26-trixie-slim
+
+# Bundles run on every architecture: they are built once, on that of the builder.
+FROM --platform=$BUILDPLATFORM ${NODE_IMAGE} AS build
+WORKDIR /src
+COPY . .
+RUN npm run build
+
+FROM ${NODE_IMAGE}
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="checkpoint-restore-operator" \
+      org.opencontainers.image.description="Keeps the disks of a cluster from filling up with container checkpoints, by policy" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /src/LICENSE /src/dist/package.json /src/dist/agent.js /src/dist/coordinator.js /app/
+# The chart runs agents as root, to whom archives belong. Whatever is run otherwise is nobody.
+USER 65532:65532
+ENTRYPOINT ["node"]
+CMD ["/app/agent.js", "--help"]

@@ -1,0 +1,232 @@
+import { mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { archiveTime } from "../../agent/test/support/archives.ts";
+import { realArchives } from "../../agent/test/support/real-archives.ts";
+import { describeWithInstallation, readAccess } from "../support/installation.ts";
+import type { AnyObject } from "../support/kube.ts";
+import { until } from "../support/processes.ts";
+import { findPrometheus, startPrometheus } from "../support/prometheus.ts";
+import { scrapeConfigOf } from "../support/release.ts";
+
+const RELEASE = "checkpoint-restore-operator";
+const prometheus = await findPrometheus();
+
+/** Whose checkpoint the archive is that these tests write under other times. */
+const OWNER = { pod: "static.one-node-a", namespace: "default", container: "c" };
+const CONTENT = realArchives().find(({ file }) => file.includes(OWNER.pod))?.bytes ?? Buffer.of();
+
+/** A real checkpoint's archive, as one so many minutes old. */
+function dropArchive(directory: string, { minutesOld }: { minutesOld: number }): string {
+  const time = Date.now() - minutesOld * 60_000;
+  const file = `checkpoint-${OWNER.pod}_${OWNER.namespace}-${OWNER.container}-${archiveTime(time)}.tar`;
+  writeFileSync(join(directory, file), CONTENT, { mode: 0o600 });
+  utimesSync(join(directory, file), time / 1000, time / 1000);
+  return file;
+}
+
+const archives = (directory: string) =>
+  readdirSync(directory)
+    .filter((name) => name.endsWith(".tar"))
+    .sort();
+
+const policy = (spec: AnyObject, name = "retention") => ({
+  apiVersion: "criu.org/v1",
+  kind: "CheckpointRestoreOperator",
+  metadata: { name },
+  spec: { applyPoliciesImmediately: true, ...spec },
+});
+
+describeWithInstallation("a helm release", (cluster) => {
+  const valuesOf = (values: AnyObject): AnyObject => ({ ...cluster.values, ...values });
+
+  /** Waits until every pod of the release is ready and is of the objects that there are now. */
+  async function ready(): Promise<void> {
+    await cluster.settle();
+    await until(async () => {
+      const { items } = await cluster.user.get("pods");
+      for (const { metadata, status } of items) {
+        const isReady = status.conditions?.some(({ type, status: is }: AnyObject) => type === "Ready" && is === "True");
+        expect(isReady, metadata.name).toBe(true);
+      }
+      expect(items.length).toBeGreaterThan(cluster.nodes.length);
+    }, 90_000);
+  }
+
+  const secretData = async (name: string) => (await cluster.user.get("secret", `${RELEASE}-${name}`)).data ?? {};
+  const condition = async (type: string, name = "retention") =>
+    (await cluster.user.get("cro", name)).status?.conditions?.find((one: AnyObject) => one.type === type);
+
+  it("is installed with its values, and every pod of it becomes ready", async () => {
+    cluster.showOnFailure();
+    const said = await cluster.user.deploy(
+      "install",
+      RELEASE,
+      valuesOf({
+        podMonitor: { enabled: true, interval: "1s" },
+        prometheusRule: { enabled: true },
+        policyGracePeriod: "2s",
+      }),
+    );
+    expect(said).toContain("kubectl apply");
+    await ready();
+    expect(Object.keys(await secretData("agent")).sort()).toEqual(["ca.crt", "tls.crt", "tls.key"]);
+    const lease = await cluster.user.get("lease", RELEASE);
+    expect(lease.spec.holderIdentity).toContain("coordinator");
+  }, 180_000);
+
+  it("enforces an applied policy on real archives of every node, and says so in status and Events", async () => {
+    cluster.showOnFailure();
+    const dropped = cluster.nodes.map(({ directory }) =>
+      [50, 40, 30, 20, 10].map((minutesOld) => dropArchive(directory, { minutesOld })),
+    );
+    expect(await cluster.user.apply(policy({ globalPolicy: { maxCheckpointsPerContainer: 2 } }))).toContain("created");
+    await until(() => {
+      for (const [index, { directory }] of cluster.nodes.entries())
+        expect(archives(directory)).toEqual(dropped[index]?.slice(3));
+    }, 60_000);
+    await until(async () => {
+      const { status } = await cluster.user.get("cro", "retention");
+      expect(status).toMatchObject({
+        archives: 2 * cluster.nodes.length,
+        nodes: { desired: cluster.nodes.length, applied: cluster.nodes.length },
+      });
+    }, 90_000);
+    expect(await condition("Enforcing")).toMatchObject({ status: "True" });
+    expect(await cluster.user.kubectl("get", "cro")).toMatch(/NAME +MODE +NODES +ARCHIVES +SIZE +READY +AGE/);
+    await until(async () => {
+      const { items } = await cluster.user.get("events");
+      expect(items.some(({ message }: AnyObject) => message.includes("max_checkpoints"))).toBe(true);
+    }, 60_000);
+  }, 180_000);
+
+  it("refuses a policy with a typo at once, naming the field, and goes on with the one before", async () => {
+    const wrong = policy({ globalPolicy: { maxTotalSizePerPod: "10 Gigs" } });
+    await expect(cluster.user.apply(wrong)).rejects.toThrow(/spec\.globalPolicy\.maxTotalSizePerPod.*10 Gigs/s);
+    const unknown = policy({ globalPolicy: { maxCheckpoint: 1 } });
+    await expect(cluster.user.apply(unknown)).rejects.toThrow(/unknown field "spec\.globalPolicy\.maxCheckpoint"/);
+    expect(await condition("Enforcing")).toMatchObject({ status: "True" });
+  }, 60_000);
+
+  it("is scraped by a real Prometheus as its PodMonitors say: counts and bytes of every namespace and node", async ({
+    skip,
+  }) => {
+    cluster.showOnFailure();
+    if (!prometheus.found) return skip(prometheus.why);
+    const folder = mkdtempSync(join(tmpdir(), "cro-scrape-"));
+    const { items } = await cluster.user.get("podmonitors");
+    const via = cluster.isRemote ? { via: readAccess(cluster.kubeconfig, folder) } : {};
+    const { items: pods } = await cluster.user.get("pods");
+    const scrape = items.flatMap((item: AnyObject) => scrapeConfigOf(item, { pods, ...via }));
+    const server = await startPrometheus(prometheus.value, { scrape_configs: scrape });
+    try {
+      await until(async () => {
+        const counts = await server.query('sum by (namespace) (checkpoint_archives{namespace="default"})');
+        expect(counts).toEqual([{ metric: { namespace: "default" }, value: 2 * cluster.nodes.length }]);
+      }, 60_000);
+      const byNode = await server.query('sum by (node) (checkpoint_archive_bytes{namespace="default"})');
+      expect(byNode.map(({ metric, value }) => [metric.node, value]).sort()).toEqual(
+        cluster.nodes.map(({ name }) => [name, 2 * CONTENT.length]).sort(),
+      );
+      const deleted = await server.query(
+        'sum(checkpoint_archives_deleted_total{namespace="default",reason="max_checkpoints"})',
+      );
+      expect(deleted[0]?.value).toBe(3 * cluster.nodes.length);
+      await until(async () => {
+        expect((await server.query("sum(checkpoint_coordinator_is_leader)"))[0]?.value).toBe(1);
+        expect((await server.query("sum(checkpoint_node_archives)"))[0]?.value).toBe(2 * cluster.nodes.length);
+        expect(await server.query("up == 0")).toEqual([]);
+      }, 60_000);
+    } finally {
+      await server.stop();
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }, 180_000);
+
+  it("is upgraded with other values: certificates, Lease and archives stay, and the new ones act", async () => {
+    cluster.showOnFailure();
+    const before = { ca: await secretData("ca"), lease: await cluster.user.get("lease", RELEASE) };
+    const kept = cluster.nodes.map(({ directory }) => archives(directory));
+    const names = (await cluster.user.get("pods")).items.map(({ metadata }: AnyObject) => metadata.name);
+    await cluster.user.deploy(
+      "upgrade",
+      RELEASE,
+      valuesOf({
+        logLevel: "debug",
+        metrics: { granularity: "container" },
+        defaultPolicy: { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 1 } },
+        policyGracePeriod: "2s",
+      }),
+    );
+    await ready();
+    const after = (await cluster.user.get("pods")).items.map(({ metadata }: AnyObject) => metadata.name);
+    expect(after.filter((name: string) => names.includes(name))).toEqual([]);
+    expect(await secretData("ca")).toEqual(before.ca);
+    const lease = await cluster.user.get("lease", RELEASE);
+    const term = (one: AnyObject) => Number(one.metadata.annotations["criu.org/fencing-term"]);
+    expect(term(lease)).toBeGreaterThan(term(before.lease));
+    expect(cluster.nodes.map(({ directory }) => archives(directory))).toEqual(kept);
+
+    await cluster.user.kubectl("delete", "cro", "retention");
+    await until(() => {
+      for (const [index, { directory }] of cluster.nodes.entries())
+        expect(archives(directory)).toEqual(kept[index]?.slice(1));
+    }, 90_000);
+  }, 240_000);
+
+  it("is rolled back: what the coordinator wrote stays, and policies act as before", async () => {
+    cluster.showOnFailure();
+    const ca = await secretData("ca");
+    await cluster.user.helm("rollback", RELEASE, "1");
+    await ready();
+    expect(await secretData("ca")).toEqual(ca);
+    await cluster.user.apply(policy({ globalPolicy: { maxCheckpointsPerContainer: 3 } }));
+    const directory = cluster.nodes[0]?.directory ?? "";
+    const left = archives(directory);
+    const dropped = [8, 6, 4].map((minutesOld) => dropArchive(directory, { minutesOld }));
+    await until(() => expect(archives(directory)).toEqual(dropped), 60_000);
+    expect(left).toHaveLength(1);
+  }, 240_000);
+
+  it("is uninstalled: policies and archives stay, and nothing else is left over", async () => {
+    cluster.showOnFailure();
+    const kept = cluster.nodes.map(({ directory }) => archives(directory));
+    await cluster.user.helm("uninstall", RELEASE);
+    await cluster.settle();
+    expect(cluster.pods()).toEqual([]);
+    const kinds = [
+      ...["daemonset", "deployment", "serviceaccount", "role", "rolebinding", "clusterrole", "clusterrolebinding"],
+      ...[
+        "secret",
+        "lease",
+        "service",
+        "configmap",
+        "networkpolicy",
+        "poddisruptionbudget",
+        "podmonitor",
+        "prometheusrule",
+      ],
+    ];
+    await until(async () => {
+      const { items } = await cluster.user.get(kinds.join(","), "-l", `app.kubernetes.io/instance=${RELEASE}`);
+      expect(items.map(({ kind, metadata }: AnyObject) => `${kind} ${metadata.name}`)).toEqual([]);
+    }, 60_000);
+    expect((await cluster.user.get("cro", "retention")).spec.globalPolicy).toEqual({ maxCheckpointsPerContainer: 3 });
+    expect(cluster.nodes.map(({ directory }) => archives(directory))).toEqual(kept);
+  }, 120_000);
+
+  it("is installed again: the policy that stayed acts, and no archive that it keeps is lost", async () => {
+    cluster.showOnFailure();
+    const directory = cluster.nodes[0]?.directory ?? "";
+    const before = archives(directory);
+    const next = dropArchive(directory, { minutesOld: 2 });
+    await cluster.user.deploy("install", RELEASE, valuesOf({}));
+    await ready();
+    await until(() => expect(archives(directory)).toEqual([...before.slice(1), next]), 60_000);
+    expect(await condition("Enforcing")).toMatchObject({ status: "True" });
+    await cluster.user.kubectl("delete", "cro", "retention");
+    await cluster.user.helm("uninstall", RELEASE);
+    await cluster.settle();
+  }, 240_000);
+});
