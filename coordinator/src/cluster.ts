@@ -96,8 +96,10 @@ export async function startClusterCoordinator(config: ClusterConfig, { log }: { 
             watchAgents: (view) => (agents = view),
           });
         } finally {
-          metrics.isLeader.set(0);
           agents = () => [];
+          // What only a leader knows would stay as it was, and alarm for as long as this process stands by.
+          for (const gauge of [metrics.watchSynced, metrics.certificateExpiry]) gauge.reset();
+          for (const gauge of [metrics.isLeader, metrics.policyConflicts, metrics.orphansHeld]) gauge.set(0);
         }
       },
     }).catch((err: unknown) => log.fatal({ err }, "election failed"));
