@@ -1,9 +1,15 @@
-# Thin: everything is a command of package.json or of scripts/, which also work without make.
+# Thin: everything is a command of package.json, of kubectl or of Docker, which also work without make.
 .DEFAULT_GOAL := help
 
-.PHONY: help run test lint build manifests
+VERSION := $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
+# The image that is built, pushed and deployed.
+IMG ?= checkpoint-restore-operator:$(VERSION)
+CONTAINER_TOOL ?= docker
+KUBECTL ?= kubectl
+
+.PHONY: help run test lint bench build manifests docker-build docker-push install uninstall deploy undeploy
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Run coordinator and agent on this machine, on sample archives
 	npm start
@@ -14,8 +20,29 @@ test: ## Install, build, lint and run every test
 lint: ## Check types and style
 	npm run check
 
+bench: ## Run the benchmarks
+	npm run bench
+
 build: ## Bundle the commands into dist/
 	npm run build
 
-manifests: ## Generate the policy resource's definition from its schema
+manifests: ## Generate the policy resource's definition, the chart's README and schema, and config/install.yaml
 	npm run manifests
+
+docker-build: ## Build the image IMG
+	$(CONTAINER_TOOL) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) --tag $(IMG) .
+
+docker-push: ## Push the image IMG
+	$(CONTAINER_TOOL) push $(IMG)
+
+install: ## Make the policy resource known to the cluster of the current kubectl context
+	$(KUBECTL) apply -f config/crd
+
+uninstall: ## Remove the policy resource, and with it every policy of the cluster
+	$(KUBECTL) delete --ignore-not-found -f config/crd
+
+deploy: ## Run the image IMG on the cluster, the policy resource included
+	sed 's|image: "checkpoint-restore-operator:.*"|image: "$(IMG)"|' config/install.yaml | $(KUBECTL) apply -f -
+
+undeploy: ## Remove what deploy made; the policy resource, policies, archives and the namespace stay
+	$(KUBECTL) delete --ignore-not-found -f config/install.yaml -l app.kubernetes.io/component

@@ -72,8 +72,13 @@ switch (command) {
   case "build":
     process.exit(run(node(), ["scripts/build.mjs"]));
     break;
+  case "bench":
+    process.exit(run(node(), ["e2e/bench/run.ts", ...args]));
+    break;
   case "manifests":
-    process.exit(run(node(), ["scripts/manifests.mjs"]));
+  case "package":
+  case "rootfs":
+    process.exit(run(node(), [`scripts/${command}.mjs`, ...args]));
     break;
   case "start": {
     const { buildBundles } = await import("./build.mjs");
@@ -82,6 +87,6 @@ switch (command) {
     break;
   }
   default:
-    console.error(`usage: run.mjs start | test | check | build | manifests`);
+    console.error(`usage: run.mjs start | test | check | build | bench | manifests | package | rootfs`);
     process.exit(2);
 }

@@ -56,16 +56,19 @@ export function readChartValues(text: string): ChartValue[] {
 /** The generated files, by path from the project's root. */
 export async function renderChartFiles(helm: string): Promise<Record<string, string>> {
   const read = (path: string) => readFile(join(ROOT, path), "utf8");
-  const values = readChartValues(await read(`${CHART}/values.yaml`));
-  const readme = await read(README);
-  if (!TABLE.test(readme)) throw new Error(`${README} has no <!-- values --> … <!-- /values -->`);
   const schema = JSON.parse(await read(SCHEMA)) as { properties: Record<string, unknown> };
   schema.properties.defaultPolicy = specSchema();
   return {
-    [README]: readme.replace(TABLE, () => renderTable(values)),
+    [README]: fillTable(await read(README), await read(`${CHART}/values.yaml`)),
     [SCHEMA]: `${JSON.stringify(schema, null, 2)}\n`,
-    [MANIFEST]: await renderManifest(helm),
+    [MANIFEST]: await renderManifest(helm, join(ROOT, CHART)),
   };
+}
+
+/** The chart's README with the table of these values. */
+export function fillTable(readme: string, values: string): string {
+  if (!TABLE.test(readme)) throw new Error(`${README} has no <!-- values --> … <!-- /values -->`);
+  return readme.replace(TABLE, () => renderTable(readChartValues(values)));
 }
 
 function renderTable(values: readonly ChartValue[]): string {
@@ -94,9 +97,9 @@ function strict(schema: unknown): unknown {
   return "properties" in schema ? { ...result, additionalProperties: false } : result;
 }
 
-/** All that the chart installs by default, for kubectl. */
-async function renderManifest(helm: string): Promise<string> {
-  const args = ["template", RELEASE, join(ROOT, CHART), "--namespace", RELEASE, "--set", "crds.keep=false"];
+/** All that the chart in this folder installs by default, for kubectl. */
+export async function renderManifest(helm: string, chart: string): Promise<string> {
+  const args = ["template", RELEASE, chart, "--namespace", RELEASE, "--set", "crds.keep=false"];
   const { stdout } = await execute(helm, args, { maxBuffer: 16 * 1024 * 1024 });
   const isHelmsOwn = /^\s*(helm\.sh\/chart|app\.kubernetes\.io\/managed-by): /;
   const objects = stdout.split("\n").filter((line) => !isHelmsOwn.test(line));
