@@ -62,6 +62,10 @@ export function describeWithInstallation(name: string, body: (installation: Inst
           const user = userOf(tools, { kubeconfig, namespace, folder });
           beforeAll(async () => {
             for (const definition of definitions) await user.serverApply(definition);
+            await user.serverApply({
+              ...{ apiVersion: "v1", kind: "Namespace" },
+              metadata: { name: namespace, labels: { "pod-security.kubernetes.io/enforce": "privileged" } },
+            });
             const { items } = await user.get("nodes");
             console.log(`Real parts: ${parts}, a cluster of ${items[0].status.nodeInfo.kubeletVersion}`);
           }, 60_000);
