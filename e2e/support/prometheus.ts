@@ -13,14 +13,16 @@ const run = promisify(execFile);
  * Prometheus and promtool: from $PATH, the cache folder, or Debian's prometheus package, which is unpacked into the cache
  * folder and not installed.
  */
-export async function findPrometheus(): Promise<Found<{ prometheus: string; promtool: string }>> {
+export async function findPrometheus(): Promise<Found<{ prometheus: string; promtool: string; version: string }>> {
   const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "checkpoint-restore-operator");
   const folder = join(cache, "prometheus");
   const find = async () => {
     const [prometheus, promtool] = await Promise.all(
       ["prometheus", "promtool"].map((name) => findExecutable(name, [join(folder, "usr/bin")])),
     );
-    return prometheus !== undefined && promtool !== undefined ? { prometheus, promtool } : undefined;
+    if (prometheus === undefined || promtool === undefined) return undefined;
+    const { stdout } = await run(prometheus, ["--version"]);
+    return { prometheus, promtool, version: /version (\S+)/.exec(stdout)?.[1] ?? stdout };
   };
   const present = await find();
   if (present !== undefined) return { found: true, value: present };

@@ -6,7 +6,7 @@ import { archiveTime } from "../../agent/test/support/archives.ts";
 import { realArchives } from "../../agent/test/support/real-archives.ts";
 import { describeWithInstallation, readAccess } from "../support/installation.ts";
 import type { AnyObject } from "../support/kube.ts";
-import { until } from "../support/processes.ts";
+import { ROOT, until } from "../support/processes.ts";
 import { findPrometheus, startPrometheus } from "../support/prometheus.ts";
 import { scrapeConfigOf } from "../support/release.ts";
 
@@ -31,7 +31,11 @@ const archives = (directory: string) =>
     .filter((name) => name.endsWith(".tar"))
     .sort();
 
-const policy = (spec: AnyObject, name = "retention") => ({
+/** What the README has a newcomer apply; it keeps three archives of each container. */
+const SAMPLE = join(ROOT, "config/samples/getting-started.yaml");
+const KEPT = 3;
+
+const policy = (spec: AnyObject, name = "getting-started") => ({
   apiVersion: "criu.org/v1",
   kind: "CheckpointRestoreOperator",
   metadata: { name },
@@ -55,7 +59,7 @@ describeWithInstallation("a helm release", (cluster) => {
   }
 
   const secretData = async (name: string) => (await cluster.user.get("secret", `${RELEASE}-${name}`)).data ?? {};
-  const condition = async (type: string, name = "retention") =>
+  const condition = async (type: string, name = "getting-started") =>
     (await cluster.user.get("cro", name)).status?.conditions?.find((one: AnyObject) => one.type === type);
 
   it("is installed with its values, and every pod of it becomes ready", async () => {
@@ -81,15 +85,15 @@ describeWithInstallation("a helm release", (cluster) => {
     const dropped = cluster.nodes.map(({ directory }) =>
       [50, 40, 30, 20, 10].map((minutesOld) => dropArchive(directory, { minutesOld })),
     );
-    expect(await cluster.user.apply(policy({ globalPolicy: { maxCheckpointsPerContainer: 2 } }))).toContain("created");
+    expect(await cluster.user.kubectl("apply", "-f", SAMPLE)).toContain("created");
     await until(() => {
       for (const [index, { directory }] of cluster.nodes.entries())
-        expect(archives(directory)).toEqual(dropped[index]?.slice(3));
+        expect(archives(directory)).toEqual(dropped[index]?.slice(-KEPT));
     }, 60_000);
     await until(async () => {
-      const { status } = await cluster.user.get("cro", "retention");
+      const { status } = await cluster.user.get("cro", "getting-started");
       expect(status).toMatchObject({
-        archives: 2 * cluster.nodes.length,
+        archives: KEPT * cluster.nodes.length,
         nodes: { desired: cluster.nodes.length, applied: cluster.nodes.length },
       });
     }, 90_000);
@@ -114,6 +118,7 @@ describeWithInstallation("a helm release", (cluster) => {
   }) => {
     cluster.showOnFailure();
     if (!prometheus.found) return skip(prometheus.why);
+    console.log(`Real parts: Prometheus ${prometheus.value.version}`);
     const folder = mkdtempSync(join(tmpdir(), "cro-scrape-"));
     const { items } = await cluster.user.get("podmonitors");
     const via = cluster.isRemote ? { via: readAccess(cluster.kubeconfig, folder) } : {};
@@ -123,19 +128,19 @@ describeWithInstallation("a helm release", (cluster) => {
     try {
       await until(async () => {
         const counts = await server.query('sum by (namespace) (checkpoint_archives{namespace="default"})');
-        expect(counts).toEqual([{ metric: { namespace: "default" }, value: 2 * cluster.nodes.length }]);
+        expect(counts).toEqual([{ metric: { namespace: "default" }, value: KEPT * cluster.nodes.length }]);
       }, 60_000);
       const byNode = await server.query('sum by (node) (checkpoint_archive_bytes{namespace="default"})');
       expect(byNode.map(({ metric, value }) => [metric.node, value]).sort()).toEqual(
-        cluster.nodes.map(({ name }) => [name, 2 * CONTENT.length]).sort(),
+        cluster.nodes.map(({ name }) => [name, KEPT * CONTENT.length]).sort(),
       );
       const deleted = await server.query(
         'sum(checkpoint_archives_deleted_total{namespace="default",reason="max_checkpoints"})',
       );
-      expect(deleted[0]?.value).toBe(3 * cluster.nodes.length);
+      expect(deleted[0]?.value).toBe(2 * cluster.nodes.length);
       await until(async () => {
         expect((await server.query("sum(checkpoint_coordinator_is_leader)"))[0]?.value).toBe(1);
-        expect((await server.query("sum(checkpoint_node_archives)"))[0]?.value).toBe(2 * cluster.nodes.length);
+        expect((await server.query("sum(checkpoint_node_archives)"))[0]?.value).toBe(KEPT * cluster.nodes.length);
         expect(await server.query("up == 0")).toEqual([]);
       }, 60_000);
     } finally {
@@ -168,10 +173,10 @@ describeWithInstallation("a helm release", (cluster) => {
     expect(term(lease)).toBeGreaterThan(term(before.lease));
     expect(cluster.nodes.map(({ directory }) => archives(directory))).toEqual(kept);
 
-    await cluster.user.kubectl("delete", "cro", "retention");
+    await cluster.user.kubectl("delete", "cro", "getting-started");
     await until(() => {
       for (const [index, { directory }] of cluster.nodes.entries())
-        expect(archives(directory)).toEqual(kept[index]?.slice(1));
+        expect(archives(directory)).toEqual(kept[index]?.slice(-1));
     }, 90_000);
   }, 240_000);
 
@@ -212,7 +217,9 @@ describeWithInstallation("a helm release", (cluster) => {
       const { items } = await cluster.user.get(kinds.join(","), "-l", `app.kubernetes.io/instance=${RELEASE}`);
       expect(items.map(({ kind, metadata }: AnyObject) => `${kind} ${metadata.name}`)).toEqual([]);
     }, 60_000);
-    expect((await cluster.user.get("cro", "retention")).spec.globalPolicy).toEqual({ maxCheckpointsPerContainer: 3 });
+    expect((await cluster.user.get("cro", "getting-started")).spec.globalPolicy).toEqual({
+      maxCheckpointsPerContainer: 3,
+    });
     expect(cluster.nodes.map(({ directory }) => archives(directory))).toEqual(kept);
   }, 120_000);
 
@@ -225,7 +232,7 @@ describeWithInstallation("a helm release", (cluster) => {
     await ready();
     await until(() => expect(archives(directory)).toEqual([...before.slice(1), next]), 60_000);
     expect(await condition("Enforcing")).toMatchObject({ status: "True" });
-    await cluster.user.kubectl("delete", "cro", "retention");
+    await cluster.user.kubectl("delete", "cro", "getting-started");
     await cluster.user.helm("uninstall", RELEASE);
     await cluster.settle();
   }, 240_000);
