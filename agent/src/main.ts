@@ -1,5 +1,6 @@
 import "./frugal.ts";
 import { hostname } from "node:os";
+import { anyHost } from "@cro/shared/any-host";
 import { VERSION } from "@cro/shared/version";
 import { PORTS } from "@cro/shared/wire/identities";
 import { Command, CommanderError, Option } from "commander";
@@ -65,11 +66,11 @@ async function main(): Promise<number> {
       [],
     )
     .option("--api-address <host:port>", "the coordinator's way in, mutual TLS", parseAddress, {
-      host: "0.0.0.0",
+      host: anyHost(),
       port: PORTS.agentApi,
     })
     .option("--metrics-address <host:port>", "metrics and probes, plain HTTP", parseAddress, {
-      host: "0.0.0.0",
+      host: anyHost(),
       port: PORTS.agentMetrics,
     })
     .addOption(

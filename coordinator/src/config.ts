@@ -1,4 +1,5 @@
 import { hostname } from "node:os";
+import { anyHost } from "@cro/shared/any-host";
 import { parseDuration } from "@cro/shared/duration";
 import { PORTS } from "@cro/shared/wire/identities";
 import { Command, CommanderError, Option } from "commander";
@@ -142,7 +143,7 @@ export function parseArguments(argv: readonly string[]): ParsedArguments {
     .option("--policy-namespaces <names>", "obey only resources of these namespaces, separated by commas")
     .option("--policy-grace-period <duration>", "how long a node keeps a policy that went away", "10m")
     .option("--default-policy <file>", "policy resource for nodes that none is for (default: the built-in defaults)")
-    .option("--metrics-address <host:port>", "for /metrics, /healthz, /readyz", `0.0.0.0:${PORTS.coordinatorMetrics}`)
+    .option("--metrics-address <host:port>", "for /metrics, /healthz, /readyz", `:${PORTS.coordinatorMetrics}`)
     .option("--log-level <level>", LOG_LEVELS.join(", "), "info")
     .addHelpText(
       "after",
@@ -294,7 +295,7 @@ function readListenAddress(flag: string, value: string): ListenAddress {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(value);
   const port = Number(match?.[3]);
   if (match === null || port > 65_535) return refuse(flag, value, "give HOST:PORT, e.g. 127.0.0.1:9812 or [::]:9812");
-  return { host: match[1] ?? (match[2] || "0.0.0.0"), port };
+  return { host: match[1] ?? (match[2] || anyHost()), port };
 }
 
 function isPlainAbsolutePath(path: string): boolean {
