@@ -36,6 +36,8 @@ export interface BenchAgent {
   report(): Promise<Report>;
   /** The first line, from now or before, that fits. */
   line(fits: (line: LogLine) => boolean): Promise<LogLine>;
+  /** When it has written so many lines of that message since it started. */
+  linesOf(msg: string, count: number): Promise<void>;
   onLine(take: (line: LogLine) => void): void;
   /** The longest times, in milliseconds, that its event loop was kept busy since the last call; over 5 ms only. */
   loopDelays(): Promise<number[]>;
@@ -125,6 +127,19 @@ export async function startAgent(
         };
         listeners.add(listener);
       });
+    },
+    async linesOf(msg, count) {
+      let seen = lines.filter((line) => line.msg === msg).length;
+      if (seen >= count) return;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const listener = (line: LogLine) => {
+        if (line.msg !== msg) return;
+        seen += 1;
+        if (seen >= count) resolve();
+      };
+      listeners.add(listener);
+      await promise;
+      listeners.delete(listener);
     },
     onLine: (take) => void listeners.add(take),
     async loopDelays() {

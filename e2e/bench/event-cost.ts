@@ -1,0 +1,78 @@
+import { existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { startAgent, untilWalked } from "./support/agent.ts";
+import { aSize, type Owner, owners, populate, writeWhole } from "./support/archives.ts";
+import type { Benchmark, Figure } from "./support/benchmark.ts";
+import { cpuMsOf, readBytesOf } from "./support/process-facts.ts";
+
+const SIZES = [200, 2000, 20_000];
+const EVENTS = 60;
+const WARM_UP = 20;
+/** What an archive's look, walk, plan and deletion are given, and a complete archive to settle, in milliseconds. */
+const REST_MS = { event: 120, settling: 3000, idle: 5000 };
+const PER_CONTAINER = 10;
+
+export default {
+  title: "Event cost",
+  about:
+    "one archive more of a container that has its 10 already, so that its oldest goes: CPU time and bytes read of the agent for it, less what it uses at rest",
+  async run(context) {
+    const figures: Figure[] = [];
+    let yardsticks: { cpu: number[]; bytes: number[] } | undefined;
+    for (const count of SIZES) {
+      context.note(`${count} archives`);
+      const directory = join(context.folder, `${count}`);
+      mkdirSync(directory);
+      const all = owners(count / PER_CONTAINER);
+      populate(directory, { count, of: all });
+      const agent = await startAgent(context);
+      await agent.apply({ applyPoliciesImmediately: true }, directory);
+      await untilWalked(agent, count);
+      await sleep(REST_MS.settling);
+      const cpu: number[] = [];
+      const bytes: number[] = [];
+      const startMs = Math.floor(Date.now() / 1000) * 1000 - 600_000;
+      const idle = await costOf(agent.pid, () => sleep(REST_MS.idle));
+      for (let event = 0; event < WARM_UP + EVENTS; event += 1) {
+        const owner = all[event % all.length] as Owner;
+        const timeMs = startMs + 1000 * event;
+        const cost = await costOf(agent.pid, async () => {
+          const file = writeWhole(directory, { owner, timeMs, sizeBytes: aSize(event) });
+          await agent.linesOf("archive deleted", event + 1);
+          await sleep(REST_MS.event);
+          if (!existsSync(join(directory, file))) throw new Error(`${file} was deleted, not the oldest`);
+        });
+        if (event < WARM_UP) continue;
+        cpu.push(cost.cpuMs - (idle.cpuMs * cost.durationMs) / idle.durationMs);
+        bytes.push((cost.readBytes - (idle.readBytes * cost.durationMs) / idle.durationMs) / 1024);
+      }
+      await agent.stop();
+      const total = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+      yardsticks ??= { cpu, bytes };
+      const what = "in a folder of 200";
+      figures.push(
+        { what: `${count}: CPU time`, unit: "ms", values: cpu, yardstick: { what, values: yardsticks.cpu } },
+        {
+          what: `${count}: bytes read`,
+          unit: "KiB",
+          values: bytes,
+          yardstick: { what, values: yardsticks.bytes },
+          atMost: { value: 64 },
+        },
+        { what: `${count}: CPU time, mean`, unit: "ms", values: [total(cpu)] },
+      );
+    }
+    return figures;
+  },
+} satisfies Benchmark;
+
+async function costOf(pid: number, work: () => Promise<unknown>) {
+  const before = { cpuMs: cpuMsOf(pid), readBytes: readBytesOf(pid), atMs: performance.now() };
+  await work();
+  return {
+    cpuMs: cpuMsOf(pid) - before.cpuMs,
+    readBytes: readBytesOf(pid) - before.readBytes,
+    durationMs: performance.now() - before.atMs,
+  };
+}

@@ -1,0 +1,107 @@
+import type { Archive } from "@cro/agent/archive/archive";
+import { planRetention } from "@cro/agent/retention/plan";
+import { compilePolicy } from "@cro/shared/policy/compile";
+import { aSize, chance, owners } from "./support/archives.ts";
+import type { Benchmark, Figure } from "./support/benchmark.ts";
+
+const SIZES = [1000, 10_000, 100_000, 1_000_000];
+const POLICIES = [1, 100, 3000];
+
+const GLOBAL = {
+  maxCheckpointsPerContainer: 8,
+  maxCheckpointsPerPod: 30,
+  maxTotalSizePerNamespace: "5Ti",
+  maxAge: "30d",
+};
+
+/** A policy with so many rules, a third of each level, every second one by prefix. */
+function aPolicy(rules: number) {
+  const name = (index: number, prefix: string) => (index % 2 === 0 ? `${prefix}${index}-*` : `${prefix}${index}`);
+  const third = Math.min(1000, Math.floor(rules / 3));
+  const list = (make: (index: number) => object) => Array.from({ length: third }, (_, index) => make(index));
+  const compiled = compilePolicy({
+    applyPoliciesImmediately: true,
+    globalPolicy: GLOBAL,
+    containerPolicies: list((index) => ({
+      namespace: "shop",
+      pod: name(index, "web-"),
+      container: "main",
+      maxCheckpoints: 3,
+    })),
+    podPolicies: list((index) => ({ namespace: "team-prod", pod: name(index, "api-server-"), maxTotalSize: "2Gi" })),
+    namespacePolicies: list((index) => ({ namespace: name(index, "ns-"), maxCheckpoints: 20 })),
+    nodePolicy: { maxTotalSize: "100Ti" },
+  });
+  if (!compiled.ok) throw new Error(JSON.stringify(compiled.problems));
+  return compiled.policy.document;
+}
+
+function archives(count: number, nowMs: number): Archive[] {
+  const all = owners(Math.max(1, count / 10));
+  return Array.from({ length: count }, (_, index) => {
+    const identity = all[index % all.length];
+    const timeMs = nowMs - 1000 * Math.floor(40 * 86_400 * chance(index));
+    const size = aSize(index);
+    return {
+      file: `checkpoint-${identity?.pod}_${identity?.namespace}-${identity?.container}-${timeMs}.tar`,
+      identity,
+      candidates: identity === undefined ? [] : [identity],
+      timeMs,
+      mtimeNs: BigInt(timeMs) * 1_000_000n,
+      size,
+      allocated: size,
+      state: chance(index + 3) < 0.02 ? "incomplete" : "complete",
+      walked: true,
+      pinned: chance(index + 5) < 0.01,
+      settled: true,
+      listed: index + 1,
+    };
+  });
+}
+
+export default {
+  title: "Planner",
+  about:
+    "one plan of everything: ten archives a container, counts, sizes, ages and node rules; time also as a multiple of n log n at 10,000",
+  async run(context) {
+    const figures: Figure[] = [];
+    const nowMs = Date.now();
+    let perUnit: number[] | undefined;
+    for (const count of SIZES) {
+      context.note(`${count} archives`);
+      const all = archives(count, nowMs);
+      for (const rules of POLICIES) {
+        const policy = aPolicy(rules);
+        const times: number[] = [];
+        // So many first ones do not count: the code is still being compiled.
+        const [warmUps, repeats] = count > 100_000 ? [1, 3] : [Math.max(2, 100_000 / count), 11];
+        for (let repeat = 0; repeat < warmUps + repeats; repeat += 1) {
+          const startMs = performance.now();
+          const plan = planRetention({
+            archives: all,
+            policy,
+            nowMs,
+            isClockTrusted: true,
+            orphans: [],
+            isActive: () => true,
+            node: { disk: undefined },
+          });
+          if (repeat >= warmUps) times.push(performance.now() - startMs);
+          if (plan.deletions.length === 0) throw new Error("the plan is empty");
+        }
+        const unit = count * Math.log2(count);
+        if (count === 10_000 && rules === 1) perUnit = times.map((time) => time / unit);
+        figures.push({
+          what: `${count} archives, ${Math.min(1000, Math.floor(rules / 3)) * 3 + 1} policies`,
+          unit: "ms",
+          values: times,
+          ...(perUnit !== undefined && {
+            yardstick: { what: "n log n, from 10,000", values: perUnit.map((time) => time * unit) },
+          }),
+          ...(count === 100_000 && { atMost: { value: 150 } }),
+        });
+      }
+    }
+    return figures;
+  },
+} satisfies Benchmark;
