@@ -14,7 +14,8 @@ async function begin(
   context: BenchContext,
   { of, perContainer = LIMIT, spec, denseBytes }: Setting & { of: readonly Owner[] },
 ) {
-  const directory = join(context.folder, `folder-${(folders += 1)}`);
+  folders += 1;
+  const directory = join(context.folder, `folder-${folders}`);
   mkdirSync(directory);
   const startMs = Math.floor(Date.now() / 1000) * 1000 - 200_000_000;
   const queues = of.map((owner, which) =>
@@ -126,7 +127,9 @@ async function whileOthersGrow(context: BenchContext, { of, events }: { of: read
       sizeBytes: 4096 * MIB,
     }),
   );
-  const timer = setInterval(() => growing.forEach((archive) => archive.grow()), 20);
+  const timer = setInterval(() => {
+    for (const archive of growing) archive.grow();
+  }, 20);
   const times: number[] = [];
   for (let event = 0; event < events; event += 1) {
     times.push(await folder.arrive(event % of.length, Math.floor(200 * chance(event))));

@@ -97,7 +97,7 @@ describeWithInstallation("a helm release", (cluster) => {
         nodes: { desired: cluster.nodes.length, applied: cluster.nodes.length },
       });
     }, 90_000);
-    expect(await condition("Enforcing")).toMatchObject({ status: "True" });
+    await until(async () => expect(await condition("Enforcing")).toMatchObject({ status: "True" }), 60_000);
     expect(await cluster.user.kubectl("get", "cro")).toMatch(/NAME +MODE +NODES +ARCHIVES +SIZE +READY +AGE/);
     await until(async () => {
       const { items } = await cluster.user.get("events");
@@ -110,7 +110,7 @@ describeWithInstallation("a helm release", (cluster) => {
     await expect(cluster.user.apply(wrong)).rejects.toThrow(/spec\.globalPolicy\.maxTotalSizePerPod.*10 Gigs/s);
     const unknown = policy({ globalPolicy: { maxCheckpoint: 1 } });
     await expect(cluster.user.apply(unknown)).rejects.toThrow(/unknown field "spec\.globalPolicy\.maxCheckpoint"/);
-    expect(await condition("Enforcing")).toMatchObject({ status: "True" });
+    await until(async () => expect(await condition("Enforcing")).toMatchObject({ status: "True" }), 60_000);
   }, 60_000);
 
   it("is scraped by a real Prometheus as its PodMonitors say: counts and bytes of every namespace and node", async ({
@@ -231,7 +231,7 @@ describeWithInstallation("a helm release", (cluster) => {
     await cluster.user.deploy("install", RELEASE, valuesOf({}));
     await ready();
     await until(() => expect(archives(directory)).toEqual([...before.slice(1), next]), 60_000);
-    expect(await condition("Enforcing")).toMatchObject({ status: "True" });
+    await until(async () => expect(await condition("Enforcing")).toMatchObject({ status: "True" }), 60_000);
     await cluster.user.kubectl("delete", "cro", "getting-started");
     await cluster.user.helm("uninstall", RELEASE);
     await cluster.settle();
