@@ -7,7 +7,7 @@ IMG ?= checkpoint-restore-operator:$(VERSION)
 CONTAINER_TOOL ?= docker
 KUBECTL ?= kubectl
 
-.PHONY: help run test lint bench build manifests docker-build docker-push install uninstall deploy undeploy
+.PHONY: help run test soak lint bench build manifests docker-build docker-push install uninstall deploy undeploy
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -16,6 +16,9 @@ run: ## Run coordinator and agent on this machine, on sample archives
 
 test: ## Install, build, lint and run every test
 	npm test
+
+soak: ## Run the tests again, everything random in them 20 times as long (or SOAK=n times)
+	npm run soak
 
 lint: ## Check types and style
 	npm run check

@@ -3,6 +3,7 @@ import { CONDITION_TYPES, type PolicyStatus } from "@cro/shared/crd/status";
 import { compilePolicy } from "@cro/shared/policy/compile";
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
+import { soak } from "../../shared/test/support/soak.ts";
 import {
   type AnyObject,
   aPolicy,
@@ -290,7 +291,7 @@ describeWithKube("the policy resource on a real API server", (kube) => {
         const problems = ours.ok ? [] : ours.problems.filter(({ message }) => !message.includes("is under 1Mi"));
         expect({ refused: theirs !== undefined, theirs }).toMatchObject({ refused: problems.length > 0 });
       }),
-      { numRuns: 600 },
+      { numRuns: soak(600) },
     );
   }, 120_000);
 

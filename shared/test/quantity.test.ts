@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { formatBytes, formatQuantity, parseQuantity } from "../src/quantity.ts";
+import { soak } from "./support/soak.ts";
 
 const MIB = 2 ** 20;
 
@@ -112,7 +113,7 @@ describe("parseQuantity", () => {
           }
         },
       ),
-      { numRuns: 2000 },
+      { numRuns: soak(2000) },
     );
   });
 

@@ -1,6 +1,7 @@
 import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { soak } from "../../../shared/test/support/soak.ts";
 import { type Identification, identify, readSpec, type SpecFacts } from "../../src/archive/identity.ts";
 import { type ArchiveName, parseArchiveName } from "../../src/archive/name.ts";
 import type { Verdict } from "../../src/archive/walk.ts";
@@ -141,7 +142,7 @@ describe("identify", () => {
         const found = identify(name, walkBytes(bytes).verdict);
         if (found.kind === "identified") expect(name.candidates).toContain(found.identity);
       }),
-      { numRuns: 1000 },
+      { numRuns: soak(1000) },
     );
   });
 

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { soak } from "../../../shared/test/support/soak.ts";
 import { parseArchiveName } from "../../src/archive/name.ts";
 import { archiveName } from "../support/archives.ts";
 import { arbitraryIdentity, arbitraryTime } from "../support/identities.ts";
@@ -15,7 +16,7 @@ describe("parseArchiveName", () => {
         expect(name?.candidates).toContainEqual(identity);
         if (!name?.isAmbiguous) expect(name?.candidates).toEqual([identity]);
       }),
-      { numRuns: 2000 },
+      { numRuns: soak(2000) },
     );
   });
 
@@ -183,7 +184,7 @@ describe("parseArchiveName", () => {
           }
         },
       ),
-      { numRuns: 2000 },
+      { numRuns: soak(2000) },
     );
   });
 });

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
+import { soak } from "../../../shared/test/support/soak.ts";
 import { startWalk } from "../../src/archive/walk.ts";
 import {
   archiveBytes,
@@ -348,7 +349,7 @@ describe("a resumed walk", () => {
         if (verdict.kind === "torn" && verdict.isResumed) return;
         expect(verdict).toEqual(walk(over));
       }),
-      { numRuns: 500 },
+      { numRuns: soak(500) },
     );
   });
 
@@ -384,7 +385,7 @@ describe("a walk of a corrupted archive", () => {
         expect(reads.every(({ offset }, at) => at === 0 || offset > (reads[at - 1]?.offset ?? 0))).toBe(true);
         expect(Math.max(...reads.map(({ length }) => length))).toBeLessThanOrEqual(1024 * 1024);
       }),
-      { numRuns: 1000 },
+      { numRuns: soak(1000) },
     );
   });
 

@@ -2,6 +2,7 @@ import { closeSync, openSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import { expect, it } from "vitest";
+import { soak } from "../../../shared/test/support/soak.ts";
 import { startWalk, type Verdict } from "../../src/archive/walk.ts";
 import { stepWalk } from "../../src/archive/walk-file.ts";
 import { createReadSpace, createWalkStep, READ_AHEAD } from "../../src/inventory/read-ahead.ts";
@@ -42,7 +43,7 @@ it("comes to the same verdict as single reads do, whatever the archive holds, wh
         }
       },
     ),
-    { numRuns: 200 },
+    { numRuns: soak(200) },
   );
 });
 

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { soak } from "../../../shared/test/support/soak.ts";
 import { explainPlan } from "../../src/retention/explain.ts";
 import { planRetention } from "../../src/retention/plan.ts";
 import { arbArchives, arbPolicy } from "./arbitrary.ts";
@@ -74,7 +75,7 @@ describe("explainPlan", () => {
             .sort(),
         ).toEqual(plan.deletions.map(({ archive, reason }) => `${reason} ${archive.file}`).sort());
       }),
-      { numRuns: 200 },
+      { numRuns: soak(200) },
     );
   });
 });

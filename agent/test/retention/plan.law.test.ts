@@ -2,6 +2,7 @@ import type { Policy, PolicyDocument } from "@cro/shared/policy/document";
 import { createGovernor } from "@cro/shared/policy/govern";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { soak } from "../../../shared/test/support/soak.ts";
 import type { Archive } from "../../src/archive/archive.ts";
 import { type Plan, type PlanInput, type PlannedDeletion, planRetention } from "../../src/retention/plan.ts";
 import { containerScope, scopesOf } from "../../src/retention/scope.ts";
@@ -9,7 +10,7 @@ import { arbActive, arbArchives, arbDisk, arbOrphans, arbPolicy } from "./arbitr
 import { anInput, files, NOW_MS } from "./builders.ts";
 import { byAge, governs, referencePlan } from "./reference.ts";
 
-const RUNS = { numRuns: 400 };
+const RUNS = { numRuns: soak(400) };
 
 const arbInput = ({ isWalked = true, hasNode = true } = {}): fc.Arbitrary<PlanInput> =>
   fc
@@ -79,7 +80,7 @@ describe("planRetention, whatever the archives and the policy", () => {
         expect(sorted(plan.deferred)).toEqual(sorted(expected.deferred));
         expect(limits(plan)).toEqual(limits(expected));
       }),
-      { numRuns: 3000 },
+      { numRuns: soak(3000) },
     );
   });
 
@@ -93,7 +94,7 @@ describe("planRetention, whatever the archives and the policy", () => {
         expect(sorted(plan.deletions)).toEqual(sorted(expected.deletions));
         expect(limits(plan)).toEqual(limits(expected));
       }),
-      { numRuns: 1000 },
+      { numRuns: soak(1000) },
     );
   });
 

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { soak } from "../../../shared/test/support/soak.ts";
 import type { AuthorityFacts, PlaceFacts } from "../../src/certs/facts.ts";
 import {
   type CertificateLifetimes,
@@ -384,7 +385,7 @@ describe("createCertificateKeeper", () => {
         for (const agent of held.agents) expect(agent.authority).toBe(end["ca.crt"]);
         expect(seen.material?.authority).toBe(end["ca.crt"]);
       }),
-      { numRuns: 25 },
+      { numRuns: soak(25) },
     );
   });
 });

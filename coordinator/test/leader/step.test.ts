@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { soak } from "../../../shared/test/support/soak.ts";
 import {
   decideStep,
   ELECTION_TIMING,
@@ -120,7 +121,7 @@ describe("several candidates", () => {
         expect(terms).toEqual([...new Set(terms)].sort((a, b) => a - b));
         elections += terms.length;
       }),
-      { numRuns: 200 },
+      { numRuns: soak(200) },
     );
     // A simulation in which nobody ever leads would show nothing.
     expect(elections).toBeGreaterThan(300);

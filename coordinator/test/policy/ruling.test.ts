@@ -1,6 +1,7 @@
 import { defaultPolicy } from "@cro/shared/policy/compile";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { soak } from "../../../shared/test/support/soak.ts";
 import {
   EMPTY_MEMORY,
   type PolicyResource,
@@ -321,7 +322,7 @@ it("rules as the whole history says, of which it remembers only a little", () =>
         }
       }
     }),
-    { numRuns: 400 },
+    { numRuns: soak(400) },
   );
 });
 

@@ -1,6 +1,7 @@
 import type { Deletion } from "@cro/shared/wire/report";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { soak } from "../../../shared/test/support/soak.ts";
 import type { KubeClient, KubeRequest, KubeResult } from "../../src/kube/client.ts";
 import type { PolicyResource } from "../../src/policy/ruling.ts";
 import { createEventWriter } from "../../src/status/events.ts";
@@ -169,7 +170,7 @@ describe("Events about deletions", () => {
         await pass(MINUTE_MS);
         expect(written.reduce((sum, { count }) => sum + count, 0)).toBe(total - unheard);
       }),
-      { numRuns: 100 },
+      { numRuns: soak(100) },
     );
   });
 });

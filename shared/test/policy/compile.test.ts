@@ -3,6 +3,7 @@ import { Compile } from "typebox/compile";
 import { describe, expect, it } from "vitest";
 import { compilePolicy, defaultPolicy, formatProblem } from "../../src/policy/compile.ts";
 import { PolicyDocument } from "../../src/policy/document.ts";
+import { soak } from "../support/soak.ts";
 
 const GIB = 2 ** 30;
 const DAY_MS = 86_400_000;
@@ -352,7 +353,7 @@ describe("compilePolicy", () => {
           }
         }
       }),
-      { numRuns: 1000 },
+      { numRuns: soak(1000) },
     );
   });
 });

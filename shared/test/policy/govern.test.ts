@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { Policy, PolicyDocument } from "../../src/policy/document.ts";
 import { type ContainerIdentity, createGovernor } from "../../src/policy/govern.ts";
+import { soak } from "../support/soak.ts";
 
 const GLOBAL: Policy = { level: "global", retainOrphan: true };
 
@@ -92,7 +93,7 @@ describe("createGovernor", () => {
           }
         },
       ),
-      { numRuns: 2000 },
+      { numRuns: soak(2000) },
     );
   });
 });
