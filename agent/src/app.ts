@@ -73,8 +73,9 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
         const { file, size: bytes } = entry;
         const { state } = entry;
         log.info({ namespace, pod, container, archive: file, bytes, state, reason }, "archive deleted");
-        metrics.deleted.inc({ namespace, reason });
-        metrics.deletedBytes.inc({ namespace, reason }, bytes);
+        const counted = { namespace: metrics.countedNamespace(namespace), reason };
+        metrics.deleted.inc(counted);
+        metrics.deletedBytes.inc(counted, bytes);
         metrics.eventToDeletion.observe(sinceEventMs / 1000);
         deletionCount += 1;
         const when = new Date(clock.wallMs()).toISOString();

@@ -18,6 +18,18 @@ export interface MetricsSource {
   foreignFiles(): number;
 }
 
+/** How many scopes have series of their own: archives' names are their owners' choice, and the memory is not. */
+export const MAX_SCOPES = 1000;
+/** The label value of all further scopes together; no name in Kubernetes holds an underscore. */
+export const OTHER_SCOPES = "_other";
+
+interface ScopeTotals {
+  labels: Record<string, string>;
+  archives: number;
+  bytes: number;
+  oldestMs: number;
+}
+
 export type Metrics = ReturnType<typeof createMetrics>;
 
 /** The agent's metrics, in a registry of their own. Every name is part of what users build dashboards and alerts on. */
@@ -52,10 +64,7 @@ export function createMetrics(options: { granularity: Granularity; version: stri
       },
     });
 
-  const scopes = new Map<
-    string,
-    { labels: Record<string, string>; archives: number; bytes: number; oldestMs: number }
-  >();
+  let scopes = new Map<string, ScopeTotals>();
   let states: Record<ArchiveState, number>;
   let pinned = 0;
   const survey = () => {
@@ -80,7 +89,9 @@ export function createMetrics(options: { granularity: Granularity; version: stri
       scope.archives += 1;
       scope.oldestMs = Math.min(scope.oldestMs, archive.timeMs);
     }
+    scopes = boundScopes(scopes, scopeLabels);
   };
+  const countedNamespaces = new Set<string>();
 
   // Registered first, hence collected first: one pass over the archives serves the gauges below.
   gauge("checkpoint_archives", "Checkpoint archives that limits count.", {
@@ -158,6 +169,11 @@ export function createMetrics(options: { granularity: Granularity; version: stri
 
   return {
     registry,
+    /** What a deletion in this namespace is counted under: itself, or one for all where there have been very many. */
+    countedNamespace: (namespace: string): string => {
+      if (countedNamespaces.size < MAX_SCOPES) countedNamespaces.add(namespace);
+      return countedNamespaces.has(namespace) ? namespace : OTHER_SCOPES;
+    },
     deleted: new Counter({
       name: "checkpoint_archives_deleted_total",
       help: "Checkpoint archives deleted.",
@@ -194,4 +210,23 @@ export function createMetrics(options: { granularity: Granularity; version: stri
       registers,
     }),
   };
+}
+
+/** The scopes of the most bytes, and all others as one. */
+function boundScopes(scopes: Map<string, ScopeTotals>, labelNames: readonly string[]): Map<string, ScopeTotals> {
+  if (scopes.size <= MAX_SCOPES) return scopes;
+  const byBytes = [...scopes].sort(([a, { bytes }], [b, other]) => other.bytes - bytes || (a < b ? -1 : 1));
+  const bounded = new Map(byBytes.slice(0, MAX_SCOPES));
+  const rest: ScopeTotals = {
+    labels: Object.fromEntries(labelNames.map((label) => [label, OTHER_SCOPES])),
+    archives: 0,
+    bytes: 0,
+    oldestMs: Number.POSITIVE_INFINITY,
+  };
+  for (const [, { archives, bytes, oldestMs }] of byBytes.slice(MAX_SCOPES)) {
+    rest.archives += archives;
+    rest.bytes += bytes;
+    rest.oldestMs = Math.min(rest.oldestMs, oldestMs);
+  }
+  return bounded.set(OTHER_SCOPES, rest);
 }

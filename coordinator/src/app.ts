@@ -224,7 +224,14 @@ export async function startHttp(
   { host, port }: ListenAddress,
   { metrics, stops, isReady }: { metrics: Metrics; stops: Parts; isReady: () => boolean },
 ): Promise<string> {
-  const server = Fastify({ forceCloseConnections: true });
+  // Whoever reaches the port can open connections and drip into them: few at a time, and not for long.
+  const server = Fastify({
+    forceCloseConnections: true,
+    requestTimeout: 20_000,
+    bodyLimit: 1024,
+    http: { headersTimeout: 5000, connectionsCheckingInterval: 1000 },
+  });
+  server.server.maxConnections = 128;
   server.get("/metrics", async (_request, reply) => {
     reply.type(metrics.registry.contentType);
     return metrics.registry.metrics();

@@ -1,13 +1,12 @@
-import { mkdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { connect } from "node:tls";
 import { defaultPolicy } from "@cro/shared/policy/compile";
 import { digestOf } from "@cro/shared/policy/document";
-import { AGENT_DNS_NAME, CERTIFICATE_FILES, COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
+import { AGENT_DNS_NAME, COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
 import { Agent, request } from "undici";
 import { beforeAll, describe, expect, it } from "vitest";
 import { aLeaf, anAuthority, anOddLeaf } from "../../coordinator/test/support/certificates.ts";
-import { aFolder, freePort, read, run, until } from "../support/processes.ts";
+import { startLoneAgent } from "../support/lone-agent.ts";
+import { aFolder, read, until } from "../support/processes.ts";
 import { archivesIn, series } from "../support/standalone.ts";
 
 type Keyed = Awaited<ReturnType<typeof anAuthority>>;
@@ -25,24 +24,6 @@ beforeAll(async () => {
   agentLeaf = await aLeaf("agent", authority);
   coordinatorLeaf = await aLeaf("coordinator", authority);
 });
-
-/** A real agent with certificates, no coordinator and no policy. */
-async function startAgent() {
-  const folder = aFolder();
-  const certs = join(folder, "certs");
-  mkdirSync(certs);
-  writeFileSync(join(certs, CERTIFICATE_FILES.certificate), agentLeaf.certificate);
-  writeFileSync(join(certs, CERTIFICATE_FILES.key), agentLeaf.key);
-  writeFileSync(join(certs, CERTIFICATE_FILES.authority), authority.certificate);
-  const [port, metricsPort] = [await freePort(), await freePort()];
-  const agent = run("agent", [
-    "serve",
-    ...["--node-name", "node-a", "--pod-uid", "pod-a", "--certs-dir", certs, "--state-dir", join(folder, "state")],
-    ...["--api-address", `127.0.0.1:${port}`, "--metrics-address", `127.0.0.1:${metricsPort}`],
-  ]);
-  await until(() => expect(agent.log().some(({ msg }) => msg === "waiting for the coordinator")).toBe(true));
-  return { agent, port, metricsUrl: `http://127.0.0.1:${metricsPort}/metrics` };
-}
 
 /** Every byte that the agent sends to a caller who asks for its report. */
 function bytesFor(port: number, identity: Partial<Keyed>): Promise<string> {
@@ -96,7 +77,7 @@ async function put(port: number, body: unknown) {
 
 describe("the agent's API", () => {
   it("gives not one byte of HTTP to whoever does not show the coordinator's certificate", async () => {
-    const { port, agent } = await startAgent();
+    const { port, agent } = await startLoneAgent({ agentLeaf, authority });
     const callers: Record<string, Partial<Keyed>> = {
       "no certificate": {},
       expired: await aLeaf("coordinator", authority, { nowMs: Date.now() - 7_200_000, lifetimeMs: 3_600_000 }),
@@ -124,7 +105,7 @@ describe("the agent's API", () => {
   });
 
   it("takes a directive, and refuses what is older, for another, malformed, unknown or too large", async () => {
-    const { port, metricsUrl } = await startAgent();
+    const { port, metricsUrl } = await startLoneAgent({ agentLeaf, authority });
     const directory = aFolder();
     const files = series(directory, 12);
     const accepted = await put(port, aDirective({}, directory));

@@ -4,6 +4,7 @@ import { COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
 import { REPORT_PATH, type Report } from "@cro/shared/wire/report";
 import Fastify from "fastify";
 import type { Certificates } from "./certificates.ts";
+import { PATIENCE } from "./patience.ts";
 
 /** extendedKeyUsage of a TLS client (RFC 5280, 4.2.1.12). */
 const CLIENT_AUTH = "1.3.6.1.5.5.7.3.2";
@@ -28,12 +29,21 @@ export function createApi(options: {
   const { certificates, directive, report } = options;
   const app = Fastify({
     bodyLimit: MAX_DIRECTIVE_BYTES,
-    requestTimeout: 30_000,
+    requestTimeout: PATIENCE.requestTimeoutMs,
     // Longer than the coordinator's rest between two reports, so that its connections stay.
     keepAliveTimeout: 120_000,
     forceCloseConnections: true,
-    https: { ...secureContext(certificates), requestCert: true, rejectUnauthorized: true, minVersion: "TLSv1.3" },
+    https: {
+      ...secureContext(certificates),
+      requestCert: true,
+      rejectUnauthorized: true,
+      minVersion: "TLSv1.3",
+      handshakeTimeout: PATIENCE.handshakeTimeoutMs,
+      headersTimeout: PATIENCE.headersTimeoutMs,
+      connectionsCheckingInterval: PATIENCE.checkEveryMs,
+    },
   });
+  app.server.maxConnections = PATIENCE.maxConnections;
   app.server.prependListener("secureConnection", (socket: TLSSocket) => {
     if (!isCoordinator(socket)) socket.destroy();
   });

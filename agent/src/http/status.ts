@@ -1,4 +1,5 @@
 import Fastify from "fastify";
+import { PATIENCE } from "./patience.ts";
 
 export interface StatusServer {
   listen(address: { host: string; port: number }): Promise<{ port: number }>;
@@ -11,7 +12,13 @@ export function createStatusServer(options: {
   /** Why it is not ready; undefined once it is. */
   notReady: () => string | undefined;
 }): StatusServer {
-  const app = Fastify({ forceCloseConnections: true, requestTimeout: 30_000 });
+  const app = Fastify({
+    forceCloseConnections: true,
+    requestTimeout: PATIENCE.requestTimeoutMs,
+    bodyLimit: PATIENCE.maxUnwantedBodyBytes,
+    http: { headersTimeout: PATIENCE.headersTimeoutMs, connectionsCheckingInterval: PATIENCE.checkEveryMs },
+  });
+  app.server.maxConnections = PATIENCE.maxConnections;
   app.get("/metrics", async (_request, reply) =>
     reply.type("text/plain; version=0.0.4; charset=utf-8").send(await options.metrics()),
   );

@@ -1,0 +1,101 @@
+import { describe, expect, it } from "vitest";
+import type { Archive } from "../src/archive/archive.ts";
+import { createMetrics, MAX_SCOPES, OTHER_SCOPES } from "../src/metrics.ts";
+
+const BYTES = 1000;
+
+/** Complete archives, one of each name, made while they are asked for: so many would not fit into the memory. */
+function* archivesOf(count: number, nameOf: (index: number) => string): Generator<Archive> {
+  for (let index = 0; index < count; index++) {
+    const identity = { namespace: nameOf(index), pod: `pod-${index}`, container: "main" };
+    yield {
+      file: `${index}.tar`,
+      identity,
+      candidates: [identity],
+      timeMs: 1_000_000 + index * 1000,
+      mtimeNs: 0n,
+      size: index < 3 ? BYTES * (index + 2) : BYTES,
+      allocated: BYTES,
+      state: "complete",
+      walked: true,
+      pinned: false,
+      settled: true,
+      listed: index,
+    };
+  }
+}
+
+function metricsOf(archives: () => Iterable<Archive>, granularity: "namespace" | "container" = "namespace") {
+  return createMetrics({
+    granularity,
+    version: "1",
+    source: {
+      archives,
+      planned: () => [],
+      unreachable: () => [],
+      disk: () => undefined,
+      fence: () => undefined,
+      directiveAgeSeconds: () => undefined,
+      isPaused: () => false,
+      isWatchDegraded: () => false,
+      certificateNotAfterMs: () => undefined,
+      foreignFiles: () => 0,
+    },
+  });
+}
+
+/** The values of one metric by the text of its labels. */
+function seriesOf(exposition: string, name: string): Map<string, number> {
+  const lines = exposition.split("\n").filter((line) => line.startsWith(`${name}{`));
+  return new Map(lines.map((line) => [line.slice(name.length, line.lastIndexOf(" ")), Number(line.split(" ").at(-1))]));
+}
+const sum = (values: Iterable<number>) => [...values].reduce((total, value) => total + value, 0);
+
+describe("the agent's metrics", () => {
+  it("stay bounded with a million namespaces, name those of the most bytes, and leave nothing out of the sum", async () => {
+    const count = 1_000_000;
+    const { registry } = metricsOf(() => archivesOf(count, (index) => `tenant-${index}`));
+    const exposition = await registry.metrics();
+    expect(exposition.length).toBeLessThan(512 * 1024);
+    for (const [name, total] of [
+      ["checkpoint_archives", count],
+      ["checkpoint_archive_bytes", (count + 1 + 2 + 3) * BYTES],
+    ] as const) {
+      const series = seriesOf(exposition, name);
+      expect(series.size).toBe(MAX_SCOPES + 1);
+      expect(sum(series.values())).toBe(total);
+    }
+    const bytes = seriesOf(exposition, "checkpoint_archive_bytes");
+    for (const index of [0, 1, 2]) expect(bytes.get(`{namespace="tenant-${index}"}`)).toBe(BYTES * (index + 2));
+    expect(bytes.get(`{namespace="${OTHER_SCOPES}"}`)).toBe((count - MAX_SCOPES) * BYTES);
+    const oldest = seriesOf(exposition, "checkpoint_archive_oldest_timestamp_seconds");
+    expect(Math.min(...oldest.values())).toBe(1000);
+  }, 60_000);
+
+  it("stay bounded where containers are told apart", async () => {
+    const { registry } = metricsOf(() => archivesOf(MAX_SCOPES + 5, () => "one"), "container");
+    const series = seriesOf(await registry.metrics(), "checkpoint_archives");
+    expect(series.size).toBe(MAX_SCOPES + 1);
+    const other = `{namespace="${OTHER_SCOPES}",pod="${OTHER_SCOPES}",container="${OTHER_SCOPES}"}`;
+    expect(series.get(other)).toBe(5);
+  });
+
+  it("tell every namespace apart as long as there are no more than that", async () => {
+    const { registry } = metricsOf(() => archivesOf(MAX_SCOPES, (index) => `tenant-${index}`));
+    const series = seriesOf(await registry.metrics(), "checkpoint_archives");
+    expect(series.size).toBe(MAX_SCOPES);
+    expect([...series.keys()].join()).not.toContain(OTHER_SCOPES);
+  });
+
+  it("count deletions of a million namespaces in bounded series, those seen first under their own name for good", async () => {
+    const { registry, deleted, countedNamespace } = metricsOf(() => []);
+    for (let index = 0; index < 1_000_000; index++) {
+      deleted.inc({ namespace: countedNamespace(`tenant-${index}`), reason: "max_age" });
+    }
+    deleted.inc({ namespace: countedNamespace("tenant-7"), reason: "max_age" });
+    const series = seriesOf(await registry.metrics(), "checkpoint_archives_deleted_total");
+    expect(series.size).toBe(MAX_SCOPES + 1);
+    expect(sum(series.values())).toBe(1_000_001);
+    expect(series.get('{namespace="tenant-7",reason="max_age"}')).toBe(2);
+  }, 60_000);
+});

@@ -1,0 +1,199 @@
+import { readFileSync } from "node:fs";
+import { createConnection, type Socket } from "node:net";
+import { connect } from "node:tls";
+import { AGENT_DNS_NAME } from "@cro/shared/wire/identities";
+import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { aLeaf, anAuthority } from "../../coordinator/test/support/certificates.ts";
+import { soak } from "../../shared/test/support/soak.ts";
+import { startLoneAgent } from "../support/lone-agent.ts";
+import { aFolder, type Running, read, until } from "../support/processes.ts";
+import { aPolicyFile, startPair } from "../support/standalone.ts";
+
+type Keyed = Awaited<ReturnType<typeof anAuthority>>;
+
+const MIB = 1024 * 1024;
+/** Far above what the servers allow, far below what Node does where nobody says anything. */
+const HUNG_UP_MS = 20_000;
+
+let authority: Keyed;
+let agentLeaf: Keyed;
+let coordinatorLeaf: Keyed;
+
+beforeAll(async () => {
+  authority = await anAuthority();
+  agentLeaf = await aLeaf("agent", authority);
+  coordinatorLeaf = await aLeaf("coordinator", authority);
+});
+
+const startAgent = () => startLoneAgent({ agentLeaf, authority });
+
+/** Follows a connection: what came, and whether it is over. */
+function follow<S extends Socket>(socket: S) {
+  const caller = { socket, received: "", isOpen: true };
+  socket.on("data", (chunk) => {
+    caller.received += chunk.toString("latin1");
+  });
+  // To be hung up on is what is asked for here.
+  socket.on("error", () => {});
+  socket.on("close", () => {
+    caller.isOpen = false;
+  });
+  onTestFinished(() => void socket.destroy());
+  return caller;
+}
+
+const asCoordinator = (port: number) =>
+  follow(
+    connect({
+      ...{ host: "127.0.0.1", port, servername: AGENT_DNS_NAME, ca: authority.certificate },
+      ...{ cert: coordinatorLeaf.certificate, key: coordinatorLeaf.key },
+    }),
+  );
+
+const asAnyone = (port: number) => follow(createConnection({ host: "127.0.0.1", port }));
+
+/** What the agent answers to a request that is written as it stands, once it has hung up. */
+async function answerTo(port: number, request: Iterable<string>): Promise<string> {
+  const caller = asCoordinator(port);
+  const over = new Promise<void>((resolve) => caller.socket.once("close", () => resolve()));
+  for (const part of request) {
+    if (!caller.isOpen) break;
+    if (caller.socket.write(part)) continue;
+    await Promise.race([over, new Promise<void>((resolve) => caller.socket.once("drain", resolve))]);
+  }
+  await until(() => expect(caller.isOpen).toBe(false), HUNG_UP_MS);
+  return caller.received;
+}
+
+const REPORT = "GET /v1/report HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+const PUT = "PUT /v1/directive HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n";
+
+/** Memory that a process has in use, in bytes. */
+function residentBytes({ process: child }: Running): number {
+  return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))?.[1]) * 1024;
+}
+
+/** How many connections a process has that others opened to this port. */
+function connectionsTo(port: number): number {
+  const lines = readFileSync("/proc/net/tcp", "utf8").split("\n").slice(1);
+  const local = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const ESTABLISHED = "01";
+  return lines.filter((line) => {
+    const [, address = "", , state] = line.trim().split(/\s+/);
+    return address.endsWith(local) && state === ESTABLISHED;
+  }).length;
+}
+
+describe("the agent's API, called with the coordinator's certificate", () => {
+  it("hangs up on whoever drips headers or a body, and serves others meanwhile", async () => {
+    const { port } = await startAgent();
+    const slow = [
+      "PUT /v1/directive HTTP/1.1\r\nHost: a\r\nX-Slow: ",
+      `${PUT}Content-Length: 1000000\r\n\r\n{"term": `,
+      `${PUT}Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n`,
+    ].map((start) => {
+      const caller = asCoordinator(port);
+      caller.socket.write(start);
+      const dripping = setInterval(
+        () => caller.isOpen && caller.socket.write(start.endsWith("\n{\r\n") ? "1\r\n \r\n" : " "),
+        500,
+      );
+      onTestFinished(() => clearInterval(dripping));
+      return caller;
+    });
+    expect(await answerTo(port, [REPORT])).toMatch(/^HTTP\/1\.1 200 OK/);
+    await until(() => expect(slow.map(({ isOpen }) => isOpen)).toEqual([false, false, false]), 2 * HUNG_UP_MS);
+    expect(slow.map(({ received }) => received.slice(0, 12))).not.toContain("HTTP/1.1 200");
+    expect(await answerTo(port, [REPORT])).toMatch(/^HTTP\/1\.1 200 OK/);
+  }, 90_000);
+
+  it("reads no more of headers than Node's 16 KiB, and no more of a body than 8 MiB, whatever length is claimed", async () => {
+    const { agent, port } = await startAgent();
+    const before = residentBytes(agent);
+    const header = `X-Flood: ${"x".repeat(1000)}\r\n`;
+    const floods: Array<[string, Iterable<string>, RegExp]> = [
+      ["headers", [REPORT.slice(0, -2), ...Array(2000).fill(header)], /^(HTTP\/1\.1 431 |$)/],
+      [
+        "a body without a length",
+        [`${PUT}Transfer-Encoding: chunked\r\n\r\n`, ...Array(64).fill(`80000\r\n${"x".repeat(0x80000)}\r\n`)],
+        /^(HTTP\/1\.1 413 |$)/,
+      ],
+      [
+        "a body of a claimed length",
+        [`${PUT}Content-Length: ${10 ** 12}\r\n\r\n`, ...Array(32).fill("x".repeat(MIB))],
+        /^(HTTP\/1\.1 413 |$)/,
+      ],
+    ];
+    for (const [what, request, answer] of floods)
+      expect([what, await answerTo(port, request)]).toEqual([what, expect.stringMatching(answer)]);
+    expect(await answerTo(port, [REPORT])).toMatch(/^HTTP\/1\.1 200 OK/);
+    expect(residentBytes(agent) - before).toBeLessThan(64 * MIB);
+  }, 60_000);
+
+  it("refuses any JSON that is no directive, however deep, and stays what it is", async () => {
+    const { port } = await startAgent();
+    const deep = 1_000_000;
+    const bodies: Array<[string, string]> = [
+      ["400", "[".repeat(deep)],
+      ["422", `${"[".repeat(deep)}${"]".repeat(deep)}`],
+      ["422", `${'{"a":'.repeat(deep)}1${"}".repeat(deep)}`],
+      ["400", '{"__proto__": {"term": 1}}'],
+      ["400", '{"constructor": {"prototype": {"term": 1}}}'],
+      ["422", JSON.stringify(Array.from({ length: 300_000 }, () => ({})))],
+      ["422", JSON.stringify({ orphans: Array.from({ length: 100_000 }, () => ({ bootId: 1 })) })],
+    ];
+    for (const [status, body] of bodies) {
+      const answer = await answerTo(port, [`${PUT}Content-Length: ${body.length}\r\n\r\n`, body]);
+      expect([body.slice(0, 40), answer.slice(0, 12)]).toEqual([body.slice(0, 40), `HTTP/1.1 ${status}`]);
+      // The reason names the field, and does not send the body back.
+      expect(answer.length).toBeLessThan(4096);
+    }
+    expect(await answerTo(port, [REPORT])).toMatch(/^HTTP\/1\.1 200 OK/);
+  }, 90_000);
+});
+
+describe("whoever merely reaches a port", () => {
+  const flooded = async (agent: Running, port: number) => {
+    const before = residentBytes(agent);
+    // As many more as this process may have open.
+    const count = Math.min(soak(600), 4000);
+    const callers = Array.from({ length: count }, () => asAnyone(port));
+    await until(() => expect(callers.filter(({ isOpen }) => !isOpen).length).toBeGreaterThanOrEqual(count - 128));
+    expect(connectionsTo(port)).toBeLessThanOrEqual(128);
+    await until(() => expect(callers.some(({ isOpen }) => isOpen)).toBe(false), HUNG_UP_MS);
+    expect(residentBytes(agent) - before).toBeLessThan(64 * MIB);
+  };
+
+  it("cannot hold the agent's API: connections that shake no hands are few, and soon over", async () => {
+    const { agent, port } = await startAgent();
+    await flooded(agent, port);
+    expect(await answerTo(port, [REPORT])).toMatch(/^HTTP\/1\.1 200 OK/);
+  }, 60_000);
+
+  it("cannot hold the agent's metrics and probes: silent connections are few, and soon over", async () => {
+    const { agent, metricsPort, metricsUrl } = await startAgent();
+    await flooded(agent, metricsPort);
+    expect((await read(metricsUrl)).status).toBe(200);
+    const dripping = asAnyone(metricsPort);
+    dripping.socket.write("GET /metrics HTTP/1.1\r\nHost: a\r\nX-Slow: ");
+    const flooding = asAnyone(metricsPort);
+    flooding.socket.write(`GET /metrics HTTP/1.1\r\n${`X-Flood: ${"x".repeat(1000)}\r\n`.repeat(100)}`);
+    const large = asAnyone(metricsPort);
+    large.socket.write(`POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: ${10 ** 12}\r\n\r\n`);
+    await until(
+      () => expect([dripping, flooding, large].map(({ isOpen }) => isOpen)).toEqual([false, false, false]),
+      2 * HUNG_UP_MS,
+    );
+    expect(flooding.received).toMatch(/^(HTTP\/1\.1 431 |$)/);
+    expect(large.received).not.toMatch(/^HTTP\/1\.1 200/);
+    expect((await read(metricsUrl)).status).toBe(200);
+  }, 90_000);
+
+  it("cannot hold the coordinator's metrics and probes either", async () => {
+    const pair = await startPair({ policy: aPolicyFile({}), directory: aFolder() });
+    const coordinator = pair.startCoordinator();
+    await until(async () => expect((await read(`${pair.coordinatorUrl}/metrics`)).status).toBe(200));
+    await flooded(coordinator, Number(new URL(pair.coordinatorUrl).port));
+    expect((await read(`${pair.coordinatorUrl}/healthz`)).status).toBe(200);
+  }, 60_000);
+});
