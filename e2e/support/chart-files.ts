@@ -56,8 +56,9 @@ export function readChartValues(text: string): ChartValue[] {
 /** The generated files, by path from the project's root. */
 export async function renderChartFiles(helm: string): Promise<Record<string, string>> {
   const read = (path: string) => readFile(join(ROOT, path), "utf8");
-  const schema = JSON.parse(await read(SCHEMA)) as { properties: Record<string, unknown> };
-  schema.properties.defaultPolicy = specSchema();
+  const schema = JSON.parse(await read(SCHEMA)) as Schema;
+  schema.properties = { ...schema.properties, defaultPolicy: specSchema() };
+  describeValues(schema, await read(`${CHART}/values.yaml`));
   return {
     [README]: fillTable(await read(README), await read(`${CHART}/values.yaml`)),
     [SCHEMA]: `${JSON.stringify(schema, null, 2)}\n`,
@@ -71,6 +72,22 @@ export function fillTable(readme: string, values: string): string {
   return readme.replace(TABLE, () => renderTable(readChartValues(values)));
 }
 
+interface Schema {
+  properties?: Record<string, Schema>;
+  description?: string;
+  default?: unknown;
+}
+
+/** Has the schema say of each value what values.yaml says of it, for editors and catalogues. */
+function describeValues(schema: Schema, values: string): void {
+  for (const { path, description, default: value } of readChartValues(values)) {
+    const keys = path.split(".");
+    const found = keys.reduce<Schema | undefined>((at, key) => at?.properties?.[key], schema);
+    if (found === undefined) throw new Error(`${SCHEMA} does not know ${path}, which values.yaml has; add it`);
+    Object.assign(found, { description, default: value });
+  }
+}
+
 function renderTable(values: readonly ChartValue[]): string {
   const cell = (text: string) => text.replaceAll("|", "\\|");
   const rows = values.map(
@@ -81,11 +98,11 @@ function renderTable(values: readonly ChartValue[]): string {
 }
 
 /** What a policy's spec may be, for helm: as in the resource's definition, but an unknown field is refused. */
-function specSchema(): unknown {
+function specSchema(): Schema {
   const definition = policyDefinition() as {
     spec: { versions: [{ schema: { openAPIV3Schema: { properties: { spec: unknown } } } }] };
   };
-  return strict(definition.spec.versions[0].schema.openAPIV3Schema.properties.spec);
+  return strict(definition.spec.versions[0].schema.openAPIV3Schema.properties.spec) as Schema;
 }
 
 function strict(schema: unknown): unknown {

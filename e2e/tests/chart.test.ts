@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { readPolicy } from "@cro/shared/crd/read-policy";
 import { VERSION } from "@cro/shared/version";
 import { beforeAll, describe, expect, it } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
@@ -10,10 +11,10 @@ import { findHelm } from "../support/helm.ts";
 import { type AnyObject, create, createNamespace, describeWithKube, unwrap } from "../support/kube.ts";
 import { aFolder, ROOT, until } from "../support/processes.ts";
 import { findPrometheusOperator } from "../support/prometheus-operator.ts";
+import { CHART, userOf } from "../support/release.ts";
 import { describeWith } from "../support/tools.ts";
 
 const execute = promisify(execFile);
-const CHART = join(ROOT, "charts/checkpoint-restore-operator");
 const tools = await findHelm();
 const operator = await findPrometheusOperator();
 
@@ -81,6 +82,14 @@ for (const component of ["agent", "coordinator"]) {
   for (const [path, value] of Object.entries(COMPONENT_SAMPLES)) SAMPLES[`${component}.${path}`] = value;
 }
 
+const SPREAD = {
+  podAntiAffinity: {
+    requiredDuringSchedulingIgnoredDuringExecution: [
+      { topologyKey: "kubernetes.io/hostname", labelSelector: { matchLabels: { app: "x" } } },
+    ],
+  },
+};
+
 /** What a value needs beside it to show. */
 const TOGETHER: Array<[prefix: string, path: string, value: unknown]> = [
   ...["podMonitor", "serviceMonitor", "prometheusRule", "dashboard"].map((part): [string, string, unknown] => [
@@ -112,16 +121,41 @@ describe("the chart's files", () => {
     expect(chart).toMatchObject({ version, appVersion: version });
     expect(VERSION).toBe(version);
   });
+
+  it("have a schema of exactly the documented values, which knows every key of every object", () => {
+    const documented = readChartValues(readFileSync(join(CHART, "values.yaml"), "utf8")).map(({ path }) => path);
+    const schema = JSON.parse(readFileSync(join(CHART, "values.schema.json"), "utf8"));
+    const { global: _helmsOwn, ...properties } = schema.properties;
+    const known: string[] = [];
+    const visit = (path: string, at: AnyObject) => {
+      if (documented.includes(path) || at.properties === undefined) known.push(path);
+      else for (const [key, value] of Object.entries(at.properties)) visit(`${path}.${key}`, value);
+    };
+    for (const [key, value] of Object.entries(properties)) visit(key, value);
+    expect(known.sort()).toEqual(documented.sort());
+    const open: string[] = [];
+    const findOpen = (path: string, at: unknown) => {
+      if (typeof at !== "object" || at === null) return;
+      const { properties: fields, additionalProperties } = at as AnyObject;
+      if (!path.endsWith("/properties") && fields !== undefined && additionalProperties !== false) open.push(path);
+      for (const [key, value] of Object.entries(at)) findOpen(`${path}/${key}`, value);
+    };
+    findOpen("", schema);
+    expect(open).toEqual([]);
+  });
 });
 
 describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
   console.log(`helm ${versions.helm}, kubectl ${versions.kubectl}`);
 
   /** Renders with these values; rejects with what helm says. */
-  async function template(values: unknown, ...args: string[]): Promise<AnyObject[]> {
+  async function template(
+    values: unknown,
+    { release = "cro", namespace = "release" }: { release?: string; namespace?: string } = {},
+  ): Promise<AnyObject[]> {
     const file = join(aFolder(), "values.json");
     writeFileSync(file, JSON.stringify(values));
-    const { stdout } = await execute(helm, ["template", "cro", CHART, "-n", "release", "-f", file, ...args], {
+    const { stdout } = await execute(helm, ["template", release, CHART, "-n", namespace, "-f", file], {
       maxBuffer: 1 << 26,
     });
     return parseAllDocuments(stdout)
@@ -161,6 +195,37 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
     ["a relative root", { checkpointRoots: ["checkpoints"] }, "write an absolute path below /"],
     ["the whole node as a root", { checkpointRoots: ["/"] }, "write an absolute path below /"],
     ["a root that climbs", { checkpointRoots: ["/var/../etc"] }, "write an absolute path below /"],
+    ["a name that no Service can have", { fullnameOverride: "a.b" }, "'a.b' does not match"],
+    [
+      "a strategy of another kind",
+      { agent: { updateStrategy: { type: "Recreate" } } },
+      "one of 'RollingUpdate', 'OnDelete'",
+    ],
+    [
+      "roots without the default policy's directory",
+      { checkpointRoots: ["/mnt/a"] },
+      "lies in none of the checkpointRoots, /mnt/a;",
+    ],
+    [
+      "a default policy for a directory in no root",
+      { defaultPolicy: { checkpointDirectory: "/var/lib/kubelet/checkpoints-2" } },
+      "/var/lib/kubelet/checkpoints-2 lies in none of the checkpointRoots",
+    ],
+    [
+      "a low watermark without a high one",
+      { defaultPolicy: { nodePolicy: { lowWatermarkPercent: 80 } } },
+      "lowWatermarkPercent: it needs a highWatermarkPercent above it",
+    ],
+    [
+      "a floor over the built-in limit",
+      { defaultPolicy: { globalPolicy: { minCheckpointsPerContainer: 11 } } },
+      "globalPolicy.minCheckpointsPerContainer: the floor, 11, is over the limit, 10",
+    ],
+    [
+      "a floor over its limit",
+      { defaultPolicy: { podPolicies: [{ namespace: "a", pod: "b", minCheckpoints: 3, maxCheckpoints: 2 }] } },
+      "podPolicies[0].minCheckpoints: the floor, 3, is over the limit, 2",
+    ],
     ["one Secret of two", { certificates: { existingSecrets: { agent: "a" } } }, "name both, agent and coordinator"],
     ["a default policy with a typo", { defaultPolicy: { globalPolicy: { maxCheckpoint: 3 } } }, "not allowed"],
     [
@@ -170,6 +235,155 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
     ],
   ])("refuses %s, in words", async (_, values, message) => {
     await expect(template(values)).rejects.toThrow(message);
+  });
+
+  it.each([
+    [
+      "another directory with its root",
+      { checkpointRoots: ["/mnt"], defaultPolicy: { checkpointDirectory: "/mnt/a/" } },
+    ],
+    [
+      "watermarks in their order",
+      { defaultPolicy: { nodePolicy: { lowWatermarkPercent: 80, highWatermarkPercent: 85 } } },
+    ],
+    [
+      "a floor where there is no limit",
+      { defaultPolicy: { globalPolicy: { minCheckpointsPerContainer: 11, maxCheckpointsPerContainer: 0 } } },
+    ],
+    [
+      "a floor of a policy without a limit",
+      { defaultPolicy: { namespacePolicies: [{ namespace: "a", minCheckpoints: 3 }] } },
+    ],
+  ])("takes %s as a default policy, as the coordinator does", async (_, values) => {
+    const objects = await template(values);
+    const { data } = objects.find(({ metadata }) => metadata.name.endsWith("-default-policy"));
+    expect(readPolicy(data["policy.yaml"])).toMatchObject({ ok: true });
+    expect(parse(data["policy.yaml"]).spec).toEqual(values.defaultPolicy);
+  });
+
+  it.each([
+    ["by default", {}, "cro"],
+    ["with the longest names", { nameOverride: "n".repeat(45) }, "r".repeat(53)],
+    ["with a name of its own", { fullnameOverride: "own", nameOverride: "other" }, "cro"],
+    ["with labels of everybody", { commonLabels: { "app.kubernetes.io/component": "x", team: "a" } }, "cro"],
+    [
+      "with certificates of somebody else",
+      { certificates: { existingSecrets: { agent: "a", coordinator: "c" } } },
+      "cro",
+    ],
+    ["in a release and a namespace that look like numbers", {}, "123"],
+  ])("the parts fit together %s: names, rights and selectors", async (_, values, release) => {
+    const monitors = { podMonitor: { enabled: true }, serviceMonitor: { enabled: true } };
+    const objects = await template({ ...values, ...monitors }, { release, namespace: "456" });
+    const of = (kind: string, component: string) =>
+      objects.find((one) => one.kind === kind && one.metadata.labels["app.kubernetes.io/component"] === component);
+    const [agents, coordinators] = [of("DaemonSet", "agent"), of("Deployment", "coordinator")];
+    const flags = new Map<string, string>(
+      coordinators.spec.template.spec.containers[0].args.map(
+        (flag: string) => /^--([^=]+)=(.*)$/.exec(flag)?.slice(1) ?? [],
+      ),
+    );
+
+    // The Lease and the Secrets are there, and are those that the coordinator may touch.
+    const isManaged = !("certificates" in values);
+    const names = (kind: string) => objects.filter((one) => one.kind === kind).map(({ metadata }) => metadata.name);
+    const secrets = ["ca-secret", "agent-secret", "coordinator-secret"].map((flag) => flags.get(flag));
+    expect(names("Lease")).toEqual([flags.get("lease")]);
+    expect(names("Secret")).toEqual(isManaged ? secrets : []);
+    expect(of("Role", "coordinator").rules).toEqual([
+      {
+        apiGroups: ["coordination.k8s.io"],
+        resources: ["leases"],
+        resourceNames: names("Lease"),
+        verbs: ["get", "patch"],
+      },
+      isManaged
+        ? { apiGroups: [""], resources: ["secrets"], resourceNames: secrets, verbs: ["get", "patch"] }
+        : { apiGroups: [""], resources: ["secrets"], resourceNames: [secrets[2]], verbs: ["get"] },
+    ]);
+    const volumes: AnyObject[] = agents.spec.template.spec.volumes;
+    expect(volumes.find(({ secret }) => secret)?.secret.secretName).toBe(flags.get("agent-secret"));
+    for (const kind of ["RoleBinding", "ClusterRoleBinding"]) {
+      const { subjects, roleRef } = of(kind, "coordinator");
+      const { serviceAccountName: name } = coordinators.spec.template.spec;
+      expect(subjects).toEqual([{ kind: "ServiceAccount", name, namespace: "456" }]);
+      expect(names(roleRef.kind)).toContain(roleRef.name);
+    }
+
+    // Whatever selects pods selects those of its component, and no others.
+    const matches = (selector: Record<string, string>, { spec }: AnyObject) =>
+      Object.entries(selector).every(([label, value]) => spec.template.metadata.labels[label] === value);
+    const fromFlag = (flags.get("agent-selector") ?? "").split(",").map((pair) => pair.split("="));
+    expect(matches(Object.fromEntries(fromFlag), agents)).toBe(true);
+    expect(matches(Object.fromEntries(fromFlag), coordinators)).toBe(false);
+    for (const [component, own, other] of [
+      ["agent", agents, coordinators],
+      ["coordinator", coordinators, agents],
+    ] as const) {
+      const selectors: Array<Record<string, string>> = [
+        own.spec.selector.matchLabels,
+        of("Service", component).spec.selector,
+        of("NetworkPolicy", component).spec.podSelector.matchLabels,
+        of("PodMonitor", component).spec.selector.matchLabels,
+        of("ServiceMonitor", component).spec.selector.matchLabels,
+      ];
+      for (const selector of selectors) {
+        expect(matches(selector, own)).toBe(true);
+        expect(matches(selector, other)).toBe(false);
+      }
+      const ports = own.spec.template.spec.containers[0].ports.map(({ name }: AnyObject) => name);
+      expect(ports).toContain(of("PodMonitor", component).spec.podMetricsEndpoints[0].port);
+      expect(of("Service", component).spec.ports[0].name).toBe(of("ServiceMonitor", component).spec.endpoints[0].port);
+    }
+    for (const { metadata, kind } of objects) {
+      if (kind !== "CustomResourceDefinition") expect(metadata.name.length, metadata.name).toBeLessThan(64);
+    }
+  });
+
+  it("opens the agents' API to coordinators alone, and their metrics to all", async () => {
+    const objects = await template({});
+    const policy = (component: string) =>
+      objects.find(({ kind, metadata }) => kind === "NetworkPolicy" && metadata.name.endsWith(component)).spec;
+    const coordinators = objects.find(({ kind }) => kind === "Deployment").spec.selector;
+    expect(policy("agent")).toMatchObject({ policyTypes: ["Ingress", "Egress"] });
+    expect(policy("agent")).not.toHaveProperty("egress");
+    expect(policy("agent").ingress).toEqual([
+      { from: [{ podSelector: coordinators }], ports: [{ port: "api" }] },
+      { ports: [{ port: "metrics" }] },
+    ]);
+    expect(policy("coordinator")).toMatchObject({
+      policyTypes: ["Ingress"],
+      ingress: [{ ports: [{ port: "metrics" }] }],
+    });
+  });
+
+  it("writes a label once, whichever values give it; those of the chart itself are not to be changed", async () => {
+    const objects = await template({
+      commonLabels: { team: "a", release: "a", "app.kubernetes.io/name": "a" },
+      agent: { podLabels: { team: "b", "app.kubernetes.io/instance": "b" } },
+      podMonitor: { enabled: true, labels: { release: "prometheus" } },
+    });
+    const agents = objects.find(({ kind }) => kind === "DaemonSet");
+    expect(agents.spec.template.metadata.labels).toMatchObject({ team: "b", release: "a" });
+    expect(agents.spec.template.metadata.labels).toMatchObject(agents.spec.selector.matchLabels);
+    expect(agents.spec.selector.matchLabels).toMatchObject({ "app.kubernetes.io/instance": "cro" });
+    expect(agents.metadata.labels).toMatchObject({
+      team: "a",
+      "app.kubernetes.io/name": "checkpoint-restore-operator",
+    });
+    for (const { metadata } of objects.filter(({ kind }) => kind === "PodMonitor"))
+      expect(metadata.labels).toMatchObject({ team: "a", release: "prometheus" });
+  });
+
+  it("on OpenShift leaves the coordinator's user to the namespace, and lets the agent's alone mount its node", async () => {
+    const objects = await template({ securityContextConstraints: { enabled: true } });
+    const pod = (kind: string) => objects.find((one) => one.kind === kind).spec.template.spec;
+    const { runAsUser, runAsGroup, ...others } = pod("Deployment").securityContext;
+    expect([runAsUser, runAsGroup, others.runAsNonRoot]).toEqual([undefined, undefined, true]);
+    const constraints = objects.find(({ kind }) => kind === "SecurityContextConstraints");
+    expect(constraints.users).toEqual([`system:serviceaccount:release:${pod("DaemonSet").serviceAccountName}`]);
+    const used = pod("DaemonSet").volumes.map((volume: AnyObject) => Object.keys(volume).find((key) => key !== "name"));
+    expect(constraints.volumes.sort()).toEqual([...new Set(used)].sort());
   });
 
   it("gives the agent no right, no token, no capability and nothing of the node but its checkpoints", async () => {
@@ -219,7 +433,23 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
 
     it("all that it renders by default passes a server-side dry run with strict validation", async () => {
       const namespace = await createNamespace(kube.client);
-      const objects = await template({}, "--namespace", namespace);
+      const objects = await template({}, { namespace });
+      const said = await dryRun(objects, namespace);
+      expect(said.match(/serverside-applied/g)).toHaveLength(objects.length);
+    });
+
+    it("what somebody else brings is left out, and the rest passes", async () => {
+      const own = { serviceAccount: { create: false, name: "given" }, affinity: SPREAD };
+      const values = {
+        ...{ crds: { enabled: false }, rbac: { create: false }, networkPolicy: { enabled: false } },
+        certificates: { existingSecrets: { agent: "agent-tls", coordinator: "coordinator-tls" } },
+        agent: { ...own, updateStrategy: { type: "OnDelete" } },
+        coordinator: { ...own, replicas: 1, updateStrategy: { type: "Recreate" } },
+      };
+      const namespace = await createNamespace(kube.client);
+      const objects = await template(values, { namespace });
+      const kinds = [...new Set(objects.map(({ kind }) => kind))].sort();
+      expect(kinds).toEqual(["DaemonSet", "Deployment", "Lease", "Service"]);
       const said = await dryRun(objects, namespace);
       expect(said.match(/serverside-applied/g)).toHaveLength(objects.length);
     });
@@ -248,13 +478,82 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
               ),
           ),
         );
-        const objects = await template(values, "--namespace", namespace);
+        const objects = await template(values, { namespace });
         const kinds = new Set(objects.map(({ kind }) => kind));
         for (const kind of ["PodMonitor", "ServiceMonitor", "PrometheusRule"]) expect(kinds).toContain(kind);
         const said = await until(() => dryRun(objects, namespace), 30_000);
         expect(said.match(/serverside-applied/g)).toHaveLength(objects.length);
       }, 60_000);
     });
+
+    /** helm and kubectl in a namespace of their own. */
+    async function aUser() {
+      const namespace = await createNamespace(kube.client, "user");
+      return { namespace, ...userOf({ helm, kubectl, versions }, { kubeconfig, namespace, folder: aFolder() }) };
+    }
+
+    it.each([
+      ["on the server", ["--server-side=true"]],
+      ["on the server, with conflicts forced", ["--server-side=true", "--force-conflicts"]],
+      ["by helm's own three-way merge", ["--server-side=false"]],
+    ])(
+      "an upgrade and a rollback, merged %s, leave what the coordinator wrote",
+      async (how, flags) => {
+        const user = await aUser();
+        const { namespace } = user;
+        const release = namespace;
+        const install = flags.filter((flag) => flag !== "--force-conflicts");
+        await user.helm("install", release, CHART, "--set=crds.enabled=false", ...install);
+        const paths = [
+          ...["ca", "agent", "coordinator"].map(
+            (name) => `/api/v1/namespaces/${namespace}/secrets/${release}-checkpoint-restore-operator-${name}`,
+          ),
+          `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/${release}-checkpoint-restore-operator`,
+        ];
+        const read = async () =>
+          Promise.all(paths.map(async (path) => unwrap(await kube.client.request<AnyObject>({ path }))));
+        for (const { data, spec } of await read()) expect({ ...data, ...spec }).toEqual({});
+        for (const path of paths) {
+          const body = path.includes("/secrets/")
+            ? { data: { "tls.crt": Buffer.from(how).toString("base64") } }
+            : { metadata: { annotations: { "criu.org/fencing-term": "7" } }, spec: { holderIdentity: "me" } };
+          unwrap(await kube.client.request({ method: "PATCH", path, body }));
+        }
+        const written = async () =>
+          (await read()).map(({ data, spec, metadata }) => ({
+            ...{ data, spec, uid: metadata.uid, term: metadata.annotations["criu.org/fencing-term"] },
+          }));
+        const before = await written();
+        const other = ["--set=crds.enabled=false", "--set=commonLabels.team=platform", "--set=logLevel=debug"];
+        await user.helm("upgrade", release, CHART, ...other, ...flags);
+        expect((await read()).map(({ metadata }) => metadata.labels.team)).toEqual(paths.map(() => "platform"));
+        expect(await written()).toEqual(before);
+        await user.helm("rollback", release, "1", ...flags);
+        expect((await read()).map(({ metadata }) => metadata.labels.team)).toEqual(paths.map(() => undefined));
+        expect(await written()).toEqual(before);
+        await user.helm("uninstall", release);
+      },
+      120_000,
+    );
+
+    it("a definition that is there already is taken over where told so, and its policies stay", async () => {
+      const before = await aUser();
+      await before.kubectl("apply", "-f", join(ROOT, "config/crd"));
+      const policy = { apiVersion: "criu.org/v1", kind: "CheckpointRestoreOperator", metadata: { name: "mine" } };
+      await until(() => before.apply({ ...policy, spec: { mode: "DryRun" } }), 30_000);
+      const others = await aUser();
+      for (const user of [before, others]) {
+        await expect(user.helm("install", "cro", CHART)).rejects.toThrow(/cannot be imported into the current release/);
+        await user.helm("install", "cro", CHART, "--take-ownership");
+        expect(await user.kubectl("get", "crd", "checkpointrestoreoperators.criu.org", "-o", "yaml")).toContain(
+          `meta.helm.sh/release-namespace: ${user.namespace}`,
+        );
+        expect((await before.get("cro", "mine")).spec).toEqual({ mode: "DryRun" });
+        await user.helm("uninstall", "cro");
+      }
+      expect((await before.get("cro", "mine")).spec).toEqual({ mode: "DryRun" });
+      await before.kubectl("delete", "-f", join(ROOT, "config/crd"));
+    }, 120_000);
 
     it("coordinators run where `restricted` is enforced, agents only where nothing less than `privileged` is", async () => {
       const objects = await template({});

@@ -15,19 +15,36 @@
 {{- end }}
 {{- end }}
 
+{{/* What the pods of a component are found by; takes a list of the root and the component. */}}
 {{- define "checkpoint-restore-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "checkpoint-restore-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+{{- $root := first . }}
+{{- dict
+  "app.kubernetes.io/name" (include "checkpoint-restore-operator.name" $root)
+  "app.kubernetes.io/instance" $root.Release.Name
+  "app.kubernetes.io/component" (index . 1)
+| toYaml }}
 {{- end }}
 
+{{/*
+The labels of an object; takes a list of the root, the component where the object is of one, and further labels where
+there are any. A name that is given twice is written once, or the object could not be read: the chart's own labels win,
+for selectors rest on them, then the further ones, then commonLabels.
+*/}}
 {{- define "checkpoint-restore-operator.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{ include "checkpoint-restore-operator.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{- $root := first . }}
+{{- $own := dict
+  "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-")
+  "app.kubernetes.io/name" (include "checkpoint-restore-operator.name" $root)
+  "app.kubernetes.io/instance" $root.Release.Name
+  "app.kubernetes.io/version" $root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" $root.Release.Service
+}}
+{{- if gt (len .) 1 }}
+{{- with index . 1 }}{{ $_ := set $own "app.kubernetes.io/component" . }}{{ end }}
 {{- end }}
+{{- $further := dict }}
+{{- if gt (len .) 2 }}{{ $further = index . 2 }}{{ end }}
+{{- merge $own $further $root.Values.commonLabels | toYaml }}
 {{- end }}
 
 {{- define "checkpoint-restore-operator.image" -}}
@@ -82,4 +99,49 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- fail (printf "checkpointRoots: %q cannot be mounted; write an absolute path below / and without . or .., e.g. /var/lib/kubelet/checkpoints" .) }}
 {{- end }}
 {{- . }}
+{{- end }}
+
+{{/* How a changed workload is rolled out, given alone. What the defaults say of a rolling update goes with another type. */}}
+{{- define "checkpoint-restore-operator.updateStrategy" -}}
+{{- ternary . (pick . "type") (eq .type "RollingUpdate") | toYaml }}
+{{- end }}
+
+{{/*
+Refuses in words what the schema cannot say of the default policy, and the API server would of a resource; the
+coordinator refuses it, too, but only when it starts.
+*/}}
+{{- define "checkpoint-restore-operator.checkDefaultPolicy" -}}
+{{- $policy := .Values.defaultPolicy }}
+{{- $directory := $policy.checkpointDirectory | default "/var/lib/kubelet/checkpoints" | trimSuffix "/" }}
+{{- $isMounted := false }}
+{{- range .Values.checkpointRoots }}
+{{- $root := include "checkpoint-restore-operator.root" . }}
+{{- if hasPrefix (printf "%s/" $root) (printf "%s/" $directory) }}{{ $isMounted = true }}{{ end }}
+{{- end }}
+{{- if not $isMounted }}
+{{- fail (printf "defaultPolicy.checkpointDirectory: %s lies in none of the checkpointRoots, %s; set it to one of them" $directory (join ", " .Values.checkpointRoots)) }}
+{{- end }}
+{{- with $policy.nodePolicy }}
+{{- if hasKey . "lowWatermarkPercent" }}
+{{- if le (int .highWatermarkPercent) (int .lowWatermarkPercent) }}
+{{- fail "defaultPolicy.nodePolicy.lowWatermarkPercent: it needs a highWatermarkPercent above it; set that one, or leave this one out (it is then 5 under the high one)" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with $policy.globalPolicy }}
+{{- $limit := ternary .maxCheckpointsPerContainer 10 (hasKey . "maxCheckpointsPerContainer") }}
+{{- include "checkpoint-restore-operator.checkFloor" (list "globalPolicy.minCheckpointsPerContainer" .minCheckpointsPerContainer $limit) }}
+{{- end }}
+{{- range $list := list "containerPolicies" "podPolicies" "namespacePolicies" }}
+{{- range $index, $one := index $policy $list }}
+{{- include "checkpoint-restore-operator.checkFloor" (list (printf "%s[%d].minCheckpoints" $list $index) $one.minCheckpoints $one.maxCheckpoints) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Takes a list of the floor's place in the default policy, the floor and the limit; one that is missing, or 0, is none. */}}
+{{- define "checkpoint-restore-operator.checkFloor" -}}
+{{- if and (int (index . 2)) (gt (int (index . 1)) (int (index . 2))) }}
+{{- fail (printf "defaultPolicy.%s: the floor, %d, is over the limit, %d; lower the floor, raise the limit, or write 0 for no limit" (index . 0) (int (index . 1)) (int (index . 2))) }}
+{{- end }}
 {{- end }}

@@ -137,7 +137,7 @@ function wrapInChart({ metadata, ...definition }: JsonObject): string {
     "metadata:\n",
     `  name: ${name}\n`,
     "  labels:\n",
-    '    {{- include "checkpoint-restore-operator.labels" . | nindent 4 }}\n',
+    '    {{- include "checkpoint-restore-operator.labels" (list .) | nindent 4 }}\n',
     "  {{- if .Values.crds.keep }}\n",
     "  annotations:\n",
     "    helm.sh/resource-policy: keep\n",
