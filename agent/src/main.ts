@@ -1,4 +1,3 @@
-import "./frugal.ts";
 import { hostname } from "node:os";
 import { anyHost } from "@cro/shared/any-host";
 import { VERSION } from "@cro/shared/version";

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { NODE_FLAGS } from "@cro/agent/node-flags";
 import { onTestFailed, onTestFinished, vi } from "vitest";
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -51,7 +52,8 @@ export function run(
 ): Running {
   const bundle = join(ROOT, "dist", `${command}.js`);
   if (!existsSync(bundle)) throw new Error(`${bundle} is missing`);
-  const [program = "", ...rest] = [...prefix, process.execPath, bundle, ...args];
+  const flags = command === "agent" ? NODE_FLAGS : [];
+  const [program = "", ...rest] = [...prefix, process.execPath, ...flags, bundle, ...args];
   return track(spawn(program, rest, { env: { ...process.env, ...env }, cwd: ROOT }));
 }
 

@@ -19,12 +19,14 @@ export interface Child {
  */
 export function keepRunning(options: {
   command: string;
+  /** Node's own flags. */
+  nodeFlags?: readonly string[];
   args: string[];
   onLog: (line: Record<string, unknown>) => void;
   onRestart: (code: number | null) => void;
   onGivenUp: (problem: string) => void;
 }): Child {
-  const { command, args, onLog, onRestart, onGivenUp } = options;
+  const { command, nodeFlags = [], args, onLog, onRestart, onGivenUp } = options;
   let child: ChildProcess;
   let isStopping = false;
   let restMs: number = RESTART_MS.first;
@@ -35,7 +37,7 @@ export function keepRunning(options: {
     const startedMs = performance.now();
     const lastWords: string[] = [];
     // A group of its own: the terminal's Ctrl-C reaches only us, and we stop them in order.
-    child = spawn(process.execPath, ["--enable-source-maps", command, ...args], {
+    child = spawn(process.execPath, ["--enable-source-maps", ...nodeFlags, command, ...args], {
       stdio: ["ignore", "pipe", "pipe"],
       detached: true,
     });
