@@ -15,7 +15,8 @@ LABEL org.opencontainers.image.title="checkpoint-restore-operator" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-COPY --from=build /src/LICENSE /src/dist/package.json /src/dist/agent.js /src/dist/coordinator.js /app/
+COPY --from=build /src/LICENSE /src/dist/THIRD-PARTY-LICENSES.txt /src/dist/sbom.cdx.json /src/dist/package.json \
+     /src/dist/agent.js /src/dist/coordinator.js /app/
 # The chart runs agents as root, to whom archives belong. Whatever is run otherwise is nobody.
 USER 65532:65532
 ENTRYPOINT ["node"]

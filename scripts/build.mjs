@@ -2,11 +2,14 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { listThirdParty, toBillOfMaterials, toLicenceTexts } from "./third-party.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
 /** The commands: each becomes one self-contained file, dist/NAME.js. */
 const commands = ["agent", "coordinator", "standalone"];
+/** Those that the image has. */
+const shippedCommands = ["agent", "coordinator"];
 
 /**
  * Parts of libraries that nothing uses, and that take memory or time just by being loaded: HTTP/2, checks and serializers
@@ -44,7 +47,11 @@ export async function buildBundles() {
   await mkdir(join(root, "dist"), { recursive: true });
   // Where the bundles are copied to there is no other package.json to say what they are.
   await writeFile(join(root, "dist", "package.json"), '{ "type": "module" }\n');
-  await Promise.all(commands.map(buildBundle));
+  const built = await Promise.all(commands.map(buildBundle));
+  const shipped = built.filter((_, index) => shippedCommands.includes(commands[index])).map(({ metafile }) => metafile);
+  const packages = await listThirdParty(shipped, root);
+  await writeFile(join(root, "dist", "THIRD-PARTY-LICENSES.txt"), toLicenceTexts(packages));
+  await writeFile(join(root, "dist", "sbom.cdx.json"), toBillOfMaterials(packages));
 }
 
 function buildBundle(name) {
@@ -58,6 +65,7 @@ function buildBundle(name) {
     format: "esm",
     sourcemap: "linked",
     sourcesContent: false,
+    metafile: true,
     legalComments: "none",
     // Names stay as they are, for the sake of stack traces.
     minifyWhitespace: true,

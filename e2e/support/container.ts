@@ -3,6 +3,18 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { IMAGE_PATH } from "./image.ts";
 import { observe, type Running } from "./processes.ts";
+import { type Found, findExecutable } from "./tools.ts";
+
+/** Whether this machine can run containers as {@link runContainer} does. */
+export async function findContainers(): Promise<Found<true>> {
+  if (process.getuid?.() !== 0) return { found: false, why: "only root may change the root of a process; run as root" };
+  for (const name of ["unshare", "mount", "capsh"]) {
+    if ((await findExecutable(name)) === undefined) {
+      return { found: false, why: `${name} is missing; it is in Debian's util-linux, mount and libcap2-bin` };
+    }
+  }
+  return { found: true, value: true };
+}
 
 /** A folder of this machine as a container sees it. */
 export interface Mount {

@@ -1,0 +1,221 @@
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { NODE_FLAGS } from "@cro/agent/node-flags";
+import { VERSION } from "@cro/shared/version";
+import { CERTIFICATE_FILES } from "@cro/shared/wire/identities";
+import { afterAll, beforeAll, describe, expect, it, onTestFailed, onTestFinished } from "vitest";
+import { parseAllDocuments } from "yaml";
+import { realArchives } from "../../agent/test/support/real-archives.ts";
+import { type Container, findContainers, type Mount, runContainer } from "../support/container.ts";
+import { makeRootFileSystem, readImageFiles } from "../support/image.ts";
+import type { AnyObject } from "../support/kube.ts";
+import { aFolder, freePort, ROOT, type Running, read, samples, show, until } from "../support/processes.ts";
+import { aPolicyFile, archivesIn } from "../support/standalone.ts";
+import { describeWith } from "../support/tools.ts";
+
+const MAX_BYTES = 10_000_000;
+/** Those that let a bundle be passed on with their text beside it. */
+const LICENCES = ["MIT", "ISC", "0BSD", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "Unlicense"];
+/** Who the image's processes are where nobody says otherwise. */
+const NOBODY = 65_532;
+
+const dockerfile = readFileSync(join(ROOT, "Dockerfile"), "utf8").replaceAll(/\\\n\s*/g, "");
+const lines = dockerfile.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+const finalStage = lines.slice(lines.findLastIndex((line) => line.startsWith("FROM ")));
+const containers = await findContainers();
+
+/** The command that the manifest starts a component's container with. */
+function commandOf(kind: "DaemonSet" | "Deployment"): string[] {
+  const objects = parseAllDocuments(readFileSync(join(ROOT, "config/install.yaml"), "utf8"));
+  const found = objects.map((document): AnyObject => document.toJS()).find((object) => object?.kind === kind);
+  return found.spec.template.spec.containers[0].command;
+}
+
+describe("the Dockerfile", () => {
+  it("takes the Node that the project is tested with, by a name that every registry's mirror has", () => {
+    const { devDependencies } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
+    const [major] = devDependencies.node.split(".");
+    expect(lines[0]).toMatch(new RegExp(`^ARG NODE_IMAGE=node:${major}-[a-z]+-slim$`));
+    expect(lines.filter((line) => line.startsWith("FROM "))).toEqual([
+      // Bundles are of no architecture: nothing is built under emulation.
+      "FROM --platform=$BUILDPLATFORM $" + "{NODE_IMAGE} AS build",
+      "FROM $" + "{NODE_IMAGE}",
+    ]);
+  });
+
+  it("runs nothing in the stage that becomes the image, so that no architecture needs emulation", () => {
+    expect(finalStage.filter((line) => line.startsWith("RUN "))).toEqual([]);
+  });
+
+  it("has its processes run as a number that is not root's, which runAsNonRoot asks for", () => {
+    expect(finalStage).toContain(`USER ${NOBODY}:${NOBODY}`);
+  });
+
+  it("labels the image as OCI has it", () => {
+    const label = finalStage.find((line) => line.startsWith("LABEL ")) ?? "";
+    const keys = [...label.matchAll(/org\.opencontainers\.image\.(\w+)=/g)].map(([, key]) => key);
+    expect(keys).toEqual(expect.arrayContaining(["title", "description", "licenses", "version", "revision"]));
+  });
+
+  it("is not sent what a build must not depend on", () => {
+    const ignored = readFileSync(join(ROOT, ".dockerignore"), "utf8").split("\n");
+    expect(ignored).toEqual(expect.arrayContaining([".git", "**/node_modules", "**/dist"]));
+  });
+
+  it("copies what the manifest's containers start, and what says what it is", async () => {
+    const files = (await readImageFiles()).map(({ to }) => to);
+    expect(files).toEqual(expect.arrayContaining(["/app/LICENSE", "/app/package.json"]));
+    expect(commandOf("DaemonSet")).toEqual(["node", ...NODE_FLAGS, "/app/agent.js"]);
+    expect(commandOf("Deployment")).toEqual(["node", "/app/coordinator.js"]);
+    for (const kind of ["DaemonSet", "Deployment"] as const) expect(files).toContain(commandOf(kind).at(-1));
+  });
+});
+
+describeWith("the image's root file system", containers, () => {
+  const folder = mkdtempSync(join(tmpdir(), "cro-image-"));
+  const rootFileSystem = join(folder, "rootfs");
+  let added = 0;
+  beforeAll(async () => {
+    mkdirSync(rootFileSystem);
+    added = await makeRootFileSystem(rootFileSystem);
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  /** Runs a command in it, its root read-only, until the test is over. */
+  async function start(container: Pick<Container, "command"> & Partial<Container>): Promise<Running> {
+    const standard = { mounts: [], env: {}, uid: NOBODY, gid: NOBODY };
+    const running = await runContainer({ rootFileSystem, isRootReadOnly: true, ...standard, ...container });
+    onTestFailed(() => show(running));
+    onTestFinished(async () => {
+      await running.kill("SIGKILL");
+    });
+    return running;
+  }
+
+  /** A folder of this machine, and where a container sees it. */
+  function aMount(target: string, { uid = 0, isReadOnly = false } = {}): Mount {
+    const source = aFolder();
+    chownSync(source, uid, uid);
+    return { source, target, isReadOnly };
+  }
+
+  it("adds under 10 MB to Node's: two bundles and no node_modules", () => {
+    expect(added).toBeGreaterThan(1_000_000);
+    expect(added).toBeLessThan(MAX_BYTES);
+    const names = readdirSync(join(rootFileSystem, "app"), { recursive: true }) as string[];
+    expect(names.filter((name) => name.endsWith(".js")).sort()).toEqual(["agent.js", "coordinator.js"]);
+    expect(names.filter((name) => /node_modules|\.map$/.test(name))).toEqual([]);
+    expect(existsSync(join(rootFileSystem, "bin"))).toBe(false);
+  });
+
+  it("carries the licence of each package in its bundles, all of which allow that, and lists them for scanners", () => {
+    const { components } = JSON.parse(readFileSync(join(rootFileSystem, "app/sbom.cdx.json"), "utf8"));
+    const names = components.map(({ name }: AnyObject) => name);
+    expect(names).toEqual(expect.arrayContaining(["fastify", "pino", "prom-client", "undici", "@peculiar/x509"]));
+    for (const tool of ["esbuild", "typescript", "vitest"]) expect(names).not.toContain(tool);
+    const texts = readFileSync(join(rootFileSystem, "app/THIRD-PARTY-LICENSES.txt"), "utf8");
+    for (const { name, version, purl, licenses } of components) {
+      const [{ expression }] = licenses;
+      expect(LICENCES, `${name}: a licence that nobody has looked at yet`).toContain(expression);
+      expect(texts).toContain(`\n${name} ${version} (${expression})\n`);
+      expect(purl).toMatch(/^pkg:npm\/(%40[a-z0-9-]+\/)?[a-z0-9.-]+@\d+\.\d+\.\d+$/);
+    }
+    expect(texts).toContain("Copyright (c) 2016-present The Fastify team");
+  });
+
+  it.each([
+    ["agent", "DaemonSet"],
+    ["coordinator", "Deployment"],
+  ] as const)(
+    "is started as the manifest starts the %s, and tells its usage without a shell, to nobody in particular",
+    async (name, kind) => {
+      const helped = await start({ command: [...commandOf(kind), "--help"] });
+      expect(await helped.exited).toBe(0);
+      expect(helped.out.join("\n")).toContain(`Usage: ${name}`);
+      expect(helped.err).toEqual([]);
+      if (name !== "agent") return;
+      const asked = await start({ command: [...commandOf(kind), "--version"] });
+      await asked.exited;
+      expect(asked.out).toEqual([VERSION]);
+    },
+  );
+
+  it("lists real archives for root without a capability, and for nobody else", async () => {
+    const checkpoints = aMount("/checkpoints", { isReadOnly: true });
+    for (const { file, bytes } of realArchives()) writeFileSync(join(checkpoints.source, file), bytes, { mode: 0o600 });
+    const command = [...commandOf("DaemonSet"), "list", "--directory", "/checkpoints", "--json"];
+    const root = await start({ command, mounts: [checkpoints], uid: 0, gid: 0 });
+    expect(await root.exited).toBe(0);
+    expect(root.out.map((line) => JSON.parse(line).file).sort()).toEqual(archivesIn(checkpoints.source));
+    const other = await start({ command, mounts: [checkpoints] });
+    expect(await other.exited).not.toBe(0);
+    expect(other.out).toEqual([]);
+  });
+
+  it("runs a coordinator as nobody that directs an agent, over mutual TLS, to keep real archives within a policy", async () => {
+    const [api, agentMetrics, coordinatorMetrics] = [await freePort(), await freePort(), await freePort()];
+    const checkpoints = aMount("/checkpoints");
+    for (const { file, bytes } of realArchives()) writeFileSync(join(checkpoints.source, file), bytes, { mode: 0o600 });
+    const before = archivesIn(checkpoints.source);
+    const issued = aMount("/certificates", { uid: NOBODY });
+    const agentCertificates = aMount("/certificates", { isReadOnly: true });
+    const policy = aMount("/policy", { uid: NOBODY, isReadOnly: true });
+    const spec = { applyPoliciesImmediately: true, podPolicies: [{ namespace: "a-b", pod: "p", maxCheckpoints: 1 }] };
+    chownSync(aPolicyFile(spec, policy.source), NOBODY, NOBODY);
+
+    const agent = await start({
+      command: [
+        ...commandOf("DaemonSet"),
+        ...["serve", "--node-name", "node-a", "--pod-uid", "pod-a", "--checkpoint-root", "/checkpoints"],
+        ...["--certs-dir", "/certificates", "--state-dir", "/state"],
+        ...["--api-address", `127.0.0.1:${api}`, "--metrics-address", `127.0.0.1:${agentMetrics}`],
+      ],
+      mounts: [checkpoints, agentCertificates, aMount("/state")],
+      uid: 0,
+      gid: 0,
+    });
+    // Alive, though it has no certificates yet and so is not ready.
+    const status = async (page: string) => (await read(`http://127.0.0.1:${agentMetrics}/${page}`)).status;
+    await until(async () => expect(await status("healthz")).toBe(200), 60_000);
+    expect(await status("readyz")).toBe(503);
+
+    const coordinator = await start({
+      command: [
+        ...commandOf("Deployment"),
+        ...["serve", "--policy-file", "/policy/policy.yaml", "--directory", "/checkpoints"],
+        ...["--agent", `https://127.0.0.1:${api}`, "--agent-node", "node-a", "--agent-pod-uid", "pod-a"],
+        ...["--certs-dir", "/certificates", "--state-dir", "/state"],
+        ...["--metrics-address", `127.0.0.1:${coordinatorMetrics}`],
+      ],
+      mounts: [issued, policy, aMount("/state", { uid: NOBODY })],
+    });
+    // As the kubelet does with a Secret: the files are root's.
+    const files = Object.values(CERTIFICATE_FILES);
+    await until(() => {
+      for (const file of files) expect(existsSync(join(issued.source, "agent", file))).toBe(true);
+    }, 60_000);
+    for (const file of files) {
+      writeFileSync(join(agentCertificates.source, file), readFileSync(join(issued.source, "agent", file)), {
+        mode: 0o400,
+      });
+    }
+
+    const surplus = before.find((file) => file.includes("p_a-b-c-2026-11-22T22:20:17Z"));
+    const kept = before.filter((file) => file !== surplus);
+    await until(() => expect(archivesIn(checkpoints.source)).toEqual(kept), 90_000);
+    expect(await status("readyz")).toBe(200);
+    const page = await read(`http://127.0.0.1:${coordinatorMetrics}/metrics`);
+    expect(samples(page.body).get('checkpoint_coordinator_agents{state="applied"}')).toBe(1);
+    for (const running of [agent, coordinator]) expect(await running.kill("SIGTERM")).toBe(0);
+  }, 240_000);
+});
