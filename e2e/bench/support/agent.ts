@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { type AgentClient, createAgentClient } from "@cro/coordinator/agents/client";
 import { serializePolicy, writeDirective } from "@cro/coordinator/agents/directive";
 import { compilePolicy } from "@cro/shared/policy/compile";
+import type { OrphanFact } from "@cro/shared/wire/directive";
 import type { Report } from "@cro/shared/wire/report";
 import type { BenchContext } from "./benchmark.ts";
 import { issueCertificates } from "./certificates.ts";
@@ -31,8 +32,8 @@ export interface BenchAgent {
   /** When it was started, in milliseconds since 1970. */
   startedMs: number;
   metricsUrl: string;
-  /** Gives it a policy for a directory; the report it answers with. */
-  apply(spec: Record<string, unknown>, directory: string): Promise<Report>;
+  /** Gives it a policy for a directory, with proofs of orphans; the report it answers with. */
+  apply(spec: Record<string, unknown>, directory: string, orphans?: readonly OrphanFact[]): Promise<Report>;
   report(): Promise<Report>;
   /** The first line, from now or before, that fits. */
   line(fits: (line: LogLine) => boolean): Promise<LogLine>;
@@ -100,13 +101,13 @@ export async function startAgent(
     pid: child.pid as number,
     startedMs,
     metricsUrl: `http://127.0.0.1:${metrics}/metrics`,
-    async apply(spec, directory) {
+    async apply(spec, directory, orphans = []) {
       const compiled = compilePolicy(spec);
       if (!compiled.ok) throw new Error(JSON.stringify(compiled.problems));
       const policy = serializePolicy({ ...compiled.policy.document, directory });
       revision += 1;
       const fence = { term: 1, revision };
-      const parts = { fence, address: identity, timeMs: Date.now(), policy, withDocument: true, orphans: [] };
+      const parts = { fence, address: identity, timeMs: Date.now(), policy, withDocument: true, orphans };
       const outcome = await client.putDirective(identity, writeDirective(parts), signal);
       if (outcome.outcome !== "accepted") throw new Error(JSON.stringify(outcome));
       return outcome.report;
