@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { NODE_FLAGS } from "@cro/agent/node-flags";
 import { type AgentClient, createAgentClient } from "@cro/coordinator/agents/client";
 import { serializePolicy, writeDirective } from "@cro/coordinator/agents/directive";
 import { compilePolicy } from "@cro/shared/policy/compile";
@@ -57,7 +58,7 @@ export async function freePort(): Promise<number> {
 
 let agents = 0;
 
-/** Starts an agent; `flags` are Node's own, and `watchesLoop` preloads what measures its event loop. */
+/** Starts an agent; `flags` are further ones of Node's own, and `watchesLoop` preloads what measures its event loop. */
 export async function startAgent(
   { folder, onEnd }: Pick<BenchContext, "folder" | "onEnd">,
   { flags = [], watchesLoop = false }: { flags?: readonly string[]; watchesLoop?: boolean } = {},
@@ -74,6 +75,7 @@ export async function startAgent(
     process.execPath,
     [
       ...(watchesLoop ? ["--import", LOOP_DELAY] : []),
+      ...NODE_FLAGS,
       ...flags,
       join(ROOT, "dist/agent.js"),
       "serve",
