@@ -13,17 +13,22 @@ export type Identification =
 
 /**
  * Reads the annotations of an OCI runtime spec that name the container. What cannot be parsed names nobody; so does what
- * is empty or no string. All sources are gathered, and two of them that disagree are a conflict.
+ * is empty or no string. All sources are gathered, and two of them that disagree are a conflict; so is a key of theirs
+ * that stands there twice, of which JSON.parse would take the last and others perhaps the first.
  *
  * The keys come from containerd (internal/cri/annotations/annotations.go), from CRI-O (pkg/annotations/internal.go, whose
  * Labels annotation holds the kubelet's labels of pkg/kubelet/types/labels.go as JSON) and from checkpointctl
  * (lib/annotations.go).
  */
 export function readSpec(bytes: Uint8Array): SpecFacts {
-  const annotations = asRecord(
-    asRecord(parseJson(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString())).annotations,
-  );
-  const labels = asRecord(parseJson(annotations[CRIO_LABELS]));
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString();
+  const annotations = asRecord(asRecord(parseJson(text)).annotations);
+  const labelsText = annotations[CRIO_LABELS];
+  const labels = asRecord(parseJson(labelsText));
+  // What cannot be parsed has no annotations and no labels, and nothing in it counts.
+  const repeated =
+    findRepeatedKey(annotations === NOTHING ? "" : text) ?? findRepeatedKey(labels === NOTHING ? "" : labelsText);
+  if (repeated !== undefined) return { conflict: `spec.dump has ${quote(repeated)} more than once` };
   const facts: SpecFacts = {};
   for (const field of FIELDS) {
     for (const source of [...KEYS[field].map((key) => annotations[key]), labels[KUBELET_LABELS[field]]]) {
@@ -82,6 +87,54 @@ const KEYS = {
 
 const CRIO_LABELS = "io.kubernetes.cri-o.Labels";
 
+const OWNER_KEYS: ReadonlySet<string> = new Set([
+  "annotations",
+  CRIO_LABELS,
+  ...Object.values(KEYS).flat(),
+  ...Object.values(KUBELET_LABELS),
+]);
+
+/** The first key about the owner that stands more than once in a JSON text. Costs one pass of it. */
+function findRepeatedKey(text: unknown): string | undefined {
+  if (typeof text !== "string") return undefined;
+  const seen = new Set<string>();
+  let end = -1;
+  for (let start = text.indexOf('"'); start !== -1; start = text.indexOf('"', end + 1)) {
+    end = endOfString(text, start);
+    if (end === -1) return undefined;
+    if (!isKey(text, end)) continue;
+    const written = text.slice(start + 1, end);
+    const key = written.includes("\\") ? String(parseJson(`"${written}"`)) : written;
+    if (!OWNER_KEYS.has(key)) continue;
+    if (seen.has(key)) return key;
+    seen.add(key);
+  }
+  return undefined;
+}
+
+/** Where the string that starts here ends: at the next quote that no backslash stands for. */
+function endOfString(text: string, start: number): number {
+  let end = start;
+  let backslashes: number;
+  do {
+    end = text.indexOf('"', end + 1);
+    backslashes = 0;
+    while (text.charCodeAt(end - 1 - backslashes) === BACKSLASH) backslashes++;
+  } while (end !== -1 && backslashes % 2 === 1);
+  return end;
+}
+
+/** Whether the string that ends here is a key. */
+function isKey(text: string, end: number): boolean {
+  let at = end + 1;
+  while (text.charCodeAt(at) <= SPACE) at++;
+  return text[at] === ":";
+}
+
+const NOTHING: Record<string, unknown> = {};
+const BACKSLASH = 0x5c;
+const SPACE = 0x20;
+
 function parseJson(text: unknown): unknown {
   if (typeof text !== "string") return undefined;
   try {
@@ -92,10 +145,16 @@ function parseJson(text: unknown): unknown {
 }
 
 function asRecord(value: unknown): Record<string, unknown> {
-  return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
+  return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : NOTHING;
 }
 
-/** Kubernetes allows 253 characters; what is longer must not fill a log. */
+/**
+ * Kubernetes allows 253 characters; what is longer must not fill a log. Whatever is no printable ASCII is escaped: the
+ * name may be made up to be read by a terminal.
+ */
 function quote(value: string | undefined): string {
-  return JSON.stringify((value ?? "").slice(0, 253));
+  return JSON.stringify((value ?? "").slice(0, 253)).replace(
+    /[^ -~]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
