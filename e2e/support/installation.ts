@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, onTestFailed } from "vitest";
 import { parse } from "yaml";
+import { findContainers } from "./container.ts";
 import { findHelm } from "./helm.ts";
 import { makeRootFileSystem } from "./image.ts";
 import { type AnyObject, create, describeWithKube } from "./kube.ts";
@@ -34,6 +35,7 @@ export interface Installation {
 
 const helm = await findHelm();
 const operator = await findPrometheusOperator();
+const containers = await findContainers();
 
 /** In a played cluster agents and coordinators share this machine's network: each listens on its pod's own address. */
 const POD_IP = { name: "POD_IP", valueFrom: { fieldRef: { fieldPath: "status.podIP" } } };
@@ -89,6 +91,10 @@ export function describeWithInstallation(name: string, body: (installation: Inst
             }),
           );
         });
+        return;
+      }
+      if (!containers.found) {
+        describeWith("on an API server of its own", containers, () => {});
         return;
       }
       describeWithKube("on an API server of its own", (kube) => {

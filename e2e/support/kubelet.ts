@@ -48,6 +48,8 @@ interface Entry extends PlayedPod {
 }
 
 let addresses = 0;
+/** Two runs on one machine, whose pods all listen on the same ports, must not have the same addresses. */
+const NETWORK = 1 + (process.pid % 254);
 
 /**
  * Plays controllers, scheduler and kubelets of a namespace: what the API server has of DaemonSets and Deployments becomes
@@ -86,7 +88,7 @@ export function playCluster(kube: Kube, { namespace, rootFileSystem, nodes }: Op
     const path = `/api/v1/namespaces/${namespace}/pods`;
     const pod = await create(client, path, { metadata: { ...metadata, name }, spec: { ...spec, nodeName: node.name } });
     addresses += 1;
-    const ip = `127.1.${addresses >> 8}.${addresses & 255}`;
+    const ip = `127.${NETWORK}.${addresses >> 8}.${addresses & 255}`;
     const writeStatus = async (isReady: boolean) => {
       const status = {
         phase: "Running",
