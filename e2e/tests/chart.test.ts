@@ -1,9 +1,11 @@
 import { execFile } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { promisify } from "node:util";
+import { policyDefinition } from "@cro/shared/crd/manifest";
 import { readPolicy } from "@cro/shared/crd/read-policy";
 import { VERSION } from "@cro/shared/version";
+import { AGENT_DNS_NAME, COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
 import { beforeAll, describe, expect, it } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
 import { readChartValues, renderChartFiles } from "../support/chart-files.ts";
@@ -114,12 +116,40 @@ function nest(paths: ReadonlyArray<readonly [string, unknown]>): Record<string, 
   return nested;
 }
 
+/** The objects in a Markdown text's blocks of YAML. */
+function yamlIn(markdown: string): AnyObject[] {
+  const blocks = [...markdown.matchAll(/^```yaml\n([\s\S]*?)^```$/gm)];
+  return blocks.flatMap(([, text = ""]) => parseAllDocuments(text).map((document) => document.toJS()));
+}
+
 describe("the chart's files", () => {
   it("have the project's version", () => {
     const chart = parse(readFileSync(join(CHART, "Chart.yaml"), "utf8"));
     const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
     expect(chart).toMatchObject({ version, appVersion: version });
     expect(VERSION).toBe(version);
+  });
+
+  it("show in catalogues what is so: the definition's name, and a policy that it takes", () => {
+    const { annotations } = parse(readFileSync(join(CHART, "Chart.yaml"), "utf8"));
+    const {
+      metadata: { name },
+      spec: { names },
+    } = policyDefinition() as AnyObject;
+    expect(parse(annotations["artifacthub.io/crds"])).toMatchObject([{ name, kind: names.kind, version: "v1" }]);
+    const [example] = parse(annotations["artifacthub.io/crdsExamples"]);
+    expect(readPolicy(JSON.stringify(example))).toMatchObject({ ok: true });
+    expect(parse(annotations["artifacthub.io/changes"])).toMatchObject([{ kind: expect.any(String) }]);
+  });
+
+  it("say of certificates what both sides look for", () => {
+    const readme = readFileSync(join(CHART, "README.md"), "utf8");
+    const certificates = yamlIn(readme).filter(({ kind }) => kind === "Certificate");
+    expect(certificates.map(({ spec }) => [spec.dnsNames, spec.usages.at(-1)])).toEqual([
+      [[AGENT_DNS_NAME], "server auth"],
+      [[COORDINATOR_DNS_NAME], "client auth"],
+    ]);
+    for (const name of [AGENT_DNS_NAME, COORDINATOR_DNS_NAME]) expect(readme).toContain(`| \`${name}\` |`);
   });
 
   it("have a schema of exactly the documented values, which knows every key of every object", () => {
@@ -454,6 +484,14 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
       expect(said.match(/serverside-applied/g)).toHaveLength(objects.length);
     });
 
+    it("what its README shows for system-critical pods passes", async () => {
+      const quotas = yamlIn(readFileSync(join(CHART, "README.md"), "utf8")).filter(
+        ({ kind }) => kind === "ResourceQuota",
+      );
+      expect(quotas).toHaveLength(1);
+      expect(await dryRun(quotas, await createNamespace(kube.client))).toContain("serverside-applied");
+    });
+
     it("what goes without helm passes too, but for its namespace, which is its own", async () => {
       const objects = parseAllDocuments(readFileSync(join(ROOT, "config/install.yaml"), "utf8"))
         .map((document) => document.toJS())
@@ -535,6 +573,28 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
       },
       120_000,
     );
+
+    it("what it tells to do next can be copied as it stands", async () => {
+      const user = await aUser();
+      const obeyed = await createNamespace(kube.client);
+      const values = ["--set-json", `policyNamespaces=["${obeyed}"]`];
+      const said = await user.helm("install", "cro", CHART, ...values);
+      const commands = /^kubectl (?:.*<<EOF\n[\s\S]*?^EOF|.*)$/gm;
+      const [rollout = "", lease = "", label = "", apply = "", get = "", ...others] = said.match(commands) ?? [];
+      expect(others).toEqual([]);
+      const run = async (command: string) => {
+        const env = { ...process.env, KUBECONFIG: kubeconfig, PATH: `${dirname(kubectl)}:${process.env.PATH}` };
+        return (await execute("bash", ["-c", command], { env })).stdout;
+      };
+      // Nothing rolls out here, for there are no controllers; that it is there is all that can be asked.
+      expect(await run(rollout.replace("rollout status", "get"))).toContain("cro-checkpoint-restore-operator-agent");
+      expect(await run(lease)).toContain("cro-checkpoint-restore-operator");
+      expect(await run(label)).toContain(user.namespace);
+      expect(await until(() => run(apply), 30_000)).toContain("retention created");
+      expect(await run(get)).toMatch(new RegExp(`^${obeyed} +retention `, "m"));
+      await user.helm("uninstall", "cro");
+      await user.kubectl("delete", "-f", join(ROOT, "config/crd"));
+    }, 60_000);
 
     it("a definition that is there already is taken over where told so, and its policies stay", async () => {
       const before = await aUser();
