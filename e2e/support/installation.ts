@@ -4,12 +4,12 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, onTestFailed } from "vitest";
 import { parse } from "yaml";
 import { findContainers } from "./container.ts";
+import { findPrometheusOperator } from "./definitions.ts";
 import { findHelm } from "./helm.ts";
 import { makeRootFileSystem } from "./image.ts";
 import { type AnyObject, create, describeWithKube } from "./kube.ts";
 import { type PlayedPod, playCluster } from "./kubelet.ts";
 import { show } from "./processes.ts";
-import { findPrometheusOperator } from "./prometheus-operator.ts";
 import { userOf } from "./release.ts";
 import { describeWith } from "./tools.ts";
 

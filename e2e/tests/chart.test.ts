@@ -9,16 +9,20 @@ import { AGENT_DNS_NAME, COORDINATOR_DNS_NAME } from "@cro/shared/wire/identitie
 import { beforeAll, describe, expect, it } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
 import { readChartValues, renderChartFiles } from "../support/chart-files.ts";
+import { findCertManager, findPrometheusOperator } from "../support/definitions.ts";
 import { findHelm } from "../support/helm.ts";
 import { type AnyObject, create, createNamespace, describeWithKube, unwrap } from "../support/kube.ts";
 import { aFolder, ROOT, until } from "../support/processes.ts";
-import { findPrometheusOperator } from "../support/prometheus-operator.ts";
 import { CHART, userOf } from "../support/release.ts";
 import { describeWith } from "../support/tools.ts";
 
 const execute = promisify(execFile);
 const tools = await findHelm();
 const operator = await findPrometheusOperator();
+const certManager = await findCertManager();
+
+/** Where definitions of resources are created. */
+const DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /** For every documented value one that is not its default. */
 const SAMPLES: Record<string, unknown> = {
@@ -484,6 +488,28 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
       expect(said.match(/serverside-applied/g)).toHaveLength(objects.length);
     });
 
+    describeWith("with cert-manager's definition", certManager, ({ version, definitions }) => {
+      it(`the certificates that its README shows pass, as ${version} has it`, async () => {
+        for (const definition of definitions) await create(kube.client, DEFINITIONS, definition);
+        const certificates = yamlIn(readFileSync(join(CHART, "README.md"), "utf8")).filter(
+          ({ kind }) => kind === "Certificate",
+        );
+        const namespace = await createNamespace(kube.client);
+        const said = await until(() => dryRun(certificates, namespace), 30_000);
+        expect(said.match(/serverside-applied/g)).toHaveLength(2);
+      }, 60_000);
+    });
+
+    it.each([
+      ["names as long as they may be", { nameOverride: "n".repeat(45) }, "r".repeat(53)],
+      ["names that look like numbers", {}, "123"],
+    ])("%s pass", async (_, values, release) => {
+      const namespace = await createNamespace(kube.client);
+      const objects = await template(values, { release, namespace });
+      const said = await dryRun(objects, namespace);
+      expect(said.match(/serverside-applied/g)).toHaveLength(objects.length);
+    });
+
     it("what its README shows for system-critical pods passes", async () => {
       const quotas = yamlIn(readFileSync(join(CHART, "README.md"), "utf8")).filter(
         ({ kind }) => kind === "ResourceQuota",
@@ -505,8 +531,7 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
 
     describeWith("with the Prometheus operator's definitions", operator, ({ version, definitions }) => {
       it(`everything switched on passes, as ${version} has it`, async () => {
-        const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-        for (const definition of definitions) await create(kube.client, path, definition);
+        for (const definition of definitions) await create(kube.client, DEFINITIONS, definition);
         const namespace = await createNamespace(kube.client);
         const values = nest(
           Object.entries(SAMPLES).filter(
