@@ -1,4 +1,4 @@
-import { checkServerIdentity, type PeerCertificate } from "node:tls";
+import { type ConnectionOptions, checkServerIdentity, createSecureContext, type PeerCertificate } from "node:tls";
 import { DIRECTIVE_PATH, REFUSED, Refusal } from "@cro/shared/wire/directive";
 import { AGENT_DNS_NAME } from "@cro/shared/wire/identities";
 import { REPORT_PATH, Report } from "@cro/shared/wire/report";
@@ -66,13 +66,10 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
       bodyTimeout: options.deadlineMs,
       maxResponseSize: MAX_ANSWER_BYTES,
       connect: {
-        cert: material.certificate,
-        key: material.key,
-        ca: material.authority,
+        ...toTlsOptions(material),
         servername: AGENT_DNS_NAME,
         checkServerIdentity: checkAgentIdentity,
         rejectUnauthorized: true,
-        minVersion: "TLSv1.3",
         timeout: options.deadlineMs,
         // All agents have one name, by which sessions are kept: one agent would be offered another's.
         maxCachedSessions: 0,
@@ -143,6 +140,19 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
       await Promise.all([retire(dispatcher), ...closing]);
     },
   };
+}
+
+/**
+ * One context for all connections: each would else read the certificates anew, and keep what it read. Certificates that
+ * cannot be read are given to each connection as they are: then calls fail for them, and not whoever brings them.
+ */
+function toTlsOptions({ certificate, key, authority }: TlsMaterial): ConnectionOptions {
+  const options = { cert: certificate, key, ca: authority, minVersion: "TLSv1.3" } as const;
+  try {
+    return { secureContext: createSecureContext(options) };
+  } catch {
+    return options;
+  }
 }
 
 /** A certificate without any extended key usage would pass for a server's; agents' always have it. */

@@ -82,6 +82,8 @@ const PATIENCE_MS = 250;
 
 interface Entry {
   address: AgentAddress;
+  /** Of its address. */
+  origin: string;
   state: AgentState;
   policy: SerializedPolicy | undefined;
   orphans: readonly OrphanFact[];
@@ -198,6 +200,7 @@ export function createPusher(options: PusherOptions): Pusher {
         if (entries.has(podUID)) continue;
         const entry: Entry = {
           address,
+          origin: new URL(address.url).origin,
           state: newAgentState(monotonicMs()),
           policy: undefined,
           orphans: [],
@@ -230,7 +233,7 @@ export function createPusher(options: PusherOptions): Pusher {
 
     noteDisconnect(origin) {
       for (const entry of entries.values()) {
-        if (new URL(entry.address.url).origin !== origin) continue;
+        if (entry.origin !== origin) continue;
         entry.state = suspectRestart(entry.state, context());
         arm(entry);
       }

@@ -213,6 +213,20 @@ describe("createAgentClient", () => {
     await strange.close();
   });
 
+  it("fails each call while its own certificates cannot be read, and goes on with ones that can", async () => {
+    for (const broken of [{ key: "no key" }, { certificate: "no certificate" }, { key: pki.agent.key }]) {
+      const material = { ...pki.coordinator, ...broken };
+      client.reload(material);
+      failure(await client.getReport(peer.address, never));
+      const other = newClient(material);
+      failure(await other.getReport(peer.address, never));
+      await other.close();
+    }
+    expect(peer.calls).toEqual([]);
+    client.reload(pki.coordinator);
+    expect((await client.getReport(peer.address, never)).outcome).toBe("accepted");
+  });
+
   it("uses new certificates from the next call on, and lets calls on the way end", async () => {
     const next = await aPki();
     const authority = pki.authority.certificate + next.authority.certificate;
