@@ -599,6 +599,33 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
       120_000,
     );
 
+    it("the definition and its policies outlive every change of the release, and go with it only where told so", async () => {
+      const user = await aUser();
+      await user.helm("install", "cro", CHART);
+      const policy = { apiVersion: "criu.org/v1", kind: "CheckpointRestoreOperator", metadata: { name: "mine" } };
+      await until(() => user.apply({ ...policy, spec: { mode: "DryRun" } }), 30_000);
+      const { uid } = (await user.get("cro", "mine")).metadata;
+      for (const command of [
+        ["upgrade", "cro", CHART, "--set=logLevel=debug"],
+        ["rollback", "cro", "1"],
+        ["upgrade", "cro", CHART, "--set=crds.enabled=false"],
+        ["upgrade", "cro", CHART],
+        ["upgrade", "cro", CHART, "--set=crds.enabled=false"],
+        ["uninstall", "cro"],
+        ["install", "cro", CHART],
+      ]) {
+        await user.helm(...command);
+        expect((await user.get("cro", "mine")).metadata.uid, command.join(" ")).toBe(uid);
+      }
+      await user.helm("upgrade", "cro", CHART, "--set=crds.keep=false");
+      expect((await user.get("cro", "mine")).metadata.uid).toBe(uid);
+      await user.helm("uninstall", "cro");
+      await until(
+        () => expect(user.get("crd", "checkpointrestoreoperators.criu.org")).rejects.toThrow("NotFound"),
+        30_000,
+      );
+    }, 120_000);
+
     it("what it tells to do next can be copied as it stands", async () => {
       const user = await aUser();
       const obeyed = await createNamespace(kube.client);
