@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { POLICY_PLURAL } from "@cro/shared/crd/manifest";
 import { readPolicy } from "@cro/shared/crd/read-policy";
 import { POLICY_API_VERSION } from "@cro/shared/crd/schema";
-import { defaultPolicy, formatProblem } from "@cro/shared/policy/compile";
+import { defaultPolicy, formatProblems } from "@cro/shared/policy/compile";
 import { VERSION } from "@cro/shared/version";
 import type { Logger } from "pino";
 import { type AgentClient, createAgentClient } from "./agents/client.ts";
@@ -245,7 +245,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       events.note(resource, {
         type: "Warning",
         reason: "PolicyRefused",
-        message: problems.map(formatProblem).join("; "),
+        message: formatProblems(problems),
       });
     }
     // One Event tells of all nodes at once: a policy may rule a thousand.
@@ -444,7 +444,7 @@ async function loadDefaultPolicy(file: string | undefined) {
   });
   const result = readPolicy(text);
   if (result.ok) return result.policy;
-  throw new StartError(`--default-policy ${file}: ${result.problems.map(formatProblem).join("; ")}`, { exitCode: 2 });
+  throw new StartError(`--default-policy ${file}: ${formatProblems(result.problems)}`, { exitCode: 2 });
 }
 
 function nowMs(): number {

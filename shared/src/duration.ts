@@ -1,3 +1,5 @@
+import { show } from "./show.ts";
+
 /** What a duration in a policy was understood to be. */
 export type ParsedDuration = { ok: true; milliseconds: number } | { ok: false; problem: string };
 
@@ -16,7 +18,7 @@ const NANOSECONDS: Readonly<Record<string, bigint>> = {
 const NANOSECONDS_PER_MILLISECOND = 1_000_000n;
 const MAX_MILLISECONDS = BigInt(Number.MAX_SAFE_INTEGER);
 
-const TERM = /(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h|d|w)/y;
+const TERM = /(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h|d|w)/y;
 const EXAMPLE = "write e.g. 30s, 12h or 7d";
 
 /**
@@ -24,7 +26,7 @@ const EXAMPLE = "write e.g. 30s, 12h or 7d";
  * of 7 days. The result is whole milliseconds, rounded up, so that nothing but zero becomes 0. Negative ones are refused.
  */
 export function parseDuration(value: unknown): ParsedDuration {
-  const refuse = (why: string): ParsedDuration => ({ ok: false, problem: `${JSON.stringify(value)} ${why}` });
+  const refuse = (why: string): ParsedDuration => ({ ok: false, problem: `${show(value)} ${why}` });
   if (typeof value === "number" && value !== 0) return refuse(`has no unit; ${EXAMPLE}`);
   if (typeof value !== "string" && value !== 0) return refuse(`is not a duration; ${EXAMPLE}`);
   const text = String(value);

@@ -1,3 +1,5 @@
+import { show } from "./show.ts";
+
 /** What a quantity of bytes in a policy was understood to be. */
 export type ParsedQuantity =
   | {
@@ -17,7 +19,7 @@ const EXAMPLE = "write e.g. 10Gi";
  * A Kubernetes quantity: sign, decimal digits, then a binary suffix, a decimal suffix or a decimal exponent.
  * Grammar: k8s.io/apimachinery/pkg/api/resource/quantity.go.
  */
-const QUANTITY = /^([+-]?)(\d+\.?\d*|\.\d+)(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]|[eE][+-]?\d+)?$/;
+const QUANTITY = /^([+-]?)(\d+(?:\.\d*)?|\.\d+)(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]|[eE][+-]?\d+)?$/;
 
 const SUFFIXES: Readonly<Record<string, bigint>> = {
   Ki: 1n << 10n,
@@ -66,7 +68,7 @@ export function parseQuantity(value: unknown): ParsedQuantity {
 }
 
 function refuse(value: unknown, why: string): ParsedQuantity {
-  return { ok: false, problem: `${JSON.stringify(value)} ${why}` };
+  return { ok: false, problem: `${show(value)} ${why}` };
 }
 
 /** digits × 10^exponent × unit, rounded up. */

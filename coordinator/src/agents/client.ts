@@ -40,6 +40,8 @@ export interface AgentClientOptions {
   onDisconnect: (origin: string) => void;
 }
 
+/** How much of an agent's words is repeated, in characters: they go into logs and into the status of a policy. */
+const MAX_REASON = 1000;
 /** A report's lists are bounded; what is larger than this is none. */
 const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
 /** Longer than the time between two reports, so that the next one finds the connection of the last. */
@@ -119,7 +121,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     }
     if (status === REFUSED.documentNeeded) return { outcome: "documentNeeded" };
     const refusal = checkRefusal.Check(answer) ? answer : undefined;
-    const error = refusal?.error ?? "no reason given";
+    const error = (refusal?.error ?? "no reason given").slice(0, MAX_REASON);
     if (status === REFUSED.misdirected) return { outcome: "misdirected", error };
     if (status === REFUSED.invalid) return { outcome: "invalid", field: refusal?.field, error };
     if (status === REFUSED.older && refusal?.term !== undefined && refusal.revision !== undefined) {

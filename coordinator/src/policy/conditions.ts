@@ -1,4 +1,4 @@
-import { type FieldProblem, formatProblem } from "@cro/shared/policy/compile";
+import { type FieldProblem, formatProblems } from "@cro/shared/policy/compile";
 
 /** A condition of a policy resource, as Kubernetes knows them, without what only the writer of a status knows. */
 export interface PolicyCondition {
@@ -13,7 +13,7 @@ export function acceptedCondition(problems: readonly FieldProblem[]): PolicyCond
   if (problems.length === 0) {
     return { type: "Accepted", status: "True", reason: "Valid", message: "the policy is in force" };
   }
-  const message = problems.map(describe).join("; ");
+  const message = formatProblems(problems);
   return { type: "Accepted", status: "False", reason: "Invalid", message };
 }
 
@@ -22,11 +22,6 @@ export function unitlessCondition(unitless: readonly FieldProblem[]): PolicyCond
   if (unitless.length === 0) {
     return { type: "UnitlessQuantity", status: "False", reason: "AllHaveUnits", message: "every size has a unit" };
   }
-  const message = unitless.map(describe).join("; ");
+  const message = formatProblems(unitless);
   return { type: "UnitlessQuantity", status: "True", reason: "TakenAsMiB", message };
-}
-
-/** A problem of the resource as a whole has no field. */
-function describe(problem: FieldProblem): string {
-  return problem.field === "" ? problem.message : formatProblem(problem);
 }

@@ -1,10 +1,12 @@
 import type { Condition, ConditionType, PolicyStatus } from "@cro/shared/crd/status";
-import { formatProblem } from "@cro/shared/policy/compile";
+import { formatProblems } from "@cro/shared/policy/compile";
 import { formatBytes, formatQuantity } from "@cro/shared/quantity";
 import type { UnreachableLimit } from "@cro/shared/wire/report";
 import type { AgentView } from "../agents/push.ts";
 import type { NodeRuling, ResourceRuling } from "../policy/ruling.ts";
 
+/** The definition's limit: what is longer is no status at all to the API server. */
+const MAX_MESSAGE = 32_768;
 /** How many nodes a message names. */
 const NAMED_NODES = 10;
 /** How many limits a message tells of. */
@@ -43,7 +45,11 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
     view?.report === undefined ? [] : [{ ...view.report, node: view.address.node }],
   );
   const sum = (value: (report: (typeof reports)[number]) => number) =>
-    reports.reduce((total, report) => total + value(report), 0);
+    // A node that is not to be trusted may report any number; the sum must stay one that the API server takes.
+    Math.min(
+      Number.MAX_SAFE_INTEGER,
+      reports.reduce((total, report) => total + value(report), 0),
+    );
   const bytes = sum((report) => report.bytes);
   const applied = inState("applied");
   const document = ruling.policy?.compiled.document;
@@ -66,7 +72,7 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
     }),
     flag("UnitlessQuantity", (ruling.policy?.compiled.unitless.length ?? 0) > 0, {
       reason: "TakenAsMiB",
-      message: () => (ruling.policy?.compiled.unitless ?? []).map(formatProblem).join("; "),
+      message: () => formatProblems(ruling.policy?.compiled.unitless ?? []),
     }),
     flag("DirectoryNotMounted", unmounted.length > 0, {
       reason: "NotWatched",
@@ -93,6 +99,7 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
     observedGeneration: ruling.resource.generation,
     conditions: conditions.map((condition) => ({
       ...condition,
+      message: condition.message.slice(0, MAX_MESSAGE),
       observedGeneration: ruling.resource.generation,
       lastTransitionTime: now,
     })),
@@ -146,7 +153,7 @@ function acceptedOf({ problems, isNamespaceAllowed, resource, policy }: Resource
   }
   if (problems.length === 0) return { status: "True", reason: "Valid", message: "the policy is well-formed" };
   const consequence = policy === undefined ? "nothing is pushed" : "the last good version stays in force";
-  return { status: "False", reason: "Invalid", message: `${problems.map(formatProblem).join("; ")} (${consequence})` };
+  return { status: "False", reason: "Invalid", message: `${formatProblems(problems)} (${consequence})` };
 }
 
 function enforcingOf(
@@ -181,7 +188,7 @@ function flag(
   { reason, message }: { reason: string; message: () => string },
 ): Omit<Condition, "lastTransitionTime"> {
   return isTrue
-    ? { type, status: "True", reason, message: message().slice(0, 32_768) }
+    ? { type, status: "True", reason, message: message() }
     : { type, status: "False", reason: "None", message: "" };
 }
 

@@ -64,6 +64,21 @@ const conditionsOf = (status: PolicyStatus) =>
   );
 
 describe("a status", () => {
+  it("is one that the API server takes, whatever a policy or an agent that is not to be trusted makes it tell", () => {
+    const problems = names(2000).map((name) => ({ field: `spec.${name}`, message: "x".repeat(300) }));
+    const report = { archives: Number.MAX_SAFE_INTEGER, bytes: Number.MAX_SAFE_INTEGER, pinned: 3 };
+    const directory = { path: "/p", state: "missing" as const, message: "y".repeat(1_000_000) };
+    const problem = "z".repeat(1_000_000);
+    const nodes = names(100);
+    const views = nodes.map((node) => aView(node, { state: "stale", problem, report: { ...report, directory } }));
+    const usual = input(nodes, views);
+    const status = aggregateStatus({ ...usual, ruling: { ...usual.ruling, problems } });
+    expect(Check(PolicyStatus, status)).toBe(true);
+    for (const { message } of status.conditions ?? []) expect(message.length).toBeLessThanOrEqual(32_768);
+    expect(status.archives).toBe(Number.MAX_SAFE_INTEGER);
+    expect(conditionsOf(status).Accepted?.[2]).toContain("and 1980 more");
+  });
+
   it("sums what the agents of its nodes report, and fits the resource's schema", () => {
     const report = { archives: 3, bytes: 3 * 1024 * 1024, pinned: 1, states: { incomplete: 1, unidentified: 2 } };
     const status = aggregateStatus(input(["a", "b"], [aView("a", { report }), aView("b", { report })]));

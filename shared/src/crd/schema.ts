@@ -45,7 +45,7 @@ const quantity = (description: string) =>
         Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
         Type.String({
           maxLength: 64,
-          pattern: "^[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|[kMGTPE]|[eE][-+]?[0-9]+)?$",
+          pattern: "^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|[kMGTPE]|[eE][-+]?[0-9]+)?$",
         }),
       ],
       {
@@ -59,7 +59,7 @@ const duration = (description: string) =>
     Type.String({
       description: `${description} A duration such as 30s, 12h, 7d or 2w.`,
       maxLength: 64,
-      pattern: "^[+]?(0|(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$",
+      pattern: "^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$",
     }),
   );
 

@@ -9,6 +9,7 @@ import {
 } from "../crd/schema.ts";
 import { parseDuration } from "../duration.ts";
 import { parseQuantity } from "../quantity.ts";
+import { show } from "../show.ts";
 import type { NodePolicy, Policy, PolicyDocument, ScopeLimits } from "./document.ts";
 
 /** Something about one field of a policy: what is wrong with it, or what its author should know. */
@@ -83,6 +84,16 @@ export function formatProblem({ field, message }: FieldProblem): string {
   return `${field}: ${message}`;
 }
 
+/** How many problems are told in one sentence. */
+const MAX_PROBLEMS = 20;
+
+/** The problems of a policy in one sentence: the first of them, and how many more there are. */
+export function formatProblems(problems: readonly FieldProblem[]): string {
+  const told = problems.slice(0, MAX_PROBLEMS).map((one) => (one.field === "" ? one.message : formatProblem(one)));
+  const more = problems.length - told.length;
+  return [...told, ...(more > 0 ? [`and ${more} more`] : [])].join("; ");
+}
+
 interface RuleNames {
   namespace: string;
   pod?: string;
@@ -108,7 +119,7 @@ function createResolver() {
     if (parsed.unitless !== undefined) {
       unitless.push({
         field,
-        message: `${JSON.stringify(value)} has no unit and is taken as MiB; write ${parsed.unitless}`,
+        message: `${show(value)} has no unit and is taken as MiB; write ${parsed.unitless}`,
       });
     }
     return parsed.bytes;
@@ -244,7 +255,7 @@ function explainError(
   error: TLocalizedValidationError,
 ): Array<{ path: string[]; message: string }> {
   const value = keys.reduce<unknown>((parent, key) => (parent as Record<string, unknown> | undefined)?.[key], spec);
-  const shown = JSON.stringify(value);
+  const shown = show(value);
   switch (error.keyword) {
     case "additionalProperties":
       return error.params.additionalProperties.map((key) => ({
@@ -272,7 +283,7 @@ function explainError(
 /** What is wrong with a value whose field has a grammar of its own; undefined where the grammar has no objection. */
 function explainValue(keys: string[], value: unknown): string | undefined {
   const key = keys.at(-1) ?? "";
-  const shown = JSON.stringify(value);
+  const shown = show(value);
   if (keys.at(-2) === "nodeSelector") return `${shown} is not a label value; quote it, and write it as on the node`;
   if (/^(maxCheckpointSize|maxTotalSize\w*|minFree)$/.test(key)) {
     const parsed = parseQuantity(value);

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { Compile } from "typebox/compile";
 import { describe, expect, it } from "vitest";
-import { compilePolicy, defaultPolicy, formatProblem } from "../../src/policy/compile.ts";
+import { compilePolicy, defaultPolicy, formatProblem, formatProblems } from "../../src/policy/compile.ts";
 import { PolicyDocument } from "../../src/policy/document.ts";
 import { soak } from "../support/soak.ts";
 
@@ -354,6 +354,38 @@ describe("compilePolicy", () => {
         }
       }),
       { numRuns: soak(1000) },
+    );
+  });
+
+  it.each<[string, unknown]>([
+    ["a number of a million digits", { globalPolicy: { maxAge: "1".repeat(1e6), maxCheckpointSize: "1".repeat(1e6) } }],
+    [
+      "a million digits and no unit",
+      { nodePolicy: { minFree: `${"1".repeat(1e6)}x` }, orphanGracePeriod: "1".repeat(1e6) },
+    ],
+    ["a path of a million parts", { checkpointDirectory: `${"/a".repeat(1e6)}/..` }],
+    ["a name of a million characters", { namespacePolicies: [{ namespace: `${"a-".repeat(5e5)}!` }] }],
+    ["a hundred thousand lists in each other", { globalPolicy: JSON.parse("[".repeat(1e5) + "]".repeat(1e5)) }],
+    [
+      "a hundred thousand unknown fields",
+      Object.fromEntries(Array.from({ length: 1e5 }, (_, at) => [`field${at}`, at])),
+    ],
+    [
+      "ten thousand rules too many",
+      { podPolicies: Array.from({ length: 11_000 }, () => ({ namespace: "a", pod: "b" })) },
+    ],
+  ])("refuses %s in time, and says why in few words", (_, spec) => {
+    const result = compilePolicy(spec);
+    if (result.ok) throw new Error("this is no policy");
+    expect(formatProblems(result.problems).length).toBeLessThan(20_000);
+    for (const { message } of result.problems) expect(message.length).toBeLessThan(1000);
+  });
+
+  it("tells the first of many problems, and how many more there are", () => {
+    const rules = Array.from({ length: 500 }, (_, at) => ({ namespace: `n${at}`, maxCheckpointSize: "0.5" }));
+    const result = compilePolicy({ namespacePolicies: rules });
+    expect(result.ok ? "" : formatProblems(result.problems)).toMatch(
+      /^spec\.namespacePolicies\[0\]\.maxCheckpointSize: .*\[19\]\.maxCheckpointSize: .*; and 480 more$/,
     );
   });
 });
