@@ -1,6 +1,9 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { CERTIFICATE_FILES } from "@cro/shared/wire/identities";
+import { compilePolicy } from "@cro/shared/policy/compile";
+import { digestOf } from "@cro/shared/policy/document";
+import { AGENT_DNS_NAME, CERTIFICATE_FILES } from "@cro/shared/wire/identities";
+import { Agent, request } from "undici";
 import { expect } from "vitest";
 import { aFolder, freePort, run, until } from "./processes.ts";
 
@@ -34,4 +37,45 @@ export async function startLoneAgent({
   ]);
   await until(() => expect(agent.log().some(({ msg }) => msg === "waiting for the coordinator")).toBe(true));
   return { agent, port, metricsPort, metricsUrl: `http://127.0.0.1:${metricsPort}/metrics` };
+}
+
+/** A directive for that agent: the default policy, or that of `spec`, at once, on a directory; `changes` are fields of it. */
+export function aDirective(
+  { spec = {}, ...changes }: Record<string, unknown> & { spec?: unknown } = {},
+  directory = "/nowhere",
+) {
+  const compiled = compilePolicy(spec);
+  if (!compiled.ok) throw new Error(JSON.stringify(compiled.problems));
+  const document = { ...compiled.policy.document, directory, applyImmediately: true };
+  const digest = digestOf(JSON.stringify(document));
+  const time = new Date().toISOString();
+  const policy = { digest, document };
+  return { term: 5, revision: 3, node: "node-a", podUID: "pod-a", time, policy, orphans: [], ...changes };
+}
+
+/** Puts a body to that agent as its coordinator would. */
+export async function putDirective(
+  port: number,
+  { authority, coordinatorLeaf }: { authority: Keyed; coordinatorLeaf: Keyed },
+  body: unknown,
+) {
+  const dispatcher = new Agent({
+    connect: {
+      ca: authority.certificate,
+      cert: coordinatorLeaf.certificate,
+      key: coordinatorLeaf.key,
+      servername: AGENT_DNS_NAME,
+    },
+  });
+  try {
+    const answer = await request(`https://127.0.0.1:${port}/v1/directive`, {
+      method: "PUT",
+      body: typeof body === "string" ? body : JSON.stringify(body),
+      headers: { "content-type": "application/json" },
+      dispatcher,
+    });
+    return { status: answer.statusCode, body: (await answer.body.json()) as Record<string, unknown> };
+  } finally {
+    await dispatcher.close();
+  }
 }

@@ -1,11 +1,8 @@
 import { connect } from "node:tls";
-import { defaultPolicy } from "@cro/shared/policy/compile";
-import { digestOf } from "@cro/shared/policy/document";
 import { AGENT_DNS_NAME, COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
-import { Agent, request } from "undici";
 import { beforeAll, describe, expect, it } from "vitest";
 import { aLeaf, anAuthority, anOddLeaf } from "../../coordinator/test/support/certificates.ts";
-import { startLoneAgent } from "../support/lone-agent.ts";
+import { aDirective, putDirective, startLoneAgent } from "../support/lone-agent.ts";
 import { aFolder, read, until } from "../support/processes.ts";
 import { archivesIn, series } from "../support/standalone.ts";
 
@@ -45,35 +42,7 @@ function bytesFor(port: number, identity: Partial<Keyed>): Promise<string> {
   });
 }
 
-function aDirective(changes: Record<string, unknown> = {}, directory = "/nowhere") {
-  const document = { ...defaultPolicy().document, directory, applyImmediately: true };
-  const digest = digestOf(JSON.stringify(document));
-  const time = new Date().toISOString();
-  const policy = { digest, document };
-  return { term: 5, revision: 3, node: "node-a", podUID: "pod-a", time, policy, orphans: [], ...changes };
-}
-
-async function put(port: number, body: unknown) {
-  const dispatcher = new Agent({
-    connect: {
-      ca: authority.certificate,
-      cert: coordinatorLeaf.certificate,
-      key: coordinatorLeaf.key,
-      servername: AGENT_DNS_NAME,
-    },
-  });
-  try {
-    const answer = await request(`https://127.0.0.1:${port}/v1/directive`, {
-      method: "PUT",
-      body: typeof body === "string" ? body : JSON.stringify(body),
-      headers: { "content-type": "application/json" },
-      dispatcher,
-    });
-    return { status: answer.statusCode, body: (await answer.body.json()) as Record<string, unknown> };
-  } finally {
-    await dispatcher.close();
-  }
-}
+const put = (port: number, body: unknown) => putDirective(port, { authority, coordinatorLeaf }, body);
 
 describe("the agent's API", () => {
   it("gives not one byte of HTTP to whoever does not show the coordinator's certificate", async () => {

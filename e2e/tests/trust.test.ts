@@ -1,0 +1,101 @@
+import { mkdirSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, it } from "vitest";
+import { aLeaf, anAuthority } from "../../coordinator/test/support/certificates.ts";
+import { aDirective, putDirective, startLoneAgent } from "../support/lone-agent.ts";
+import { aFolder, until } from "../support/processes.ts";
+import { archivesIn, series } from "../support/standalone.ts";
+
+type Keyed = Awaited<ReturnType<typeof anAuthority>>;
+
+let authority: Keyed;
+let agentLeaf: Keyed;
+let coordinatorLeaf: Keyed;
+
+beforeAll(async () => {
+  authority = await anAuthority();
+  agentLeaf = await aLeaf("agent", authority);
+  coordinatorLeaf = await aLeaf("coordinator", authority);
+});
+
+/** An agent that was given this root, and one that tells it what to do. */
+async function startAgentIn(root: string) {
+  const { port, agent } = await startLoneAgent({ agentLeaf, authority, args: ["--checkpoint-root", root] });
+  let revision = 0;
+  const direct = (directory: string, changes: Record<string, unknown> = {}) => {
+    revision += 1;
+    return putDirective(port, { authority, coordinatorLeaf }, aDirective({ revision, ...changes }, directory));
+  };
+  return { agent, direct };
+}
+
+describe("a policy whose directory is not the agent's to touch", () => {
+  it("deletes nothing there, however it names the place, and works again when it names one inside", async () => {
+    const [root, outside] = [aFolder(), aFolder()];
+    const kept = series(outside, 12);
+    const inside = join(root, "inside");
+    mkdirSync(inside);
+    const files = series(inside, 12);
+    symlinkSync(outside, join(root, "link"));
+    symlinkSync("/", join(root, "all"));
+    symlinkSync("loop", join(root, "loop"));
+    const { direct, agent } = await startAgentIn(root);
+    for (const directory of [
+      "/",
+      "/etc",
+      outside,
+      join(root, "link"),
+      join(root, "all"),
+      `${root}/all${outside}`,
+      `${root}/inside/../../../etc`,
+      `${root}/link/.`,
+      `${root}x`,
+      `${root}/loop`,
+    ]) {
+      const { status, body } = await direct(directory);
+      expect([directory, status]).toEqual([directory, expect.toSatisfy((code) => code === 200 || code === 422)]);
+      if (status === 200)
+        expect([directory, (body.directory as { state: string }).state]).toEqual([
+          directory,
+          expect.stringMatching(/^(not_mounted|unreadable)$/),
+        ]);
+    }
+    expect(archivesIn(outside)).toEqual(kept);
+    expect((await direct(inside)).status).toBe(200);
+    await until(() => expect(archivesIn(inside)).toEqual(files.slice(2)));
+    expect(archivesIn(outside)).toEqual(kept);
+    expect(agent.process.exitCode).toBeNull();
+  }, 60_000);
+});
+
+describe("directives that come again, late, out of order or at the wrong door", () => {
+  it("are obeyed at most once, and only the newest: what was deleted is what that one asks for", async () => {
+    const root = aFolder();
+    const files = series(root, 12);
+    const { direct } = await startAgentIn(root);
+    const strict = { globalPolicy: { maxCheckpointsPerContainer: 1 } };
+    // The newest asks for nothing; before and after it come strict ones that are older, foreign or of an older term.
+    expect(
+      (await direct(root, { term: 7, revision: 7, spec: { globalPolicy: { maxCheckpointsPerContainer: 0 } } })).status,
+    ).toBe(200);
+    const refused: Array<[Record<string, unknown>, number]> = [
+      [{ term: 7, revision: 6 }, 409],
+      [{ term: 7, revision: 7 }, 409],
+      [{ term: 6, revision: 1000 }, 409],
+      [{ term: 8, revision: 1, node: "node-b" }, 421],
+      [{ term: 8, revision: 1, podUID: "pod-b" }, 421],
+    ];
+    for (let round = 0; round < 3; round++) {
+      for (const [changes, status] of refused) {
+        expect([changes, (await direct(root, { ...changes, spec: strict })).status]).toEqual([changes, status]);
+      }
+    }
+    const report = await direct(root, {
+      term: 7,
+      revision: 8,
+      spec: { globalPolicy: { maxCheckpointsPerContainer: 0 } },
+    });
+    expect(report.body).toMatchObject({ accepted: { term: 7, revision: 8 }, archives: 12, deletions: [] });
+    expect(archivesIn(root)).toEqual(files);
+  }, 60_000);
+});
