@@ -112,7 +112,7 @@ describe("parseArchiveName", () => {
     "２026-01-01T00:00:00Z",
     "",
   ])("refuses the time %j", (time) => {
-    expect(timeOf(time)).toBeUndefined();
+    expect(parseArchiveName(archiveName({ time }))).toBeUndefined();
   });
 
   it.each([
@@ -156,6 +156,32 @@ describe("parseArchiveName", () => {
     ".pause",
   ])("takes %j for another file", (file) => {
     expect(parseArchiveName(file)).toBeUndefined();
+  });
+
+  it("takes a time in RFC 3339's form alone, whatever character stands in its place", () => {
+    // The form and the ranges, but for the days of a month (RFC 3339, section 5.6).
+    const form =
+      /^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(Z|[+-]([01]\d|2[0-3]):[0-5]\d)?$/;
+    const isDate = (time: string) => {
+      const days = new Date(Date.UTC(2000, Number(time.slice(5, 7)), 0)).getUTCDate();
+      return Number(time.slice(8, 10)) <= days;
+    };
+    for (const time of [
+      "2000-11-20T22:20:17Z",
+      "2000-02-29T23:59:59+23:59",
+      "2000-01-31T00:00:00-00:00",
+      "2000-10-10T19:09:58",
+    ]) {
+      for (let at = 0; at < time.length; at += 1) {
+        for (let code = 0x20; code < 0x7f; code += 1) {
+          const changed = time.slice(0, at) + String.fromCharCode(code) + time.slice(at + 1);
+          // A year is looked at by its form alone here: one without a 29th of February is another test's.
+          if (at < 4 && time.includes("02-29")) continue;
+          const isRead = parseArchiveName(archiveName({ time: changed })) !== undefined;
+          expect([changed, isRead]).toEqual([changed, form.test(changed) && isDate(changed)]);
+        }
+      }
+    }
   });
 
   it("never throws, and whatever it accepts is spelled by each of its candidates", () => {

@@ -1,16 +1,28 @@
-import { mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { parseArchiveName } from "../../src/archive/name.ts";
 import { removeArchive } from "../../src/enforce/remove.ts";
-import { openDirectory } from "../../src/inventory/directory.ts";
+import { type Directory, openDirectory } from "../../src/inventory/directory.ts";
 import { findFile, newEntry } from "../../src/inventory/entry.ts";
 import { archiveBytes, archiveName, writeArchive } from "../support/archives.ts";
 import { aFolder } from "../support/watching.ts";
 
+/** Of every archive here, so that what takes one's place can have it, too. */
+const MTIME = new Date(1_700_000_000_000);
+
 function anEntry() {
   const folder = aFolder();
-  const file = writeArchive(folder);
+  const file = writeArchive(folder, { mtimeMs: MTIME.getTime() });
   const opened = openDirectory(folder, []);
   if (!opened.ok) throw new Error(opened.problem.message);
   const { directory } = opened;
@@ -22,6 +34,10 @@ function anEntry() {
   return { folder, path: join(folder, file), directory, entry: newEntry(name, found.stat, facts) };
 }
 
+function fail(): never {
+  throw new Error("no error of the system");
+}
+
 describe("the last look before a deletion", () => {
   it("deletes what is as it was planned", async () => {
     const { directory, entry } = anEntry();
@@ -30,25 +46,32 @@ describe("the last look before a deletion", () => {
     expect(await removeArchive(directory, entry)).toEqual({ outcome: "gone" });
   });
 
-  const changes: Array<[string, (path: string, folder: string) => void]> = [
+  const changes: Array<[string, why: string, (path: string, folder: string) => void]> = [
     [
-      "replaced by another file",
+      "replaced by another file of the same size and mtime",
+      "was replaced",
       (path) => {
-        writeFileSync(`${path}.new`, archiveBytes());
-        const when = new Date(1_700_000_000_000);
-        utimesSync(path, when, when);
-        utimesSync(`${path}.new`, when, when);
+        writeFileSync(`${path}.new`, readFileSync(path));
+        utimesSync(`${path}.new`, MTIME, MTIME);
         renameSync(`${path}.new`, path);
       },
     ],
-    ["written to", (path) => writeFileSync(path, "more", { flag: "a" })],
-    ["touched", (path) => utimesSync(path, 1, 1)],
-    ["pinned", (path) => writeFileSync(`${path}.keep`, "")],
-    ["pinned by a directory", (path) => mkdirSync(`${path}.keep`)],
-    ["pinned by a link that leads nowhere", (path) => symlinkSync("/nowhere", `${path}.keep`)],
-    ["paused", (_path, folder) => writeFileSync(join(folder, ".pause"), "")],
+    [
+      "written to, its mtime set back",
+      "was changed",
+      (path) => {
+        writeFileSync(path, "more", { flag: "a" });
+        utimesSync(path, MTIME, MTIME);
+      },
+    ],
+    ["touched", "was changed", (path) => utimesSync(path, 1, 1)],
+    ["pinned", "was pinned", (path) => writeFileSync(`${path}.keep`, "")],
+    ["pinned by a directory", "was pinned", (path) => mkdirSync(`${path}.keep`)],
+    ["pinned by a link that leads nowhere", "was pinned", (path) => symlinkSync("/nowhere", `${path}.keep`)],
+    ["paused", "deletion is paused", (_path, folder) => writeFileSync(join(folder, ".pause"), "")],
     [
       "a link now",
+      "is no regular file any more",
       (path) => {
         renameSync(path, `${path}.aside`);
         symlinkSync(`${path}.aside`, path);
@@ -56,17 +79,59 @@ describe("the last look before a deletion", () => {
     ],
     [
       "a directory now",
+      "is no regular file any more",
       (path) => {
         rmSync(path);
         mkdirSync(path);
       },
     ],
   ];
-  it.each(changes)("keeps what was %s since the plan", async (_what, change) => {
+  it.each(changes)("keeps what was %s since the plan, for it %s", async (_what, why, change) => {
     const { path, folder, directory, entry } = anEntry();
     change(path, folder);
-    expect((await removeArchive(directory, entry)).outcome).toBe("refused");
+    expect(await removeArchive(directory, entry)).toEqual({ outcome: "refused", why });
     expect(findFile(directory, entry.file).kind).not.toBe("absent");
+  });
+
+  describe("where a file cannot be looked at or unlinked", () => {
+    /** The directory with the place of one file led astray: below a file, where nothing can be. */
+    const astray = (
+      directory: Directory,
+      { path, isLed }: { path: string; isLed: (file: string) => boolean },
+    ): Directory => ({
+      ...directory,
+      at: (file) => (isLed(file) ? join(path, "below-a-file") : directory.at(file)),
+    });
+
+    it("keeps what it cannot look at, and says how that failed", async () => {
+      const { path, directory, entry } = anEntry();
+      const led = astray(directory, { path, isLed: (file) => file === entry.file });
+      expect(await removeArchive(led, entry)).toMatchObject({ outcome: "failed", code: "ENOTDIR" });
+      const odd = { ...directory, at: () => fail() };
+      expect(await removeArchive(odd, entry)).toMatchObject({ outcome: "failed", code: "UNKNOWN" });
+      expect(existsSync(path)).toBe(true);
+    });
+
+    it.each([".keep", ".pause"])("keeps what may have a %s, for any doubt is one", async (suffix) => {
+      const { path, directory, entry } = anEntry();
+      const led = astray(directory, { path, isLed: (file) => file.endsWith(suffix) });
+      expect((await removeArchive(led, entry)).outcome).toBe("refused");
+      expect(existsSync(path)).toBe(true);
+    });
+
+    it("says how unlinking failed, and takes it for no deletion", async () => {
+      const { path, directory, entry } = anEntry();
+      let asked = 0;
+      const isLed = (file: string) => {
+        if (file === entry.file) asked += 1;
+        return file === entry.file && asked === 2;
+      };
+      expect(await removeArchive(astray(directory, { path, isLed }), entry)).toMatchObject({
+        outcome: "failed",
+        code: "ENOTDIR",
+      });
+      expect(existsSync(path)).toBe(true);
+    });
   });
 
   it("works in the directory that was opened, whatever takes its path", async () => {
