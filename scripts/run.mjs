@@ -66,14 +66,23 @@ function soak(args) {
   return run(node(), [join(root, "node_modules", "vitest", "vitest.mjs"), "run", ...args]);
 }
 
+/** Asks the registry whether any dependency, tools too, has a known hole; high ones fail. Needs no installation. */
+function lookUpAdvisories() {
+  const { packageManager } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  return run("npx", ["--yes", packageManager, "audit", "--audit-level", "high"]);
+}
+
 const [command, ...args] = process.argv.slice(2);
-install();
+if (command !== "advisories") install();
 switch (command) {
   case "check":
     process.exit(check());
     break;
   case "test":
     process.exit(test(args));
+    break;
+  case "advisories":
+    process.exit(lookUpAdvisories());
     break;
   case "soak":
     process.exit(soak(args));
@@ -96,6 +105,8 @@ switch (command) {
     break;
   }
   default:
-    console.error(`usage: run.mjs start | test | soak | check | build | bench | manifests | package | rootfs`);
+    console.error(
+      `usage: run.mjs start | test | soak | check | advisories | build | bench | manifests | package | rootfs`,
+    );
     process.exit(2);
 }
