@@ -208,7 +208,7 @@ export default {
     context.note("at rest");
     await sleep(AFTERMATH_MS);
     const before = fleet.traffic();
-    const restMs = 60_000;
+    const restMs = 30_000;
     await sleep(restMs);
     const after = fleet.traffic();
     const perAgent = (value: number) => [(value / MANY) * (60_000 / restMs)];
