@@ -125,6 +125,45 @@ describeWithKube("proof of orphans", (kube) => {
     expect(prover.all()).toHaveLength(1);
   });
 
+  it("proves for the report that asked, not for one that comes while the proof is on its way", async () => {
+    const prover = await startProver();
+    let answers = 0;
+    const askMeanwhile = (bootId: string) => {
+      answers = 0;
+      prover.proxy.fault = ({ url }) =>
+        /\/pods\/gone/.test(url)
+          ? {
+              do: "rewrite",
+              rewrite: (chunk) => {
+                answers += 1;
+                if (answers === 1) prover.ask(["gone"], { bootId });
+                return chunk;
+              },
+            }
+          : undefined;
+    };
+    askMeanwhile("boot");
+    const report = prover.ask(["gone"]);
+    await until(() => expect(prover.all()).toEqual([{ bootId: "boot", report, namespace, pod: "gone" }]));
+    expect(answers).toBe(1);
+    // Another start of the agent may have listed anything.
+    askMeanwhile("third");
+    const next = prover.ask(["gone"], { bootId: "second" });
+    await until(() => expect(prover.all()).toEqual([{ bootId: "third", report: next + 1, namespace, pod: "gone" }]));
+    expect(answers).toBeGreaterThan(1);
+  });
+
+  it("does not keep pods that are gone waiting until all the living are read", async () => {
+    const names = Array.from({ length: 100 }, (_, index) => `lives-${index}`);
+    await Promise.all(names.map((name) => createPod(kube.client, { namespace, name })));
+    const prover = await startProver();
+    prover.ask([...names, "gone"], { containers: ["main"] });
+    await until(() => expect(prover.facts()).toEqual(["gone"]), 30_000);
+    expect(prover.requests(/GET .*\/pods\/lives/).length).toBeLessThan(names.length);
+    await until(() => expect(prover.requests(/GET .*\/pods\/lives/)).toHaveLength(names.length), 60_000);
+    expect(prover.facts()).toEqual(["gone"]);
+  }, 120_000);
+
   const status = (code: number, body: object) =>
     JSON.stringify({ kind: "Status", apiVersion: "v1", status: "Failure", code, ...body });
   const faults: Array<[string, Fault]> = [

@@ -29,6 +29,10 @@ const QUESTIONS_LIFETIME_MS = 90_000;
 const ASK_AGAIN_MS = 10_000;
 /** How long a question rests whose answer was unknown, in milliseconds; the API server may ask for more. */
 const UNKNOWN_REST_MS = 2000;
+/** The shortest time between two rounds of answers, in milliseconds. */
+const ROUND_REST_MS = 50;
+/** How many times as long as a look at all questions took nothing is looked at: a cluster may ask about every pod. */
+const LOOK_REST = 10;
 
 export interface ProverOptions {
   client: KubeClient;
@@ -72,6 +76,14 @@ interface AgentQuestions {
   confirmed: Set<string>;
 }
 
+/** What an agent asks and has no answer to. */
+interface OpenQuestion {
+  podUID: string;
+  agent: AgentQuestions;
+  proof: Proof;
+  dueMs: number;
+}
+
 /** An answer that was just proved. */
 interface Proof {
   key: string;
@@ -92,6 +104,9 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
   const missingSinceMs = new Map<string, number>();
   const restUntilMs = new Map<string, number>();
   let timer: NodeJS.Timeout | undefined;
+  let planning: NodeJS.Timeout | undefined;
+  /** Before that moment no plan is made. */
+  let planFromMs = 0;
   let working: Promise<void> | undefined;
   const gets: number[] = [];
 
@@ -111,9 +126,24 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
       .catch((err: unknown) => log.warn({ err }, "orphans cannot be proved"))
       .finally(() => {
         working = undefined;
-        const next = nextDueMs();
-        if (next !== undefined) wake(Math.max(next, nowMs() + 50));
+        planFromMs = Math.max(planFromMs, nowMs() + ROUND_REST_MS);
+        plan();
       });
+  }
+
+  /** Plans the next round, once for everything that happens until then. */
+  function plan(): void {
+    if (signal.aborted) return;
+    planning ??= setTimeout(
+      () => {
+        planning = undefined;
+        const startMs = nowMs();
+        const next = nextDueMs();
+        planFromMs = nowMs() + (nowMs() - startMs) * LOOK_REST;
+        if (next !== undefined) wake(next);
+      },
+      Math.max(0, planFromMs - nowMs()),
+    );
   }
 
   /** When the earliest question may be answered; undefined where none waits. */
@@ -123,28 +153,28 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
     return next;
   }
 
-  function* openQuestions(): Generator<{ podUID: string; agent: AgentQuestions; proof: Proof; dueMs: number }> {
+  function* openQuestions(): Generator<OpenQuestion> {
     if (pods === undefined || !mayAct()) return;
     const now = nowMs();
     for (const [podUID, agent] of agents) {
       if (now - agent.atMs > QUESTIONS_LIFETIME_MS) continue;
-      for (const { namespace, pod, containers } of agent.scopes.values()) {
-        const absentMs = absentSince(namespace, pod);
-        const open = function* (proof: Proof, sinceMs: number) {
-          if (agent.facts.has(proof.key) || (agent.held.has(proof.key) && !agent.confirmed.has(proof.key))) return;
-          yield { podUID, agent, proof, dueMs: Math.max(sinceMs + agent.graceMs, restUntilMs.get(proof.key) ?? 0) };
-        };
-        if (absentMs !== undefined) {
-          yield* open({ key: `${namespace}/${pod}`, namespace, pod }, absentMs);
+      const isOpen = (key: string) => !agent.facts.has(key) && (!agent.held.has(key) || agent.confirmed.has(key));
+      for (const [podKey, { namespace, pod, containers }] of agent.scopes) {
+        const uid = pods.get(namespace)?.get(pod);
+        const restMs = restUntilMs.get(podKey) ?? 0;
+        if (uid === undefined) {
+          const dueMs = Math.max((absentSince(namespace, pod) ?? now) + agent.graceMs, restMs);
+          if (isOpen(podKey)) yield { podUID, agent, proof: { key: podKey, namespace, pod }, dueMs };
           continue;
         }
-        const known = containersOf.get(pods.get(namespace)?.get(pod) ?? "");
+        const known = containersOf.get(uid);
         for (const container of containers) {
-          const key = `${namespace}/${pod}/${container}`;
-          if (known === undefined) yield* open({ key, namespace, pod, container }, now - agent.graceMs);
-          else if (!known.has(container)) {
-            yield* open({ key, namespace, pod, container }, missingSinceMs.get(key) ?? now);
-          }
+          // So it is with nearly all that is asked, and a cluster may ask about all of its pods.
+          if (known?.has(container)) continue;
+          const key = `${podKey}/${container}`;
+          if (!isOpen(key)) continue;
+          const dueMs = known === undefined ? restMs : (missingSinceMs.get(key) ?? now) + agent.graceMs;
+          yield { podUID, agent, proof: { key, namespace, pod, container }, dueMs };
         }
       }
     }
@@ -166,7 +196,10 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
         .filter(({ proof }) => proof.container !== undefined)
         .map((open) => [`${open.proof.namespace}/${open.proof.pod}`, open.proof]),
     );
-    for (const { namespace, pod } of living.values()) await readContainers(namespace, pod);
+    // So many and no more, for pods that are gone meanwhile shall not wait until all the living are read.
+    for (const { namespace, pod } of [...living.values()].slice(0, GETS_PER_SECOND)) {
+      await readContainers(namespace, pod);
+    }
     for (const { proof } of due) {
       if (proof.container === undefined) continue;
       const uid = pods?.get(proof.namespace)?.get(proof.pod);
@@ -178,8 +211,16 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
     }
     // Between the proof and this moment the watch may have lost its footing, or the leadership its hold.
     if (pods === undefined || !mayAct() || signal.aborted) return;
-    for (const [podUID, agent] of agents) {
-      const mine = due.filter((open) => open.podUID === podUID && proved.has(open.proof.key)).map(({ proof }) => proof);
+    const answered = Map.groupBy(
+      due.filter(({ proof }) => proved.has(proof.key)),
+      ({ podUID }) => podUID,
+    );
+    for (const [podUID, questions] of answered) {
+      // It may have reported again meanwhile. What it has listed since then the proof is too old for.
+      const [asked] = questions.map((question) => question.agent);
+      const agent = agents.get(podUID);
+      if (asked === undefined || asked.bootId !== agent?.bootId) continue;
+      const mine = questions.map(({ proof }) => proof);
       const still = mine.filter(
         (proof) => proof.container !== undefined || absentSince(proof.namespace, proof.pod) !== undefined,
       );
@@ -187,12 +228,16 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
         (proof) =>
           proof.container === undefined || nowMs() >= (missingSinceMs.get(proof.key) ?? nowMs()) + agent.graceMs,
       );
-      if (ripe.length > 0) settle(podUID, agent, ripe);
+      if (ripe.length > 0) settle(podUID, agent, { proofs: ripe, report: asked.number });
     }
   }
 
   /** Sends proofs on, or holds them back where they are for most of a node: so looks a restored API server, too. */
-  function settle(podUID: string, agent: AgentQuestions, proofs: Proof[]): void {
+  function settle(
+    podUID: string,
+    agent: AgentQuestions,
+    { proofs, report }: { proofs: Proof[]; report: number },
+  ): void {
     const now = nowMs();
     agent.emittedAtMs = agent.emittedAtMs.filter((atMs) => now - atMs < HOLD_WINDOW_MS);
     const absent = [...agent.scopes.values()].filter(
@@ -207,7 +252,7 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
         continue;
       }
       const { key: _key, ...names } = proof;
-      agent.facts.set(proof.key, { fact: { bootId: agent.bootId, report: agent.number, ...names }, atMs: now });
+      agent.facts.set(proof.key, { fact: { bootId: agent.bootId, report, ...names }, atMs: now });
       agent.emittedAtMs.push(now);
       agent.held.delete(proof.key);
       agent.confirmed.delete(proof.key);
@@ -332,8 +377,7 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
           deletedAtMs.set(`${namespace}/${name}`, nowMs());
         }
       }
-      const next = nextDueMs();
-      if (next !== undefined) wake(next);
+      plan();
     },
 
     reported(podUID, report, graceMs) {
@@ -360,8 +404,7 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
       agents.set(podUID, agent);
       if ((before?.facts.size ?? 0) !== agent.facts.size) emitFacts(podUID, agent);
       if ((before?.held.size ?? 0) !== agent.held.size) emit.held(podUID, agent.held.size);
-      const next = nextDueMs();
-      if (next !== undefined) wake(next);
+      plan();
     },
 
     resynced(podUID) {
@@ -375,6 +418,7 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
 
     async stop() {
       clearTimeout(timer);
+      clearTimeout(planning);
       await working;
     },
   };
