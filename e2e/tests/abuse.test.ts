@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { createConnection, type Socket } from "node:net";
 import { connect } from "node:tls";
 import { AGENT_DNS_NAME } from "@cro/shared/wire/identities";
@@ -13,7 +13,7 @@ type Keyed = Awaited<ReturnType<typeof anAuthority>>;
 
 const MIB = 1024 * 1024;
 /** Far above what the servers allow, far below what Node does where nobody says anything. */
-const HUNG_UP_MS = 20_000;
+const HUNG_UP_MS = 25_000;
 
 let authority: Keyed;
 let agentLeaf: Keyed;
@@ -73,16 +73,8 @@ function residentBytes({ process: child }: Running): number {
   return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))?.[1]) * 1024;
 }
 
-/** How many connections a process has that others opened to this port. */
-function connectionsTo(port: number): number {
-  const lines = readFileSync("/proc/net/tcp", "utf8").split("\n").slice(1);
-  const local = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
-  const ESTABLISHED = "01";
-  return lines.filter((line) => {
-    const [, address = "", , state] = line.trim().split(/\s+/);
-    return address.endsWith(local) && state === ESTABLISHED;
-  }).length;
-}
+/** How many files and sockets a process has open. */
+const openCount = ({ process: child }: Running): number => readdirSync(`/proc/${child.pid}/fd`).length;
 
 describe("the agent's API, called with the coordinator's certificate", () => {
   it("hangs up on whoever drips headers or a body, and serves others meanwhile", async () => {
@@ -128,7 +120,7 @@ describe("the agent's API, called with the coordinator's certificate", () => {
       expect([what, await answerTo(port, request)]).toEqual([what, expect.stringMatching(answer)]);
     expect(await answerTo(port, [REPORT])).toMatch(/^HTTP\/1\.1 200 OK/);
     expect(residentBytes(agent) - before).toBeLessThan(64 * MIB);
-  }, 60_000);
+  }, 90_000);
 
   it("refuses any JSON that is no directive, however deep, and stays what it is", async () => {
     const { port } = await startAgent();
@@ -154,21 +146,25 @@ describe("the agent's API, called with the coordinator's certificate", () => {
 
 describe("whoever merely reaches a port", () => {
   const flooded = async (agent: Running, port: number) => {
-    const before = residentBytes(agent);
+    const before = { bytes: residentBytes(agent), open: openCount(agent) };
     // As many more as this process may have open.
     const count = Math.min(soak(600), 4000);
     const callers = Array.from({ length: count }, () => asAnyone(port));
-    await until(() => expect(callers.filter(({ isOpen }) => !isOpen).length).toBeGreaterThanOrEqual(count - 128));
-    expect(connectionsTo(port)).toBeLessThanOrEqual(128);
-    await until(() => expect(callers.some(({ isOpen }) => isOpen)).toBe(false), HUNG_UP_MS);
-    expect(residentBytes(agent) - before).toBeLessThan(64 * MIB);
+    let mostOpen = 0;
+    await until(() => {
+      mostOpen = Math.max(mostOpen, openCount(agent));
+      expect(callers.some(({ isOpen }) => isOpen)).toBe(false);
+    }, HUNG_UP_MS);
+    // One that is hung up on at once is open for a moment, too.
+    expect(mostOpen - before.open).toBeLessThanOrEqual(128 + 16);
+    expect(residentBytes(agent) - before.bytes).toBeLessThan(64 * MIB);
   };
 
   it("cannot hold the agent's API: connections that shake no hands are few, and soon over", async () => {
     const { agent, port } = await startAgent();
     await flooded(agent, port);
     expect(await answerTo(port, [REPORT])).toMatch(/^HTTP\/1\.1 200 OK/);
-  }, 60_000);
+  }, 90_000);
 
   it("cannot hold the agent's metrics and probes: silent connections are few, and soon over", async () => {
     const { agent, metricsPort, metricsUrl } = await startAgent();
@@ -195,5 +191,5 @@ describe("whoever merely reaches a port", () => {
     await until(async () => expect((await read(`${pair.coordinatorUrl}/metrics`)).status).toBe(200));
     await flooded(coordinator, Number(new URL(pair.coordinatorUrl).port));
     expect((await read(`${pair.coordinatorUrl}/healthz`)).status).toBe(200);
-  }, 60_000);
+  }, 90_000);
 });
