@@ -92,6 +92,27 @@ describe("readSpec", () => {
     expect(readSpec(bytes)).toEqual({});
   });
 
+  it("looks for keys that stand twice among keys alone, whatever quotes and backslashes strings hold", () => {
+    const annotations = { "io.kubernetes.cri.sandbox-name": "web-0" };
+    const harmless = ['"annotations": "x"', 'a" : {"annotations', "\\", '\\"', '"\\\\"annotations":', "annotations"];
+    for (const args of [...harmless.map((text) => [text]), harmless]) {
+      const text = JSON.stringify({ args, annotations, more: args }, null, 1);
+      expect([text, readSpec(Buffer.from(text))]).toEqual([text, { pod: "web-0" }]);
+    }
+    for (const text of harmless) {
+      const twice = `{"args":[${JSON.stringify(text)}],"annotations":{},"annotations":${JSON.stringify(annotations)}}`;
+      expect(readSpec(Buffer.from(twice))).toEqual({ conflict: 'spec.dump has "annotations" more than once' });
+    }
+  });
+
+  it("takes what cannot be parsed for saying nothing, even twice", () => {
+    const key = '"io.kubernetes.pod.name":"web-0"';
+    expect(readSpec(Buffer.from(`{"annotations":{${key},${key}`))).toEqual({});
+    const labels = { "io.kubernetes.cri-o.Labels": `{${key},${key}` };
+    expect(specOf(labels)).toEqual({});
+    expect(readSpec(Buffer.from(`{"annotations":{"annotations`))).toEqual({});
+  });
+
   it("never throws", () => {
     const keys = fc.constantFrom(
       "io.kubernetes.pod.name",
@@ -164,9 +185,24 @@ describe("identify", () => {
       expect(identify(plain, verdict)).toEqual(unidentified);
   });
 
-  it("names in its reason what spec.dump said", () => {
-    const found = identify(plain, ended({ ...PLAIN, pod: "web-1" }));
-    expect(found).toMatchObject({ reason: expect.stringContaining('pod "web-1"') });
+  it("names in its reason what spec.dump said, and no more, or that it says nothing", () => {
+    const reasonOf = (name: ArchiveName, verdict: Verdict) => {
+      const found = identify(name, verdict);
+      return found.kind === "unidentified" ? found.reason : found.kind;
+    };
+    expect(reasonOf(plain, ended({ namespace: "shop", pod: "web-1" }))).toBe(
+      'spec.dump names namespace "shop", pod "web-1", which the file name cannot stand for',
+    );
+    expect(reasonOf(plain, ended({ container: "x" }))).toBe(
+      'spec.dump names container "x", which the file name cannot stand for',
+    );
+    expect(reasonOf(plain, torn({ conflict: "says two things" }))).toBe("says two things");
+    expect(reasonOf(ambiguous, ended(undefined))).toBe(
+      "the file name has more than one reading, and there is no spec.dump to decide",
+    );
+    expect(reasonOf(ambiguous, ended({ pod: "p" }))).toBe(
+      "the file name has more than one reading, and spec.dump does not decide",
+    );
   });
 
   it("takes nobody for the owner when spec.dump contradicts itself or is there twice", () => {

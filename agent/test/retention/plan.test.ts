@@ -562,6 +562,25 @@ describe("the watermark and minFree", () => {
     expect(plan(nodePolicy, 0, 0).deletions).toEqual([]);
   });
 
+  it("take from the namespace whose name comes first, where several have the same bytes", () => {
+    const later = archivesOf(2, { namespace: "a" });
+    const earlier = archivesOf(2, { namespace: "b" }).map((archive) => ({
+      ...archive,
+      timeMs: archive.timeMs - 9_000_000,
+    }));
+    const middle = archivesOf(2, { namespace: "a-b" }).map((archive) => ({
+      ...archive,
+      timeMs: archive.timeMs - 5_000_000,
+    }));
+    for (const archives of [
+      [...later, ...earlier, ...middle],
+      [...earlier, ...middle, ...later],
+    ]) {
+      const plan = planRetention(anInput(archives, { nodePolicy: { maxTotalSize: "4Mi" } }));
+      expect(plan.deletions.map(({ archive }) => archive)).toEqual([later[0], middle[0]]);
+    }
+  });
+
   it("compute without rounding on the largest file systems", () => {
     // One byte over 80 percent, which products of doubles do not tell.
     const size = Number.MAX_SAFE_INTEGER - 3;
@@ -672,6 +691,12 @@ describe("an archive that has not been walked", () => {
       anInput([...archives, unwalked({ container: "side" })], { globalPolicy: { maxCheckpointsPerNamespace: 1 } }),
     );
     expect(wide.deletions.map(({ archive }) => archive.identity?.namespace)).toEqual(["ops"]);
+  });
+
+  it("is told for the scopes on which rules may act by now, and for no others", () => {
+    const archives = [...archivesOf(3), unwalked({ container: "side" })];
+    const plan = planRetention(anInput(archives, { globalPolicy }, { isActive: (scope) => scope !== "team/web" }));
+    expect(plan.blocked).toBe(2);
   });
 
   it("stops rules on its owner's scopes even where its name reads otherwise", () => {
