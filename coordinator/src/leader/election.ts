@@ -183,7 +183,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
     const onShutdown = () => end("shutdown");
     signal.addEventListener("abort", onShutdown);
     if (signal.aborted) onShutdown();
-    log.info({ ...lease, identity, term }, "Leading");
+    log.info({ ...lease, identity, term }, "Lease acquired");
     const renewing = keepRenewing(ended);
     renewing.catch(() => end("renew_deadline"));
     try {
@@ -203,7 +203,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
       await renewing;
       signal.removeEventListener("abort", onShutdown);
       state = stoodDown(state);
-      log.info({ ...lease, term, reason: ended.signal.reason as Ending }, "Stopped leading");
+      log.info({ ...lease, term, reason: ended.signal.reason as Ending }, "Lease given up or lost");
     }
     return ended.signal.reason as Ending;
   }
