@@ -1,25 +1,15 @@
-import { spawn } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { startAgent, untilWalked } from "./support/agent.ts";
 import { owners, populate } from "./support/archives.ts";
 import type { Benchmark, Figure } from "./support/benchmark.ts";
-import { factsOf } from "./support/process-facts.ts";
+import { factsOf, residentOfBareNode } from "./support/process-facts.ts";
 
 const REPEATS = 3;
 /** What a process is given to come to rest, in milliseconds. */
 const REST_MS = 8000;
 const SIZES = [0, 10_000, 100_000];
-
-/** A Node of the same version that does nothing. */
-async function restBare(): Promise<number> {
-  const child = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)"], { stdio: "ignore" });
-  await sleep(1000);
-  const { residentMib } = factsOf(child.pid as number);
-  child.kill();
-  return residentMib;
-}
 
 export default {
   title: "Memory",
@@ -37,7 +27,7 @@ export default {
       const rest: number[] = [];
       const peak: number[] = [];
       for (let repeat = 0; repeat < REPEATS; repeat += 1) {
-        bare.push(await restBare());
+        bare.push(await residentOfBareNode());
         const agent = await startAgent(context);
         await agent.apply({}, directory);
         await untilWalked(agent, count);

@@ -1,13 +1,13 @@
 import { randomUUID } from "node:crypto";
 import { createServer, type Server } from "node:https";
-import type { AddressInfo, Socket } from "node:net";
+import { type AddressInfo, createServer as createTcpServer, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { DIRECTIVE_PATH, type Directive } from "@cro/shared/wire/directive";
 import { compareFences, type Fence } from "@cro/shared/wire/fence";
 import { COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
-import { REPORT_PATH, type Report } from "@cro/shared/wire/report";
+import { type OrphanScope, REPORT_PATH, type Report } from "@cro/shared/wire/report";
 
-/** How an agent of the fleet answers. */
+/** How an agent of the fleet answers; a dead one takes connections, as a frozen machine does, and says nothing ever. */
 export type Health = "well" | "slow" | "dead";
 
 /** How late a slow one is, in milliseconds: later than half of the fleet takes together. */
@@ -18,6 +18,8 @@ export interface FleetAgent {
   podUID: string;
   ip: string;
   health: Health;
+  /** Pods with archives there: it asks in each report whether they live. */
+  scopes: OrphanScope[];
   accepted: (Fence & { digest: string }) | undefined;
   /** When it took a digest that it had not, by performance.now(). */
   acceptedMs: number;
@@ -70,7 +72,13 @@ export async function startFleet(
       paused: false,
       ...{ archives: 200, bytes: 4e10, pinned: 0, states: { complete: 198, incomplete: 2 } },
       namespaces: Array.from({ length: 20 }, (_, index) => ({ namespace: `team-${index}`, archives: 10, bytes: 2e9 })),
-      ...{ namespacesOmitted: 0, orphanScopes: [], orphanScopesOmitted: 0, unreachable: [], unreachableOmitted: 0 },
+      ...{
+        namespacesOmitted: 0,
+        orphanScopes: agent.scopes,
+        orphanScopesOmitted: 0,
+        unreachable: [],
+        unreachableOmitted: 0,
+      },
       ...{ planned: 0, deletions: [], deletionsOmitted: 0, deleteErrors: 0 },
       certificates: { authorities: [] },
     };
@@ -117,26 +125,27 @@ export async function startFleet(
       response.writeHead(status, { "content-type": "application/json" }).end(text);
     });
   });
-  server.on("connection", (socket: Socket) => {
-    if (agentOf(socket)?.health === "dead") socket.destroy();
+  const entrance = createTcpServer((socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
+    if (agentOf(socket)?.health === "dead") socket.on("error", () => {}).resume();
+    else server.emit("connection", socket);
   });
   server.on("secureConnection", (socket) => {
     const { subjectaltname = "" } = socket.getPeerCertificate();
     if (!subjectaltname.includes(COORDINATOR_DNS_NAME)) socket.destroy();
   });
-  await new Promise<void>((resolve) => server.listen(0, "0.0.0.0", 4096, resolve));
+  await new Promise<void>((resolve) => entrance.listen(0, "0.0.0.0", 4096, resolve));
   return {
-    port: (server.address() as AddressInfo).port,
+    port: (entrance.address() as AddressInfo).port,
     traffic: () => ({ calls, bytes }),
     connections: () => sockets.size,
     disconnect() {
       for (const socket of sockets) socket.destroy();
     },
     close() {
-      server.closeAllConnections();
-      server.close();
+      for (const socket of sockets) socket.destroy();
+      entrance.close();
     },
   };
 }

@@ -1,4 +1,6 @@
+import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 
 /** What the kernel tells of a process (proc(5)). */
 export interface ProcessFacts {
@@ -25,6 +27,15 @@ export function factsOf(pid: number): ProcessFacts {
     handles: descriptors.length,
     inotifyWatches: descriptors.reduce((sum, descriptor) => sum + watchesOf(pid, descriptor), 0),
   };
+}
+
+/** Resident memory of a Node of the same version that does nothing, in MiB. */
+export async function residentOfBareNode(): Promise<number> {
+  const child = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)"], { stdio: "ignore" });
+  await sleep(1000);
+  const { residentMib } = factsOf(child.pid as number);
+  child.kill();
+  return residentMib;
 }
 
 /** Of all threads that live, as the scheduler counts it, in nanoseconds; the ticks of stat are too coarse. */
