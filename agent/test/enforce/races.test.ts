@@ -27,102 +27,113 @@ type Change = keyof typeof CHANGES;
 const arbChange = fc.constantFrom(...(Object.keys(CHANGES) as Change[]));
 
 describe("between a plan and the turn of an archive in it", () => {
-  it("whatever changes is kept, all else of the plan goes, and nothing goes in its stead", async () => {
-    await fc.assert(
-      fc.asyncProperty(
-        fc.record({
-          surplus: fc.integer({ min: 2, max: 8 }),
-          // After how many deletions which of the archives still to go is changed, and how.
-          changes: fc.array(fc.record({ after: fc.integer({ min: 1, max: 6 }), index: fc.nat(7), change: arbChange }), {
-            minLength: 1,
-            maxLength: 5,
-          }),
-        }),
-        async ({ surplus, changes }) => {
-          const folder = aFolder();
-          const files = aSeries(folder, surplus + 2);
-          const planned = files.slice(0, surplus);
-          const changed = new Map<string, Change>();
-          let deletions = 0;
-          const driven = driveEnforcer(folder, {
-            policy: anAcceptedPolicy(
-              { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 2 } },
-              folder,
+  it(
+    "whatever changes is kept, all else of the plan goes, and nothing goes in its stead",
+    async () => {
+      await fc.assert(
+        fc.asyncProperty(
+          fc.record({
+            surplus: fc.integer({ min: 2, max: 8 }),
+            // After how many deletions which of the archives still to go is changed, and how.
+            changes: fc.array(
+              fc.record({ after: fc.integer({ min: 1, max: 6 }), index: fc.nat(7), change: arbChange }),
+              {
+                minLength: 1,
+                maxLength: 5,
+              },
             ),
-            onDeleted: () => {
-              deletions += 1;
-              for (const { after, index, change } of changes) {
-                const file = planned[index];
-                // Only what has not had its turn; a second change might undo what the first one did.
-                if (after !== deletions || file === undefined || changed.has(file)) continue;
-                if (!existsSync(join(folder, file))) continue;
-                CHANGES[change](join(folder, file));
-                changed.set(file, change);
-              }
-            },
-          });
-          for (const file of files) driven.see(file, { isTold: false });
-          driven.enforcer.listed();
-          await driven.calm();
-          const isKept = (file: string) => changed.has(file);
-          expect(driven.files()).toEqual(planned.filter((file) => !isKept(file)));
-          for (const [file, change] of changed) {
-            const path = join(folder, change === "moved away" ? `${file}.aside` : file);
-            expect([change, existsSync(path)]).toEqual([change, change !== "removed"]);
-          }
-          for (const file of files.slice(surplus)) expect(existsSync(join(folder, file))).toBe(true);
-        },
-      ),
-      { numRuns: soak(150) },
-    );
-  }, 120_000);
+          }),
+          async ({ surplus, changes }) => {
+            const folder = aFolder();
+            const files = aSeries(folder, surplus + 2);
+            const planned = files.slice(0, surplus);
+            const changed = new Map<string, Change>();
+            let deletions = 0;
+            const driven = driveEnforcer(folder, {
+              policy: anAcceptedPolicy(
+                { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 2 } },
+                folder,
+              ),
+              onDeleted: () => {
+                deletions += 1;
+                for (const { after, index, change } of changes) {
+                  const file = planned[index];
+                  // Only what has not had its turn; a second change might undo what the first one did.
+                  if (after !== deletions || file === undefined || changed.has(file)) continue;
+                  if (!existsSync(join(folder, file))) continue;
+                  CHANGES[change](join(folder, file));
+                  changed.set(file, change);
+                }
+              },
+            });
+            for (const file of files) driven.see(file, { isTold: false });
+            driven.enforcer.listed();
+            await driven.calm();
+            const isKept = (file: string) => changed.has(file);
+            expect(driven.files()).toEqual(planned.filter((file) => !isKept(file)));
+            for (const [file, change] of changed) {
+              const path = join(folder, change === "moved away" ? `${file}.aside` : file);
+              expect([change, existsSync(path)]).toEqual([change, change !== "removed"]);
+            }
+            for (const file of files.slice(surplus)) expect(existsSync(join(folder, file))).toBe(true);
+          },
+        ),
+        { numRuns: soak(150) },
+      );
+    },
+    soak(120_000),
+  );
 });
 
 describe("a checkpoint of a pod that is being deleted", () => {
-  it("is not deleted by a proof that its pod is gone while it is written, nor after: it has come later than the question", async () => {
-    await fc.assert(
-      fc.asyncProperty(
-        fc.array(fc.integer({ min: 1, max: 12 }), { minLength: 1, maxLength: 4 }),
-        fc.nat(3),
-        fc.nat(4),
-        async (parts, asked, answered) => {
-          const folder = aFolder();
-          const old = aSeries(folder, 2);
-          const driven = driveEnforcer(folder, {
-            policy: anAcceptedPolicy({ globalPolicy: { retainOrphan: false } }, folder),
-          });
-          for (const file of old) driven.see(file, { isTold: false });
-          driven.enforcer.listed();
-          await driven.calm();
-          const bytes = archiveBytes({ container: "main" });
-          const growing = writeArchive(folder, { container: "main", time: archiveTime(Date.now() - 60_000) });
-          const ends = [
-            ...parts.map((part) => Math.floor((bytes.length * part) / 13)).sort((a, b) => a - b),
-            bytes.length,
-          ];
-          const askedAt = Math.min(asked, ends.length - 2);
-          const answeredAt = askedAt + answered;
-          const answer = () => {
-            const fact = { bootId: "boot", report: 1, namespace: "shop", pod: "web-0" };
-            driven.enforcer.proved(driven.proofs.receive([fact], driven.clock.monotonicMs()));
-          };
-          for (const [step, end] of ends.entries()) {
-            writeFileSync(join(folder, growing), bytes.subarray(0, end));
-            driven.see(growing, { isEvent: true, isSettled: false });
-            // The question is asked while a part of it is there; the answer comes then, later, or when all is.
-            if (step === askedAt) driven.proofs.reported(1, driven.listedUpTo());
-            if (step === answeredAt) answer();
+  it(
+    "is not deleted by a proof that its pod is gone while it is written, nor after: it has come later than the question",
+    async () => {
+      await fc.assert(
+        fc.asyncProperty(
+          fc.array(fc.integer({ min: 1, max: 12 }), { minLength: 1, maxLength: 4 }),
+          fc.nat(3),
+          fc.nat(4),
+          async (parts, asked, answered) => {
+            const folder = aFolder();
+            const old = aSeries(folder, 2);
+            const driven = driveEnforcer(folder, {
+              policy: anAcceptedPolicy({ globalPolicy: { retainOrphan: false } }, folder),
+            });
+            for (const file of old) driven.see(file, { isTold: false });
+            driven.enforcer.listed();
             await driven.calm();
-          }
-          driven.clock.pass(10_000);
-          driven.see(growing);
-          if (answeredAt >= ends.length) answer();
-          await driven.calm();
-          expect(driven.files()).toEqual(old);
-          expect(existsSync(join(folder, growing))).toBe(true);
-        },
-      ),
-      { numRuns: soak(50) },
-    );
-  }, 60_000);
+            const bytes = archiveBytes({ container: "main" });
+            const growing = writeArchive(folder, { container: "main", time: archiveTime(Date.now() - 60_000) });
+            const ends = [
+              ...parts.map((part) => Math.floor((bytes.length * part) / 13)).sort((a, b) => a - b),
+              bytes.length,
+            ];
+            const askedAt = Math.min(asked, ends.length - 2);
+            const answeredAt = askedAt + answered;
+            const answer = () => {
+              const fact = { bootId: "boot", report: 1, namespace: "shop", pod: "web-0" };
+              driven.enforcer.proved(driven.proofs.receive([fact], driven.clock.monotonicMs()));
+            };
+            for (const [step, end] of ends.entries()) {
+              writeFileSync(join(folder, growing), bytes.subarray(0, end));
+              driven.see(growing, { isEvent: true, isSettled: false });
+              // The question is asked while a part of it is there; the answer comes then, later, or when all is.
+              if (step === askedAt) driven.proofs.reported(1, driven.listedUpTo());
+              if (step === answeredAt) answer();
+              await driven.calm();
+            }
+            driven.clock.pass(10_000);
+            driven.see(growing);
+            if (answeredAt >= ends.length) answer();
+            await driven.calm();
+            expect(driven.files()).toEqual(old);
+            expect(existsSync(join(folder, growing))).toBe(true);
+          },
+        ),
+        { numRuns: soak(50) },
+      );
+    },
+    soak(60_000),
+  );
 });
