@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { NODE_FLAGS } from "@cro/agent/node-flags";
+import { NODE_ENVIRONMENT, NODE_FLAGS } from "@cro/agent/node-flags";
 import { onTestFailed, onTestFinished, vi } from "vitest";
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -52,9 +52,9 @@ export function run(
 ): Running {
   const bundle = join(ROOT, "dist", `${command}.js`);
   if (!existsSync(bundle)) throw new Error(`${bundle} is missing`);
-  const flags = command === "agent" ? NODE_FLAGS : [];
+  const [flags, own] = command === "agent" ? [NODE_FLAGS, NODE_ENVIRONMENT] : [[], {}];
   const [program = "", ...rest] = [...prefix, process.execPath, ...flags, bundle, ...args];
-  return track(spawn(program, rest, { env: { ...process.env, ...env }, cwd: ROOT }));
+  return track(spawn(program, rest, { env: { ...process.env, ...own, ...env }, cwd: ROOT }));
 }
 
 /** How many of a process's last lines are shown when its test fails. */

@@ -10,7 +10,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { NODE_FLAGS } from "@cro/agent/node-flags";
+import { NODE_ENVIRONMENT, NODE_FLAGS } from "@cro/agent/node-flags";
 import { VERSION } from "@cro/shared/version";
 import { CERTIFICATE_FILES } from "@cro/shared/wire/identities";
 import { afterAll, beforeAll, describe, expect, it, onTestFailed, onTestFinished } from "vitest";
@@ -34,12 +34,14 @@ const lines = dockerfile.split("\n").filter((line) => line !== "" && !line.start
 const finalStage = lines.slice(lines.findLastIndex((line) => line.startsWith("FROM ")));
 const containers = await findContainers();
 
-/** The command that the manifest starts a component's container with. */
-function commandOf(kind: "DaemonSet" | "Deployment"): string[] {
+/** A component's container, as the manifest has it. */
+function containerOf(kind: "DaemonSet" | "Deployment"): AnyObject {
   const objects = parseAllDocuments(readFileSync(join(ROOT, "config/install.yaml"), "utf8"));
   const found = objects.map((document): AnyObject => document.toJS()).find((object) => object?.kind === kind);
-  return found.spec.template.spec.containers[0].command;
+  return found.spec.template.spec.containers[0];
 }
+
+const commandOf = (kind: "DaemonSet" | "Deployment"): string[] => containerOf(kind).command;
 
 describe("the Dockerfile", () => {
   it("takes the Node that the project is tested with, by a name that every registry's mirror has", () => {
@@ -76,6 +78,8 @@ describe("the Dockerfile", () => {
     const files = (await readImageFiles()).map(({ to }) => to);
     expect(files).toEqual(expect.arrayContaining(["/app/LICENSE", "/app/package.json"]));
     expect(commandOf("DaemonSet")).toEqual(["node", ...NODE_FLAGS, "/app/agent.js"]);
+    const environment = Object.entries(NODE_ENVIRONMENT).map(([name, value]) => ({ name, value }));
+    expect(containerOf("DaemonSet").env).toEqual(expect.arrayContaining(environment));
     expect(commandOf("Deployment")).toEqual(["node", "/app/coordinator.js"]);
     for (const kind of ["DaemonSet", "Deployment"] as const) expect(files).toContain(commandOf(kind).at(-1));
   });

@@ -18,7 +18,7 @@ const NANOSECONDS: Readonly<Record<string, bigint>> = {
 const NANOSECONDS_PER_MILLISECOND = 1_000_000n;
 const MAX_MILLISECONDS = BigInt(Number.MAX_SAFE_INTEGER);
 
-const TERM = /(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h|d|w)/y;
+const TERM = /(\d+(?:\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h|d|w)/y;
 const EXAMPLE = "write e.g. 30s, 12h or 7d";
 
 /**

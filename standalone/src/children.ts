@@ -19,14 +19,15 @@ export interface Child {
  */
 export function keepRunning(options: {
   command: string;
-  /** Node's own flags. */
+  /** Node's own flags, and what is added to its environment. */
   nodeFlags?: readonly string[];
+  nodeEnvironment?: Readonly<Record<string, string>>;
   args: string[];
   onLog: (line: Record<string, unknown>) => void;
   onRestart: (code: number | null) => void;
   onGivenUp: (problem: string) => void;
 }): Child {
-  const { command, nodeFlags = [], args, onLog, onRestart, onGivenUp } = options;
+  const { command, nodeFlags = [], nodeEnvironment = {}, args, onLog, onRestart, onGivenUp } = options;
   let child: ChildProcess;
   let isStopping = false;
   let restMs: number = RESTART_MS.first;
@@ -40,6 +41,7 @@ export function keepRunning(options: {
     child = spawn(process.execPath, ["--enable-source-maps", ...nodeFlags, command, ...args], {
       stdio: ["ignore", "pipe", "pipe"],
       detached: true,
+      env: { ...process.env, ...nodeEnvironment },
     });
     if (child.stdout) createInterface(child.stdout).on("line", (line) => onLog(parseLog(line)));
     if (child.stderr) createInterface(child.stderr).on("line", (line) => lastWords.push(line));

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { systemClock } from "@cro/agent/clock";
 import { type CommandContext, enforceArchives, loadPolicy } from "@cro/agent/commands";
 import { EXIT, InputError } from "@cro/agent/errors";
-import { NODE_FLAGS } from "@cro/agent/node-flags";
+import { NODE_ENVIRONMENT, NODE_FLAGS } from "@cro/agent/node-flags";
 import { planOnce, scanDirectory } from "@cro/agent/once";
 import { ARCHIVE_COLUMNS, archiveCells, describeUnreachable, toJson, toTable } from "@cro/agent/present";
 import { formatBytes } from "@cro/shared/quantity";
@@ -100,6 +100,7 @@ async function watch(options: Options): Promise<number> {
   const agent = keepRunning({
     command: join(root, "dist/agent.js"),
     nodeFlags: NODE_FLAGS,
+    nodeEnvironment: NODE_ENVIRONMENT,
     args: [
       "serve",
       ...["--node-name", NODE, "--pod-uid", NODE],

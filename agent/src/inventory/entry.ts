@@ -11,6 +11,9 @@ import { createWalkStep, type ReadSpace } from "./read-ahead.ts";
 /** How long a complete archive must have been unchanged to be deletable, in milliseconds. */
 export const SETTLED_MS = 2000;
 
+/** The walk of whatever has not been looked into: one for all, for a full directory holds thousands of them at its start. */
+const NOT_BEGUN: Walk = Object.freeze(startWalk());
+
 /** An archive of the watched directory, and what the agent knows of how it came to be as it is. */
 export interface Entry extends Archive {
   name: ArchiveName;
@@ -72,7 +75,7 @@ export function newEntry(
     lookedAtMs: unchangedSinceMs,
     isArrival,
     isPostdated: false,
-    walk: startWalk(),
+    walk: NOT_BEGUN,
     problem: undefined,
   };
 }
@@ -102,7 +105,7 @@ export function adoptChange(
   entry.isArrival = true;
   entry.isPostdated = false;
   if (isGrowing) return;
-  entry.walk = startWalk();
+  entry.walk = NOT_BEGUN;
   entry.walked = false;
 }
 
@@ -122,6 +125,7 @@ export function* walkEntry(directory: Directory, entry: Entry, space: ReadSpace)
   }
   try {
     if (hasChanged(entry, fstatSync(descriptor, { bigint: true }))) return false;
+    if (entry.walk === NOT_BEGUN) entry.walk = startWalk();
     const step = createWalkStep(descriptor, space);
     while (!step(entry.walk)) yield;
     return !hasChanged(entry, fstatSync(descriptor, { bigint: true }));

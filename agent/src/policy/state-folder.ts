@@ -2,7 +2,7 @@ import { open, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { PolicyDocument } from "@cro/shared/policy/document";
 import { Fence } from "@cro/shared/wire/fence";
-import Type from "typebox";
+import * as Type from "typebox";
 import { Check } from "typebox/value";
 import type { AcceptedPolicy } from "./accept.ts";
 

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { NODE_FLAGS } from "@cro/agent/node-flags";
+import { NODE_ENVIRONMENT, NODE_FLAGS } from "@cro/agent/node-flags";
 import { type AgentClient, createAgentClient } from "@cro/coordinator/agents/client";
 import { serializePolicy, writeDirective } from "@cro/coordinator/agents/directive";
 import { compilePolicy } from "@cro/shared/policy/compile";
@@ -83,7 +83,7 @@ export async function startAgent(
       ...["--state-dir", join(own, "state"), "--api-address", `127.0.0.1:${api}`],
       ...["--metrics-address", `127.0.0.1:${metrics}`],
     ],
-    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, LOOP_DELAY_FILE: delayFile } },
+    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, ...NODE_ENVIRONMENT, LOOP_DELAY_FILE: delayFile } },
   );
   const lines: LogLine[] = [];
   const listeners = new Set<(line: LogLine) => void>();

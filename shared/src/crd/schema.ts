@@ -1,4 +1,4 @@
-import Type from "typebox";
+import * as Type from "typebox";
 
 /** The kind, group and version of the policy resource. Fixed by the Go operator, whose resources apply here unmodified. */
 export const POLICY_KIND = "CheckpointRestoreOperator";

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import Type from "typebox";
+import * as Type from "typebox";
 
 const closed = { additionalProperties: false } as const;
 const positive = () => Type.Optional(Type.Integer({ minimum: 1 }));

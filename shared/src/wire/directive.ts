@@ -1,4 +1,4 @@
-import Type from "typebox";
+import * as Type from "typebox";
 import { PolicyDocument } from "../policy/document.ts";
 import { Fence } from "./fence.ts";
 

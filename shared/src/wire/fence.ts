@@ -1,4 +1,4 @@
-import Type from "typebox";
+import * as Type from "typebox";
 
 /**
  * The place of a directive in the order of all directives: the term of the leader that sent it, and its revision within

@@ -1,4 +1,4 @@
-import Type from "typebox";
+import * as Type from "typebox";
 import { Fence } from "./fence.ts";
 
 /** `GET` of a {@link Report}. */
