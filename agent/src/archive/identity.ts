@@ -23,7 +23,7 @@ export type Identification =
 export function readSpec(bytes: Uint8Array): SpecFacts {
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString();
   const annotations = asRecord(asRecord(parseJson(text)).annotations);
-  const labelsText = annotations[CRIO_LABELS];
+  const labelsText = asText(annotations[CRIO_LABELS]);
   const labels = asRecord(parseJson(labelsText));
   // What cannot be parsed has no annotations and no labels, and nothing in it counts.
   const repeated =
@@ -32,10 +32,11 @@ export function readSpec(bytes: Uint8Array): SpecFacts {
   const facts: SpecFacts = {};
   for (const field of FIELDS) {
     for (const source of [...KEYS[field].map((key) => annotations[key]), labels[KUBELET_LABELS[field]]]) {
-      if (typeof source !== "string" || source === "") continue;
-      facts[field] ??= source;
-      if (facts[field] !== source) {
-        return { conflict: `spec.dump names two values for ${field}: ${quote(facts[field])} and ${quote(source)}` };
+      const named = asText(source);
+      if (named === "") continue;
+      facts[field] ??= named;
+      if (facts[field] !== named) {
+        return { conflict: `spec.dump names two values for ${field}: ${quote(facts[field])} and ${quote(named)}` };
       }
     }
   }
@@ -55,9 +56,7 @@ export function identify(name: ArchiveName, verdict: Verdict | undefined): Ident
     FIELDS.every((field) => spec?.[field] === undefined || spec[field] === candidate[field]),
   );
   if (identity === undefined) {
-    const named = FIELDS.filter((field) => spec?.[field] !== undefined).map(
-      (field) => `${field} ${quote(spec?.[field])}`,
-    );
+    const named = FIELDS.flatMap((field) => (spec?.[field] === undefined ? [] : [`${field} ${quote(spec[field])}`]));
     return {
       kind: "unidentified",
       reason: `spec.dump names ${named.join(", ")}, which the file name cannot stand for`,
@@ -95,21 +94,23 @@ const OWNER_KEYS: ReadonlySet<string> = new Set([
 ]);
 
 /** The first key about the owner that stands more than once in a JSON text. Costs one pass of it. */
-function findRepeatedKey(text: unknown): string | undefined {
-  if (typeof text !== "string") return undefined;
+function findRepeatedKey(text: string): string | undefined {
   const seen = new Set<string>();
-  let end = -1;
-  for (let start = text.indexOf('"'); start !== -1; start = text.indexOf('"', end + 1)) {
-    end = endOfString(text, start);
-    if (end === -1) return undefined;
-    if (!isKey(text, end)) continue;
-    const written = text.slice(start + 1, end);
+  for (let string = nextString(text, 0); string.end !== -1; string = nextString(text, string.end + 1)) {
+    if (!isKey(text, string.end)) continue;
+    const written = text.slice(string.start + 1, string.end);
     const key = written.includes("\\") ? String(parseJson(`"${written}"`)) : written;
     if (!OWNER_KEYS.has(key)) continue;
     if (seen.has(key)) return key;
     seen.add(key);
   }
   return undefined;
+}
+
+/** Where the next string from here on starts and ends; an end of -1 is none. */
+function nextString(text: string, from: number): { start: number; end: number } {
+  const start = text.indexOf('"', from);
+  return { start, end: start === -1 ? -1 : endOfString(text, start) };
 }
 
 /** Where the string that starts here ends: at the next quote that no backslash stands for. */
@@ -135,13 +136,16 @@ const NOTHING: Record<string, unknown> = {};
 const BACKSLASH = 0x5c;
 const SPACE = 0x20;
 
-function parseJson(text: unknown): unknown {
-  if (typeof text !== "string") return undefined;
+function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
     return undefined;
   }
+}
+
+function asText(value: unknown): string {
+  return typeof value === "string" ? value : "";
 }
 
 function asRecord(value: unknown): Record<string, unknown> {
@@ -152,8 +156,8 @@ function asRecord(value: unknown): Record<string, unknown> {
  * Kubernetes allows 253 characters; what is longer must not fill a log. Whatever is no printable ASCII is escaped: the
  * name may be made up to be read by a terminal.
  */
-function quote(value: string | undefined): string {
-  return JSON.stringify((value ?? "").slice(0, 253)).replace(
+function quote(value: string): string {
+  return JSON.stringify(value.slice(0, 253)).replace(
     /[^ -~]/g,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );

@@ -22,7 +22,8 @@ export function stepWalk(fd: number, walk: Walk, buffer: Buffer): boolean {
       filled += count;
     }
   } catch (error) {
-    walk.verdict = { kind: "failed", code: (error as NodeJS.ErrnoException).code ?? "unknown" };
+    // Whatever a read fails with has a code.
+    walk.verdict = { kind: "failed", code: (error as { code: string }).code };
     return true;
   }
   advanceWalk(walk, target.subarray(0, filled));

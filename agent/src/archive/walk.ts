@@ -70,7 +70,6 @@ export function nextRead(walk: Walk): { offset: number; length: number } | undef
  * The format is read as Go's archive/tar does, which the runtimes write with: ustar, GNU and PAX.
  */
 export function advanceWalk(walk: Walk, bytes: Uint8Array): void {
-  if (isFinal(walk.verdict)) return;
   if (walk.verdict !== undefined) {
     walk.isResumed = true;
     walk.verdict = undefined;
@@ -150,7 +149,7 @@ function takeHeader(walk: Walk, block: Uint8Array): string | undefined {
   }
   if (++walk.headers > MAX_HEADERS) return `begins header ${walk.headers}, of at most ${MAX_HEADERS}`;
 
-  const type = String.fromCharCode(block[156] ?? 0);
+  const type = String.fromCharCode(byteOf(block, 156));
   if (type === "S") return "is a sparse entry, which no runtime writes";
   const isExtension = type === "x" || type === "g" || type === "L" || type === "K";
   const sizeBytes = isExtension ? parseSize(block) : (walk.pax.size ?? parseSize(block));
@@ -191,17 +190,22 @@ function isBlank(block: Uint8Array): boolean {
   return block[0] === 0 && block.every((byte) => byte === 0);
 }
 
+/** A byte of a block, of which {@link advanceWalk} saw that it is whole. */
+function byteOf(block: Uint8Array, at: number): number {
+  return block[at] as number;
+}
+
 /** Sums over unsigned and, as some old writers did, signed bytes; the checksum's own eight are taken for spaces. */
 function sumsOf(block: Uint8Array): { unsigned: number; signed: number } {
   let unsigned = 0;
   let high = 0;
   for (let at = 0; at < BLOCK_BYTES; at++) {
-    const byte = block[at] ?? 0;
+    const byte = byteOf(block, at);
     unsigned += byte;
     high += byte >> 7;
   }
   for (let at = 148; at < 156; at++) {
-    const byte = block[at] ?? 0;
+    const byte = byteOf(block, at);
     unsigned += SPACE - byte;
     high -= byte >> 7;
   }
@@ -214,7 +218,7 @@ function parseOctal(block: Uint8Array, start: number, end: number): number | und
   while (at < end && (block[at] === 0 || block[at] === SPACE)) at++;
   let value = 0;
   for (; at < end; at++) {
-    const digit = (block[at] ?? 0) - 0x30;
+    const digit = byteOf(block, at) - 0x30;
     if (digit < 0 || digit > 7) break;
     value = value * 8 + digit;
   }
@@ -224,11 +228,11 @@ function parseOctal(block: Uint8Array, start: number, end: number): number | und
 
 /** In octal or, the first bit set, as a binary number of two's complement; undefined is negative or no number. */
 function parseSize(block: Uint8Array): number | undefined {
-  const first = block[124] ?? 0;
+  const first = byteOf(block, 124);
   if (first < 0x80) return parseOctal(block, 124, 136);
   if (first & 0x40) return undefined;
   let size = first & 0x3f;
-  for (let at = 125; at < 136; at++) size = size * 256 + (block[at] ?? 0);
+  for (let at = 125; at < 136; at++) size = size * 256 + byteOf(block, at);
   return size;
 }
 

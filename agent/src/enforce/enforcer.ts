@@ -73,6 +73,15 @@ export interface Enforcer {
   stop(): Promise<void>;
 }
 
+/** The policy in force, with the lookup of what governs whom. */
+type InForce = AcceptedPolicy & { govern: (identity: ContainerIdentity) => Policy };
+
+/** What a run stands on. It is given up where either of them is replaced. */
+interface Ground {
+  from: Directory;
+  inForce: InForce;
+}
+
 interface Scope {
   namespace: string;
   pod?: string;
@@ -91,7 +100,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
 
   let directory: Directory | undefined;
   let isListed = false;
-  let policy: (AcceptedPolicy & { govern: (identity: ContainerIdentity) => Policy }) | undefined;
+  let policy: InForce | undefined;
   /** Scopes on which the present policy acts, where it does not act everywhere at once. */
   let active = new Set<string>();
   let dirty: Dirty | undefined;
@@ -152,44 +161,44 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       .catch((err) => log.error({ err }, "enforcement failed"))
       .finally(() => {
         running = undefined;
-        if (dirty !== undefined && canEnforce()) schedule();
+        if (dirty !== undefined && groundOf() !== undefined) schedule();
       });
   }
 
-  function canEnforce(): boolean {
-    return !stopped && directory !== undefined && isListed && policy !== undefined;
+  /** What a run stands on; undefined while nothing may be deleted. */
+  function groundOf(): Ground | undefined {
+    if (stopped || !isListed || directory === undefined || policy === undefined) return undefined;
+    return { from: directory, inForce: policy };
   }
 
   async function run(): Promise<void> {
-    while (dirty !== undefined && canEnforce()) {
+    for (let ground = groundOf(); dirty !== undefined && ground !== undefined; ground = groundOf()) {
       const batch = dirty;
       dirty = undefined;
       const startedMs = clock.monotonicMs();
-      await enforce(batch);
+      await enforce(batch, ground);
       events.enforced({ durationMs: clock.monotonicMs() - startedMs });
     }
   }
 
-  async function enforce(batch: Dirty): Promise<void> {
-    const inForce = policy;
-    if (inForce === undefined) return;
+  async function enforce(batch: Dirty, ground: Ground): Promise<void> {
     const archives = batch.everything ? new Set(index.all()) : gather(batch.scopes.values());
     const covers = proofs.current(clock.monotonicMs());
-    const plan = planRetention({ ...situation(inForce), archives, orphans: covers, node: undefined });
+    const plan = planRetention({ ...situation(ground), archives, orphans: covers, node: undefined });
     keepBooks(plan, archives, (limit) => batch.everything || isWithin(limit, batch.scopes));
-    const finished = await carryOut(plan.deletions, { inForce, sinceMs: batch.sinceMs, isPass: false });
+    const finished = await carryOut(plan.deletions, ground, { sinceMs: batch.sinceMs, isPass: false });
     if (!finished) return;
     // A proof whose archives wait, to settle or to be looked into, is not used up by a plan that could not act on it.
     const waiting = [...plan.deferred.map(({ archive }) => archive), ...[...archives].filter(({ walked }) => !walked)];
     const covered = (some: Iterable<Archive>, cover: OrphanCover) =>
       [...some].some(({ identity }) => identity !== undefined && isCovered(identity, cover));
     proofs.use(covers.filter((cover) => covered(archives, cover) && !covered(waiting, cover)));
-    await enforceNode(inForce, batch.sinceMs);
+    await enforceNode(ground, batch.sinceMs);
   }
 
   /** The rules of the node as a whole need all archives, so they run only when one of their limits is broken. */
-  async function enforceNode(inForce: NonNullable<typeof policy>, sinceMs: number): Promise<void> {
-    const { maxTotalBytes, watermark: percent, minFreeBytes } = inForce.document.node;
+  async function enforceNode(ground: Ground, sinceMs: number): Promise<void> {
+    const { maxTotalBytes, watermark: percent, minFreeBytes } = ground.inForce.document.node;
     let usage: DiskUsage | undefined;
     if (percent !== undefined || minFreeBytes !== undefined) {
       lookAtDisk();
@@ -200,16 +209,16 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const isNodeLimit = ({ limit }: UnreachableLimit) => limit === "node_max_total_size" || limit === "node_watermark";
     if (!isOverTotal && !isOverDisk) {
       if (watermark.phase === "ready") forgetUnreachable(isNodeLimit);
-      else if (watermark.phase === "stalled") noteStalled();
+      else noteStalled();
       return;
     }
     const archives = new Set(index.all());
-    const plan = planRetention({ ...situation(inForce), archives, orphans: [], node: { disk: usage } });
+    const plan = planRetention({ ...situation(ground), archives, orphans: [], node: { disk: usage } });
     keepBooks(plan, archives, () => true);
-    await carryOut(plan.deletions, { inForce, sinceMs, isPass: plan.watermarkBytes > 0 });
+    await carryOut(plan.deletions, ground, { sinceMs, isPass: plan.watermarkBytes > 0 });
   }
 
-  function situation(inForce: NonNullable<typeof policy>) {
+  function situation({ inForce }: Ground) {
     return {
       policy: inForce.document,
       govern: inForce.govern,
@@ -235,10 +244,11 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     }
     for (const { archive, reason } of plan.deletions) planned.set(archive.file, reason);
     for (const { archive } of plan.deferred) deferred.add(archive.file);
+    const known = new Set(unreachable.keys());
     forgetUnreachable(isReplanned);
     for (const limit of plan.unreachable) {
       const key = `${limit.limit} ${keyOf(limit)}`;
-      if (!unreachable.has(key)) log.warn({ ...limit }, "limit cannot be reached");
+      if (!known.has(key)) log.warn({ ...limit }, "limit cannot be reached");
       unreachable.set(key, limit);
     }
   }
@@ -247,7 +257,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     for (const [key, limit] of unreachable) if (isForgotten(limit)) unreachable.delete(key);
   }
 
-  /** The pass freed nothing that shows: a limit that cannot be reached, by what it still wants. */
+  /** Where the last pass freed nothing that shows: a limit that cannot be reached, by what it still wants. */
   function noteStalled(): void {
     if (watermark.phase !== "stalled" || disk === undefined) return;
     const wanted = Math.max(0, watermark.expectedAvailableBytes - disk.availableBytes);
@@ -260,10 +270,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   /** Carries a plan out. False where it was given up, because a new policy or directory came or the enforcer stops. */
   async function carryOut(
     deletions: readonly PlannedDeletion[],
-    { inForce, sinceMs, isPass }: { inForce: AcceptedPolicy; sinceMs: number; isPass: boolean },
+    { from, inForce }: Ground,
+    { sinceMs, isPass }: { sinceMs: number; isPass: boolean },
   ): Promise<boolean> {
-    const from = directory;
-    if (from === undefined) return false;
     if (inForce.document.mode === "DryRun" || deletions.length === 0) return true;
     if (isPaused(from)) {
       paused = true;
@@ -319,9 +328,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
    * the plan was made for.
    */
   function remember(deletions: readonly PlannedDeletion[]): Array<{ entry: Entry; asPlanned: Entry; reason: Reason }> {
-    return deletions.flatMap(({ archive: { file }, reason }) => {
-      const entry = index.get(file);
-      return entry === undefined ? [] : [{ entry, asPlanned: { ...entry }, reason }];
+    return deletions.map(({ archive, reason }) => {
+      // A plan is made of the very entries that it was made for.
+      const entry = archive as Entry;
+      return { entry, asPlanned: { ...entry }, reason };
     });
   }
 
@@ -358,7 +368,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     if (disk === undefined) return;
     const before = watermark.phase;
     watermark = afterLook(watermark, { disk, isOverLimit: isDiskOverLimit(), nowMs: clock.monotonicMs() });
-    if (before !== watermark.phase && watermark.phase === "stalled") noteStalled();
+    if (before !== watermark.phase) noteStalled();
   }
 
   /** Makes events of the ages that were reached since the last look: a scope whose archive grew too old is acted upon. */
@@ -449,7 +459,6 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     proved(covers) {
       for (const { namespace, pod, container } of covers) {
         for (const { identity } of index.inScope({ namespace, pod, container })) {
-          if (identity === undefined) continue;
           activate(identity);
           mark(identity);
         }

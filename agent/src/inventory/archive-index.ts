@@ -14,12 +14,15 @@ export interface ArchiveIndex<A extends Archive> {
   put(archive: A): void;
   remove(file: string): void;
   /** Archives of a namespace, of one of its pods, or of one container of that. */
-  inScope(scope: { namespace: string; pod?: string | undefined; container?: string | undefined }): Iterable<A>;
+  inScope(scope: { namespace: string; pod?: string | undefined; container?: string | undefined }): Iterable<Owned<A>>;
   /** Archives whose owner is not known and that may turn out to be of this namespace, or of this pod of it. */
   undecidedIn(scope: { namespace: string; pod?: string | undefined }): Iterable<A>;
 }
 
-type Containers<A> = Map<string, Set<A>>;
+/** Filed under an identity, and so known to have one. */
+type Owned<A> = A & { identity: ContainerIdentity };
+
+type Containers<A> = Map<string, Set<Owned<A>>>;
 
 export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
   const byFile = new Map<string, { archive: A; identity: ContainerIdentity | undefined }>();
@@ -38,7 +41,7 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
     }
     const pods = getOrMake(namespaces, identity.namespace, () => new Map());
     const containers = getOrMake(pods, identity.pod, () => new Map());
-    getOrMake(containers, identity.container, () => new Set()).add(archive);
+    getOrMake(containers, identity.container, () => new Set()).add(archive as Owned<A>);
   }
 
   function unfile(archive: A, identity: ContainerIdentity | undefined): void {
@@ -55,7 +58,7 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
     const pods = namespaces.get(identity.namespace);
     const containers = pods?.get(identity.pod);
     const set = containers?.get(identity.container);
-    set?.delete(archive);
+    set?.delete(archive as Owned<A>);
     if (set?.size === 0) containers?.delete(identity.container);
     if (containers?.size === 0) pods?.delete(identity.pod);
     if (pods?.size === 0) namespaces.delete(identity.namespace);

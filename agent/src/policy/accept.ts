@@ -29,11 +29,12 @@ export function acceptDirective(
   const { node, podUID, current, nowMs } = context;
   const refuse = (status: number, refusal: Refusal): Verdict => ({ ok: false, status, refusal });
   if (!checker.Check(body)) {
-    const error = checker.Errors(body).at(0);
-    const field = (error?.instancePath ?? "").split("/").slice(1).join(".");
-    const missing = error?.keyword === "required" ? error.params.requiredProperties.join(", ") : undefined;
+    // What does not pass the check has an error.
+    const error = checker.Errors(body)[0] as ReturnType<typeof checker.Errors>[number];
+    const field = error.instancePath.split("/").slice(1).join(".");
+    const missing = error.keyword === "required" ? error.params.requiredProperties.join(", ") : undefined;
     const path = [field, missing].filter(Boolean).join(".") || "body";
-    return refuse(REFUSED.invalid, { error: `${path}: ${error?.message ?? "is not a directive"}`, field: path });
+    return refuse(REFUSED.invalid, { error: `${path}: ${error.message}`, field: path });
   }
   if (body.node !== node || body.podUID !== podUID) {
     return refuse(REFUSED.misdirected, {

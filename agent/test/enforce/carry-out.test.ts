@@ -198,6 +198,47 @@ describe("while a plan is carried out", () => {
   });
 });
 
+describe("an event", () => {
+  it("of a pod that a policy of its own governs makes that act on the whole pod", async () => {
+    const folder = aFolder();
+    const [first = "", second = ""] = [
+      ...aSeries(folder, 1, { container: "one", startMs: Date.now() - 7_200_000 }),
+      ...aSeries(folder, 1),
+    ];
+    const spec = { podPolicies: [{ namespace: "shop", pod: "web-0", maxCheckpoints: 2 }] };
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(spec, folder) });
+    for (const file of [first, second]) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    const next = writeArchive(folder, { container: "main", time: archiveTime(Date.now()) });
+    driven.see(next, { isEvent: true });
+    await driven.calm();
+    expect(driven.files()).toEqual([first]);
+  });
+
+  it("that brings the node over its total size acts there too; what is nobody's does not count", async () => {
+    const folder = aFolder();
+    const large = (namespace: string, minute: number) =>
+      writeArchive(folder, {
+        ...{ namespace, container: "main", pagesBytes: 300 * 1024, runtime: "none" as const },
+        ...{ time: archiveTime(Date.now() - minute * 60_000), mtimeMs: Date.now() - minute * 60_000 },
+      });
+    const files = [large("shop", 9), large("shop", 8), large("shop", 7)];
+    const nobodys = large("a-b", 6);
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ nodePolicy: { maxTotalSize: "1Mi" } }, folder),
+    });
+    for (const file of [...files, nobodys]) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual([]);
+    driven.see(large("shop", 5), { isEvent: true });
+    await driven.calm();
+    expect(driven.deleted).toMatchObject([{ file: files[0], reason: "node_max_total_size" }]);
+    expect(driven.enforcer.status().unreachable).toEqual([]);
+  });
+});
+
 describe("before the directory is listed", () => {
   it("nothing is deleted, whatever is seen of it", async () => {
     const folder = aFolder();
@@ -269,13 +310,20 @@ describe("the books", () => {
     expect(driven.deleted).toEqual([]);
   });
 
-  it("tell of a limit that cannot be reached only as long as that is so", async () => {
+  it("tell of a limit that cannot be reached only as long as that is so, and log it once", async () => {
     const folder = aFolder();
     const files = aSeries(folder, 2);
     const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder) });
     for (const file of files) driven.see(file, { isTold: false }).pinned = true;
     driven.enforcer.listed();
     await driven.calm();
+    const [first] = driven.index.all();
+    if (first !== undefined) driven.enforcer.changed(first, true);
+    await driven.calm();
+    expect(driven.runs()).toBe(2);
+    expect(driven.logged.filter(({ msg }) => msg === "limit cannot be reached")).toMatchObject([
+      { limit: "max_checkpoints", container: "main", wanted: 1, freed: 0, unit: "archives" },
+    ]);
     expect(driven.enforcer.status().unreachable).toEqual([
       {
         ...{ limit: "max_checkpoints", namespace: "shop", pod: "web-0", container: "main" },
@@ -349,6 +397,24 @@ describe("a policy that does not act at once", () => {
     expect(driven.files()).toEqual([file]);
   });
 
+  it("acts on no age where the policy that governs has none, whatever the others have", async () => {
+    const folder = aFolder();
+    const clock = aClock();
+    const startMs = clock.wallMs() - 86_400_000 - 60_000;
+    const [file = ""] = aSeries(folder, 1, { container: "ageless", startMs });
+    const [other = ""] = aSeries(folder, 1, { startMs });
+    const spec = {
+      globalPolicy: { maxAge: "1d" },
+      containerPolicies: [{ namespace: "shop", pod: "web-0", container: "ageless", maxCheckpoints: 5 }],
+    };
+    const driven = driveEnforcer(folder, { policy: later(spec, folder, clock.wallMs() - 3_600_000), clock });
+    for (const seen of [file, other]) driven.see(seen);
+    driven.enforcer.listed();
+    driven.enforcer.tick();
+    await driven.calm();
+    expect(driven.files()).toEqual([other]);
+  });
+
   it("acts on an age as soon as the clock passes it, and not while the clock is not to be trusted", async () => {
     const folder = aFolder();
     const clock = aClock();
@@ -393,16 +459,19 @@ describe("free space", () => {
       folder,
     );
     const unit = () => driven.index.get(files.at(-1) ?? "")?.allocated ?? 0;
-    let used = 18;
+    let used: number | undefined = 18;
     const driven = driveEnforcer(folder, {
       policy,
       clock,
-      readDisk: () => ({ sizeBytes: 20 * unit(), usedBytes: used * unit(), availableBytes: (20 - used) * unit() }),
+      readDisk: () =>
+        used === undefined
+          ? undefined
+          : { sizeBytes: 20 * unit(), usedBytes: used * unit(), availableBytes: (20 - used) * unit() },
     });
     for (const file of files) driven.see(file);
     return {
       ...{ folder, clock, files, driven },
-      setUsed: (units: number) => {
+      setUsed: (units: number | undefined) => {
         used = units;
       },
       tick: async () => {
@@ -468,6 +537,48 @@ describe("free space", () => {
     expect(driven.deleted).toHaveLength(7 + 6);
   });
 
+  it("is reported as lacking once, by what it lacks just now, also while the file system does not tell how full it is", async () => {
+    const { clock, driven, tick, setUsed } = onAStubbornDisk();
+    driven.enforcer.listed();
+    await driven.calm();
+    clock.pass(61_000);
+    await tick();
+    const wanted = () => driven.enforcer.status().unreachable.map((limit) => limit.wanted);
+    const unit = [...driven.index.all()][0]?.allocated ?? 0;
+    expect(wanted()).toEqual([7 * unit]);
+    const event = () => {
+      const [first] = driven.index.all();
+      if (first !== undefined) driven.enforcer.changed(first, false);
+      return driven.calm();
+    };
+    setUsed(17);
+    await event();
+    expect(wanted()).toEqual([6 * unit]);
+    setUsed(undefined);
+    await event();
+    expect(wanted()).toEqual([6 * unit]);
+    expect(driven.enforcer.status().disk).toBeUndefined();
+    expect(driven.logged.filter(({ msg }) => String(msg).includes("did not free the disk"))).toHaveLength(1);
+  });
+
+  it("below minFree is made, the oldest first, and no more than that asks for", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 4);
+    const MIB = 1024 * 1024;
+    let freed = 0;
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ nodePolicy: { minFree: "10Mi" } }, folder),
+      onDeleted: (file) => {
+        freed += allocated.get(file) ?? 0;
+      },
+      readDisk: () => ({ sizeBytes: 100 * MIB, usedBytes: 90 * MIB + 1 - freed, availableBytes: 10 * MIB - 1 + freed }),
+    });
+    const allocated = new Map(files.map((file) => [file, driven.see(file, { isTold: false }).allocated]));
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.deleted).toMatchObject([{ file: files[0], reason: "node_watermark" }]);
+  });
+
   it("that no policy asks for any more is not reported as lacking", async () => {
     const { clock, driven, tick } = onAStubbornDisk();
     driven.enforcer.listed();
@@ -504,6 +615,29 @@ describe("a proof that a pod is gone", () => {
     driven.see(later, { isEvent: true });
     await driven.calm();
     expect(archivesIn(folder)).toEqual([later, other].sort());
+  });
+
+  it("of one container alone is none for another of that pod", async () => {
+    const folder = aFolder();
+    const [gone = ""] = aSeries(folder, 1, { container: "gone" });
+    const [stays = ""] = aSeries(folder, 1, { container: "stays" });
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ globalPolicy: { retainOrphan: false } }, folder),
+    });
+    for (const file of [gone, stays]) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    driven.proofs.reported(1, driven.listedUpTo());
+    const fact = { bootId: "boot", report: 1, namespace: "shop", pod: "web-0", container: "gone" };
+    const covers = driven.proofs.receive([fact], driven.clock.monotonicMs());
+    // What else happens meanwhile in that pod is looked at with the proof at hand, and does not use it up.
+    driven.see(stays, { isEvent: true });
+    await driven.calm();
+    expect(driven.files()).toEqual([]);
+    driven.enforcer.proved(covers);
+    await driven.calm();
+    expect(driven.deleted).toMatchObject([{ file: gone, reason: "orphan" }]);
+    expect(driven.proofs.current(driven.clock.monotonicMs())).toEqual([]);
   });
 
   it("lapses after a minute", async () => {

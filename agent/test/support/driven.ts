@@ -51,6 +51,8 @@ export function driveEnforcer(
     readDisk?: () => DiskReading | undefined;
     isClockTrusted?: () => boolean;
     onDeleted?: (file: string) => void;
+    /** Files that cannot be deleted just now: their place is led astray, below a file, where nothing can be. */
+    isStuck?: (file: string) => boolean;
   },
 ) {
   const { clock = aClock(), policy } = options;
@@ -60,14 +62,17 @@ export function driveEnforcer(
   const index = createArchiveIndex<Entry>();
   const proofs = createOrphanProofs("boot");
   const deleted: Array<{ file: string; reason: Reason; bytes: number }> = [];
+  const failed: Array<{ file: string; code: string }> = [];
   const stale: string[] = [];
+  const logged: Array<Record<string, unknown>> = [];
+  const log = pino({ level: "debug" }, { write: (line) => logged.push(JSON.parse(line) as Record<string, unknown>) });
   let runs = 0;
   let listed = 0;
   const enforcer = createEnforcer({
     index,
     proofs,
     clock,
-    log: pino({ level: "silent" }),
+    log,
     readDisk: options.readDisk ?? (() => undefined),
     isClockTrusted: options.isClockTrusted ?? (() => true),
     events: {
@@ -75,7 +80,7 @@ export function driveEnforcer(
         deleted.push({ file: entry.file, reason, bytes: entry.size });
         options.onDeleted?.(entry.file);
       },
-      deleteFailed: () => {},
+      deleteFailed: ({ entry, code }) => failed.push({ file: entry.file, code }),
       enforced: () => {
         runs += 1;
       },
@@ -114,7 +119,12 @@ export function driveEnforcer(
   }
 
   enforcer.setPolicy(policy);
-  void enforcer.setDirectory(directory);
+  const isStuck = options.isStuck ?? (() => false);
+  const led = {
+    ...directory,
+    at: (file: string) => (isStuck(file) ? join(directory.at(file), "below-a-file") : directory.at(file)),
+  };
+  void enforcer.setDirectory(led);
   onTestFinished(async () => {
     await enforcer.stop();
     directory.close();
@@ -126,7 +136,9 @@ export function driveEnforcer(
     enforcer,
     directory,
     deleted,
+    failed,
     stale,
+    logged,
     see,
     runs: () => runs,
     listedUpTo: () => listed,

@@ -1,0 +1,131 @@
+import { existsSync, unlinkSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { readDisk } from "../../src/enforce/disk.ts";
+import { openDirectory } from "../../src/inventory/directory.ts";
+import { aSeries, driveEnforcer } from "../support/driven.ts";
+import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
+
+const keepOne = { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 1 } };
+
+describe("an archive that cannot be deleted", () => {
+  /** Two archives of which the first has to go and cannot, for as long as it is stuck. */
+  function aStuckOne() {
+    const folder = aFolder();
+    const files = aSeries(folder, 2);
+    const [stuck = "", kept = ""] = files;
+    let isStuck = true;
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      isStuck: (file) => isStuck && file === stuck,
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    return {
+      ...{ folder, stuck, kept, driven },
+      free: () => {
+        isStuck = false;
+      },
+      /** How often it has been tried once that much time has passed. */
+      triesAfter: async (ms: number) => {
+        driven.clock.pass(ms);
+        driven.enforcer.tick();
+        await driven.calm();
+        return driven.failed.length;
+      },
+    };
+  }
+
+  it("is tried again after a second, and rests twice as long each time, up to five minutes", async () => {
+    const { stuck, driven, triesAfter } = aStuckOne();
+    await driven.calm();
+    expect(driven.failed).toEqual([{ file: stuck, code: "ENOTDIR" }]);
+    let tries = 1;
+    for (const seconds of [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]) {
+      expect([seconds, await triesAfter(seconds * 1000 - 1)]).toEqual([seconds, tries]);
+      tries += 1;
+      expect([seconds, await triesAfter(1)]).toEqual([seconds, tries]);
+    }
+    expect(driven.enforcer.status().deleteErrors).toBe(tries);
+    expect(driven.logged.filter(({ level }) => level === 50)).toMatchObject([
+      { archive: stuck, err: { code: "ENOTDIR" }, msg: "archive cannot be deleted; it is tried again" },
+    ]);
+    expect(driven.deleted).toEqual([]);
+  });
+
+  it("is deleted as soon as that can be, and what fails later begins anew", async () => {
+    const { folder, stuck, kept, driven, free, triesAfter } = aStuckOne();
+    await driven.calm();
+    await triesAfter(1000);
+    free();
+    await triesAfter(1999);
+    expect(driven.files()).toEqual([]);
+    expect(await triesAfter(1)).toBe(2);
+    expect(driven.files()).toEqual([stuck]);
+    expect([existsSync(join(folder, stuck)), existsSync(join(folder, kept))]).toEqual([false, true]);
+    await triesAfter(600_000);
+    expect(driven.runs()).toBe(3);
+  });
+
+  it("rests also where an event has it planned again", async () => {
+    const { kept, driven, triesAfter } = aStuckOne();
+    await driven.calm();
+    driven.see(kept, { isEvent: true });
+    await driven.calm();
+    expect([driven.runs(), driven.failed.length]).toEqual([2, 1]);
+    expect(await triesAfter(1000)).toBe(2);
+  });
+
+  it("is not tried again once it is gone, or no policy asks for that any more", async () => {
+    const gone = aStuckOne();
+    await gone.driven.calm();
+    unlinkSync(join(gone.folder, gone.stuck));
+    gone.driven.see(gone.stuck);
+    await gone.driven.calm();
+    expect(await gone.triesAfter(1000)).toBe(1);
+    const unwanted = aStuckOne();
+    await unwanted.driven.calm();
+    unwanted.driven.apply({ globalPolicy: { maxCheckpointsPerContainer: 0 } });
+    await unwanted.driven.calm();
+    const runs = unwanted.driven.runs();
+    expect(await unwanted.triesAfter(1000)).toBe(1);
+    expect(unwanted.driven.runs()).toBe(runs);
+  });
+});
+
+describe("a run that fails", () => {
+  it("is logged, and what was told meanwhile is acted upon", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 2);
+    const others = aSeries(folder, 2, { container: "other" });
+    let isBroken = true;
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      readDisk: () => {
+        if (!isBroken || driven.index.size < 4) return undefined;
+        isBroken = false;
+        driven.see(others[1] ?? "", { isEvent: true });
+        throw new Error("the disk is on fire");
+      },
+    });
+    for (const file of [...files, ...others]) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual([others[0]]);
+    expect(driven.logged.filter(({ level }) => level === 50)).toMatchObject([
+      { err: { message: "the disk is on fire" }, msg: "enforcement failed" },
+    ]);
+  });
+});
+
+describe("how full the disk is", () => {
+  it("is told of the file system that holds the directory, and is not known where that cannot be asked", () => {
+    const opened = openDirectory(aFolder(), []);
+    if (!opened.ok) throw new Error(opened.problem.message);
+    const disk = readDisk(opened.directory);
+    expect(disk?.sizeBytes).toBeGreaterThan(0);
+    expect((disk?.usedBytes ?? 0) + (disk?.availableBytes ?? 0)).toBeLessThanOrEqual(disk?.sizeBytes ?? 0);
+    opened.directory.close();
+    expect(readDisk(opened.directory)).toBeUndefined();
+  });
+});
