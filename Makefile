@@ -7,7 +7,7 @@ IMG ?= checkpoint-restore-operator:$(VERSION)
 CONTAINER_TOOL ?= docker
 KUBECTL ?= kubectl
 
-.PHONY: help run test soak lint bench build manifests docker-build docker-push install uninstall deploy undeploy
+.PHONY: help run test soak mutants lint bench build manifests docker-build docker-push install uninstall deploy undeploy
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -19,6 +19,9 @@ test: ## Install, build, lint and run every test
 
 soak: ## Run the tests again, everything random in them 20 times as long (or SOAK=n times)
 	npm run soak
+
+mutants: ## Change the code that decides and deletes in every small way, and tell which changes no test notices
+	npm run mutants
 
 lint: ## Check types and style
 	npm run check

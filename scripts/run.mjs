@@ -74,6 +74,11 @@ function lookUpAdvisories() {
   return run("npx", ["--yes", packageManager, "audit", "--audit-level", "high"]);
 }
 
+/** Which changes to the code no test notices; its folders of tests one after the other. */
+function mutants(files) {
+  return run(node(), ["scripts/mutants.mjs", ...files]);
+}
+
 const [command, ...args] = process.argv.slice(2);
 if (command !== "advisories") install();
 switch (command) {
@@ -88,6 +93,9 @@ switch (command) {
     break;
   case "soak":
     process.exit(soak(args));
+    break;
+  case "mutants":
+    process.exit(mutants(args));
     break;
   case "build":
     process.exit(run(node(), ["scripts/build.mjs"]));
@@ -108,7 +116,7 @@ switch (command) {
   }
   default:
     console.error(
-      `usage: run.mjs start | test | soak | check | advisories | build | bench | manifests | package | rootfs`,
+      `usage: run.mjs start | test | soak | mutants | check | advisories | build | bench | manifests | package | rootfs`,
     );
     process.exit(2);
 }
