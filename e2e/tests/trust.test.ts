@@ -98,4 +98,26 @@ describe("directives that come again, late, out of order or at the wrong door", 
     expect(report.body).toMatchObject({ accepted: { term: 7, revision: 8 }, archives: 12, deletions: [] });
     expect(archivesIn(root)).toEqual(files);
   }, 60_000);
+
+  it("are refused also by an agent that was restarted since it obeyed a newer one", async () => {
+    const root = aFolder();
+    const files = series(root, 12);
+    const stateDir = aFolder();
+    const args = ["--checkpoint-root", root, "--state-dir", stateDir];
+    const keepAll = { globalPolicy: { maxCheckpointsPerContainer: 0 } };
+    const first = await startLoneAgent({ agentLeaf, authority, args });
+    const put = (port: number, changes: Record<string, unknown>) =>
+      putDirective(port, { authority, coordinatorLeaf }, aDirective(changes, root));
+    expect((await put(first.port, { term: 7, revision: 7, spec: keepAll })).status).toBe(200);
+    await first.agent.kill("SIGKILL");
+    const { port } = await startLoneAgent({ agentLeaf, authority, args });
+    for (const fence of [
+      { term: 7, revision: 6 },
+      { term: 6, revision: 1000 },
+    ]) {
+      expect([fence, await put(port, fence)]).toMatchObject([fence, { status: 409, body: { term: 7, revision: 7 } }]);
+    }
+    expect((await put(port, { term: 7, revision: 8, spec: keepAll })).body).toMatchObject({ archives: 12 });
+    expect(archivesIn(root)).toEqual(files);
+  }, 60_000);
 });

@@ -41,15 +41,18 @@ export function acceptDirective(
       error: `this is the agent ${podUID} of node ${node}, the directive is for ${body.podUID} of ${body.node}`,
     });
   }
-  const order = current === undefined ? 1 : compareFences(body, current.fence);
   const { digest, document } = body.policy;
-  if (current !== undefined && (order < 0 || (order === 0 && digest !== current.digest))) {
+  if (current !== undefined) {
     const { term, revision } = current.fence;
-    const error =
-      order < 0
-        ? `term ${body.term} revision ${body.revision} is older than term ${term} revision ${revision}, accepted before`
-        : `term ${term} revision ${revision} was accepted before with another policy`;
-    return refuse(REFUSED.older, { error, term, revision });
+    const order = compareFences(body, current.fence);
+    if (order < 0) {
+      const error = `term ${body.term} revision ${body.revision} is older than term ${term} revision ${revision}, accepted before`;
+      return refuse(REFUSED.older, { error, term, revision });
+    }
+    if (order === 0 && digest !== current.digest) {
+      const error = `term ${term} revision ${revision} was accepted before with another policy`;
+      return refuse(REFUSED.older, { error, term, revision });
+    }
   }
   const fence = { term: body.term, revision: body.revision };
   if (current?.digest === digest) return { ok: true, directive: body, accepted: { ...current, fence } };

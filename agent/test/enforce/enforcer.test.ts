@@ -10,9 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import fc from "fast-check";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
-import { afterDeletions, afterLook, type WatermarkState } from "../../src/enforce/watermark.ts";
 import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
 import { aFolder, anAcceptedPolicy, watchDirectory } from "../support/watching.ts";
 
@@ -314,51 +312,5 @@ describe("a full disk", () => {
     const reads = watching.enforcer.status().disk;
     await until(() => expect(watching.enforcer.status().disk).not.toBe(reads));
     expect(archivesIn(folder)).toHaveLength(9);
-  });
-});
-
-describe("the wait for freed space", () => {
-  const disk = (availableBytes: number) => ({ sizeBytes: 100, usedBytes: 100 - availableBytes, availableBytes });
-
-  it("ends when the space shows, or is no longer wanted", () => {
-    const waiting = afterDeletions({ phase: "ready" }, { bytes: 10, isPass: true, availableBeforeBytes: 5, nowMs: 0 });
-    expect(waiting.phase).toBe("waiting");
-    const look = (available: number, isOverLimit: boolean, nowMs: number) =>
-      afterLook(waiting, { disk: disk(available), isOverLimit, nowMs }).phase;
-    expect(look(15, true, 1)).toBe("ready");
-    expect(look(14, true, 59_999)).toBe("waiting");
-    expect(look(14, false, 1)).toBe("ready");
-    expect(look(14, true, 60_000)).toBe("stalled");
-  });
-
-  it("stalls only after deletions for the disk's sake; others just delay it", () => {
-    const waiting = afterDeletions({ phase: "ready" }, { bytes: 10, isPass: false, availableBeforeBytes: 5, nowMs: 0 });
-    expect(afterLook(waiting, { disk: disk(5), isOverLimit: true, nowMs: 60_000 }).phase).toBe("ready");
-  });
-
-  it("never lets a pass run while what the last one freed does not show", () => {
-    fc.assert(
-      fc.property(
-        fc.array(
-          fc.record({ available: fc.nat(100), isOverLimit: fc.boolean(), stepMs: fc.nat(30_000), frees: fc.nat(20) }),
-        ),
-        (steps) => {
-          let state: WatermarkState = { phase: "ready" };
-          let nowMs = 0;
-          let expected: number | undefined;
-          for (const { available, isOverLimit, stepMs, frees } of steps) {
-            nowMs += stepMs;
-            state = afterLook(state, { disk: disk(available), isOverLimit, nowMs });
-            if (state.phase !== "ready") {
-              expect(available).toBeLessThan(expected ?? 0);
-              continue;
-            }
-            if (!isOverLimit || frees === 0) continue;
-            state = afterDeletions(state, { bytes: frees, isPass: true, availableBeforeBytes: available, nowMs });
-            expected = available + frees;
-          }
-        },
-      ),
-    );
   });
 });

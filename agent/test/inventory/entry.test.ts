@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { lstatSync, mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { parseArchiveName } from "../../src/archive/name.ts";
@@ -83,6 +83,14 @@ describe("the walk of an archive", () => {
     renameSync(`${path}.new`, path);
     expect(Number(stat().size)).toBe(entry.size);
     expect(walk()).toBe(false);
+  });
+
+  it("leaves the file as it was, the time of its last access too", () => {
+    const { path, walk } = anEntry({ mtimeMs: 1_700_000_000_000 });
+    utimesSync(path, 1_600_000_000, 1_700_000_000);
+    const before = lstatSync(path, { bigint: true });
+    expect(walk()).toBe(true);
+    expect(lstatSync(path, { bigint: true })).toEqual(before);
   });
 
   it("neither follows a link nor waits at a pipe that took the file's place, and failing is not to be unsettled", () => {

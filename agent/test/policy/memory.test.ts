@@ -49,6 +49,20 @@ describe("proofs of orphans", () => {
     expect(proofs.receive([{ ...fact, report: 8 }], 4)).toHaveLength(1);
   });
 
+  it("are told apart by their names, and one that is used leaves the others", () => {
+    const proofs = createOrphanProofs("boot");
+    proofs.reported(7, 42);
+    const asked = [
+      { ...fact, namespace: "a", pod: "bc" },
+      { ...fact, namespace: "ab", pod: "c" },
+      { ...fact, namespace: "a", pod: "b", container: "c" },
+    ];
+    const covers = proofs.receive(asked, 0);
+    expect(covers).toHaveLength(3);
+    proofs.use(covers.slice(0, 1));
+    expect(proofs.current(1)).toEqual(covers.slice(1));
+  });
+
   it("count for nothing from another start of the agent, or for a report it never made or no longer knows", () => {
     const proofs = createOrphanProofs("boot");
     proofs.reported(7, 42);
