@@ -131,3 +131,30 @@ describe("the agent's API", () => {
     expect((await read(metricsUrl)).body).toContain("checkpoint_policy_term 5");
   }, 40_000);
 });
+
+describe("the agent's plain port", () => {
+  it("tells no archive's name, and takes no directive", async () => {
+    const { port, metricsUrl } = await startLoneAgent({
+      ...{ agentLeaf, authority },
+      args: ["--metrics-granularity", "container"],
+    });
+    const directory = aFolder();
+    const files = series(directory, 3);
+    const strict = aDirective({ spec: { globalPolicy: { maxCheckpointsPerContainer: 1 } } }, directory);
+    const plain = new URL("/", metricsUrl).href;
+    const direct = await fetch(`${plain}v1/directive`, {
+      method: "PUT",
+      body: JSON.stringify(strict),
+      headers: { "content-type": "application/json" },
+    });
+    expect(direct.status).toBe(404);
+    // Not one of its answers, whatever the agent knows by now.
+    expect((await put(port, aDirective({}, directory))).status).toBe(200);
+    await until(async () => expect((await read(metricsUrl)).body).toContain('container="main"} 3'));
+    for (const path of ["metrics", "healthz", "readyz", "v1/report", ""]) {
+      const { body } = await read(`${plain}${path}`);
+      expect([path, files.filter((file) => body.includes(file)), body.includes(".tar")]).toEqual([path, [], false]);
+    }
+    expect(archivesIn(directory)).toEqual(files);
+  }, 40_000);
+});

@@ -121,3 +121,20 @@ describe("directives that come again, late, out of order or at the wrong door", 
     expect(archivesIn(root)).toEqual(files);
   }, 60_000);
 });
+
+describe("a directive whose time is far from the node's", () => {
+  it("makes no archive too old: either clock may have jumped; the next one that agrees does", async () => {
+    const root = aFolder();
+    const files = series(root, 3);
+    const { direct } = await startAgentIn(root);
+    const aged = { spec: { globalPolicy: { maxAge: "1m", maxCheckpointsPerContainer: 2 } } };
+    const HOUR_MS = 3_600_000;
+    for (const offMs of [-HOUR_MS, HOUR_MS]) {
+      expect((await direct(root, { ...aged, time: new Date(Date.now() + offMs).toISOString() })).status).toBe(200);
+      // What needs no clock goes on.
+      await until(() => expect(archivesIn(root)).toEqual(files.slice(1)));
+    }
+    expect((await direct(root, aged)).status).toBe(200);
+    await until(() => expect(archivesIn(root)).toEqual([]));
+  }, 60_000);
+});
