@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, unlinkSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -31,6 +31,7 @@ describe("while a plan is carried out", () => {
     await driven.calm();
     expect(driven.files()).toEqual([files[0]]);
     expect(archivesIn(folder)).toEqual(files.slice(1));
+    expect(driven.stale).toEqual([]);
     // Once it is known what it is, the next plan decides.
     driven.see(second);
     await driven.calm();
@@ -50,6 +51,31 @@ describe("while a plan is carried out", () => {
     await driven.calm();
     expect(archivesIn(folder)).toEqual(files.slice(1));
     expect(driven.stale).toEqual([second]);
+  });
+
+  it("what goes away and comes back is another to a proof that its pod is gone, though it is the same file", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 3);
+    const second = files[1] ?? "";
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ globalPolicy: { retainOrphan: false } }, folder),
+      onDeleted: (file) => {
+        if (file !== files[0]) return;
+        renameSync(join(folder, second), join(folder, "aside"));
+        driven.see(second);
+        renameSync(join(folder, "aside"), join(folder, second));
+        driven.see(second, { isEvent: true });
+      },
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    driven.proofs.reported(1, driven.listedUpTo());
+    const fact = { bootId: "boot", report: 1, namespace: "shop", pod: "web-0" };
+    driven.enforcer.proved(driven.proofs.receive([fact], driven.clock.monotonicMs()));
+    await driven.calm();
+    expect(driven.files()).toEqual([files[0], files[2]]);
+    expect(archivesIn(folder)).toEqual([second]);
   });
 
   it("what turns out to be pinned or dated in the future is left alone", async () => {
@@ -196,6 +222,7 @@ describe("while a plan is carried out", () => {
     driven.enforcer.listed();
     await driven.calm();
     expect(driven.deleted).toEqual([{ file: files[0], reason: "max_checkpoints", bytes: size }]);
+    expect([...driven.index.all()].map(({ file }) => file)).toEqual(files.slice(1));
   });
 });
 
@@ -638,6 +665,30 @@ describe("a proof that a pod is gone", () => {
     await driven.calm();
     expect(driven.files()).toEqual([]);
     driven.enforcer.proved(covers);
+    await driven.calm();
+    expect(driven.deleted).toMatchObject([{ file: gone, reason: "orphan" }]);
+    expect(driven.proofs.current(driven.clock.monotonicMs())).toEqual([]);
+  });
+
+  it("is not used up by what happens to a pod of that name elsewhere, or to another pod", async () => {
+    const folder = aFolder();
+    const elsewhere = aSeries(folder, 1, { namespace: "team" });
+    const another = writeArchive(folder, { pod: "web-1", time: archiveTime(Date.now() - 60_000) });
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ globalPolicy: { retainOrphan: false } }, folder),
+    });
+    for (const file of [...elsewhere, another]) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    driven.proofs.reported(1, driven.listedUpTo() + 10);
+    const fact = { bootId: "boot", report: 1, namespace: "shop", pod: "web-0" };
+    driven.proofs.receive([fact], driven.clock.monotonicMs());
+    for (const file of [...elsewhere, another]) driven.see(file, { isEvent: true });
+    await driven.calm();
+    expect(driven.files()).toEqual([]);
+    expect(driven.proofs.current(driven.clock.monotonicMs())).toHaveLength(1);
+    const [gone = ""] = aSeries(folder, 1);
+    driven.see(gone, { isEvent: true });
     await driven.calm();
     expect(driven.deleted).toMatchObject([{ file: gone, reason: "orphan" }]);
     expect(driven.proofs.current(driven.clock.monotonicMs())).toEqual([]);
