@@ -168,4 +168,29 @@ describe("what docs say of tests", () => {
     const files = textOf(file).match(/`[\w./-]+\.test\.ts`/g) ?? [];
     expect(files.length).toBe(named.length);
   });
+
+  it("what never happens are nine things, each with the code that ensures it, as it stands there, and a test", () => {
+    const [, section = ""] = /^## What never happens\n(.+?)^## /ms.exec(textOf("docs/testing.md")) ?? [];
+    const [, ...things] = section.split(/^\| \*\*(?=\d\. )/m);
+    expect(things.map((thing) => thing.slice(0, 2))).toEqual(["1.", "2.", "3.", "4.", "5.", "6.", "7.", "8.", "9."]);
+    for (const thing of things) {
+      const [title = "", ...rows] = thing.trim().split("\n");
+      expect([title, rows.length]).toEqual([title, expect.toSatisfy((count) => count >= 4)]);
+      for (const row of rows) {
+        const [, what, by = "", removed = "", test] = row.split(/(?<!\\)\|/).map((cell) => cell.trim());
+        const places = [...by.matchAll(/`([^`]+)` › `([^`]+)`/g)].map(([, path = "", name = ""]) => ({ path, name }));
+        expect([what, places.length, test]).toEqual([
+          what,
+          expect.toSatisfy((count) => count > 0),
+          expect.stringContaining(".test.ts"),
+        ]);
+        for (const { path, name } of places)
+          expect([what, path, textOf(path).includes(name)]).toEqual([what, path, true]);
+        const code = places.map(({ path }) => textOf(path)).join("");
+        for (const [, snippet = ""] of removed.replaceAll("\\|", "|").matchAll(/`([^`]+)`/g)) {
+          expect([what, snippet, code.includes(snippet)]).toEqual([what, snippet, true]);
+        }
+      }
+    }
+  });
 });
