@@ -62,6 +62,13 @@ describe("the wait for freed space", () => {
     });
   });
 
+  it("is for no pass where none of the deletions was", () => {
+    const ready: WatermarkState = { phase: "ready" };
+    const other = { bytes: 1, isPass: false, availableBeforeBytes: 5, nowMs: 0 };
+    const others = afterDeletions(afterDeletions(ready, other), other);
+    expect(afterLook(others, { disk: disk(5), isOverLimit: true, nowMs: 60_000 })).toEqual(ready);
+  });
+
   it("is for a pass as soon as one of the deletions was for the disk's sake", () => {
     const other = afterDeletions({ phase: "ready" }, { bytes: 10, isPass: false, availableBeforeBytes: 5, nowMs: 0 });
     const both = afterDeletions(other, { bytes: 1, isPass: true, availableBeforeBytes: 5, nowMs: 1 });
