@@ -60,7 +60,7 @@ export function parseQuantity(value: unknown): ParsedQuantity {
     return refuse(value, `has the suffix ${suffix}, which makes no size; ${EXAMPLE}`);
   }
   const isUnitless = SUFFIXES[suffix] === undefined;
-  const exponent = isUnitless && suffix !== "" ? Number(suffix.slice(1)) : 0;
+  const exponent = isUnitless ? Number(suffix.slice(1)) : 0; // no digits are 0
   const bytes = scale(digits, exponent, SUFFIXES[suffix] ?? MIB);
   if (bytes > 0n && bytes < MIB) return refuse(value, "is under 1Mi, the smallest limit there is; 0 means no limit");
   const parsed = { ok: true as const, bytes: Number(bytes > MAX_BYTES ? MAX_BYTES : bytes) };
@@ -75,7 +75,6 @@ function refuse(value: unknown, why: string): ParsedQuantity {
 function scale(digits: string, exponent: number, unit: bigint): bigint {
   const [whole = "", fraction = ""] = digits.split(".");
   const mantissa = BigInt(`0${whole}${fraction}`);
-  if (mantissa === 0n) return 0n;
   const power =
     Math.max(-MAX_EXPONENT - digits.length, Math.min(exponent, MAX_EXPONENT + digits.length)) - fraction.length;
   if (power >= 0) return mantissa * 10n ** BigInt(power) * unit;
@@ -85,14 +84,15 @@ function scale(digits: string, exponent: number, unit: bigint): bigint {
 
 /** Bytes as the shortest exact quantity: 10737418240 is "10Gi", 1000 is "1k", 1001 is "1001". */
 export function formatQuantity(bytes: number): string {
-  for (const suffix of ["Ei", "Pi", "Ti", "Gi", "Mi", "Ki", "E", "P", "T", "G", "M", "k"]) {
-    const unit = Number(SUFFIXES[suffix]);
-    if (bytes >= unit && bytes % unit === 0) return `${bytes / unit}${suffix}`;
+  let shortest = String(bytes);
+  for (const [suffix, unit] of Object.entries(SUFFIXES)) {
+    const inUnits = bytes / Number(unit);
+    if (Number.isInteger(inUnits) && `${inUnits}${suffix}`.length < shortest.length) shortest = `${inUnits}${suffix}`;
   }
-  return String(bytes);
+  return shortest;
 }
 
-/** Bytes for a reader, in binary units with at most one decimal: 288768 is "282Ki", 1572864 is "1.5Mi". */
+/** Whole bytes for a reader, in binary units with at most one decimal: 288768 is "282Ki", 1572864 is "1.5Mi". */
 export function formatBytes(bytes: number): string {
   let value = bytes;
   let unit = "";
@@ -101,5 +101,5 @@ export function formatBytes(bytes: number): string {
     value /= 1024;
     unit = next;
   }
-  return `${value < 10 && unit !== "" ? Math.round(value * 10) / 10 : Math.round(value)}${unit}`;
+  return `${value < 10 ? Math.round(value * 10) / 10 : Math.round(value)}${unit}`;
 }

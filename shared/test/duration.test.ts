@@ -21,7 +21,7 @@ describe("parseDuration", () => {
     ["30s", 30_000],
     ["1h30m", 5_400_000],
     ["1.5h", 5_400_000],
-    [".5s", 500],
+    [".25s", 250],
     ["1.s", 1000],
     ["+5m", 300_000],
     ["100ms", 100],
@@ -62,6 +62,7 @@ describe("parseDuration", () => {
     ["+", '"+" is not a duration; write e.g. 30s, 12h or 7d'],
     [null, "null is not a duration; write e.g. 30s, 12h or 7d"],
     [true, "true is not a duration; write e.g. 30s, 12h or 7d"],
+    [["5m"], '["5m"] is not a duration; write e.g. 30s, 12h or 7d'],
   ])("refuses %j", (value, problem) => {
     expect(parseDuration(value)).toEqual({ ok: false, problem });
   });

@@ -51,6 +51,7 @@ describe("parseQuantity", () => {
     ["1E3", 1000 * MIB, "1000Mi"],
     [1e3, 1000 * MIB, "1000Mi"],
     ["25e-1", 2.5 * MIB, "2560Ki"],
+    [`1${"0".repeat(50)}e-50`, MIB, "1Mi"],
     ["1.5", 1.5 * MIB, "1536Ki"],
     ["2048", 2 ** 31, "2Gi"],
     ["+3", 3 * MIB, "3Mi"],
@@ -88,6 +89,7 @@ describe("parseQuantity", () => {
     ["10Gi\n", '"10Gi\\n" is not a Kubernetes quantity; write e.g. 10Gi'],
     [true, "true is not a Kubernetes quantity; write e.g. 10Gi"],
     [null, "null is not a Kubernetes quantity; write e.g. 10Gi"],
+    [["10Gi"], '["10Gi"] is not a Kubernetes quantity; write e.g. 10Gi'],
   ])("refuses %j", (value, problem) => {
     expect(parseQuantity(value)).toEqual({ ok: false, problem });
   });
@@ -140,6 +142,10 @@ describe("formatQuantity", () => {
   ])("writes %i as %s", (bytes, text) => {
     expect(formatQuantity(bytes)).toBe(text);
   });
+
+  it.each(Object.entries(UNITS))("knows the unit %s", (unit, bytes) => {
+    expect(formatQuantity(3 * Number(bytes))).toBe(`3${unit}`);
+  });
 });
 
 describe("formatBytes", () => {
@@ -151,6 +157,7 @@ describe("formatBytes", () => {
     [1572864, "1.5Mi"],
     [10.4 * 2 ** 30, "10Gi"],
     [3 * 2 ** 40, "3Ti"],
+    [2 ** 53 - 1, "8Pi"],
   ])("writes %i as %s", (bytes, text) => {
     expect(formatBytes(bytes)).toBe(text);
   });
