@@ -40,7 +40,7 @@ export function compareAge(a: Archive, b: Archive): number {
 
 /** Whether a limit in numbers counts it: complete and incomplete ones, of pinned ones the complete ones. */
 export function countsInNumber({ identity, state, pinned }: Archive): boolean {
-  return identity !== undefined && (state === "complete" || (state === "incomplete" && !pinned));
+  return identity !== undefined && (pinned ? state === "complete" : isWhole(state));
 }
 
 /** An archive that is somebody's. */
@@ -48,11 +48,14 @@ export type OwnedArchive = Archive & { identity: ContainerIdentity };
 
 /** Whether a limit in bytes counts it: complete and incomplete ones, and all pinned ones that are somebody's. */
 export function countsInBytes(archive: Archive): archive is OwnedArchive {
-  const { identity, state, pinned } = archive;
-  return identity !== undefined && (pinned ? state !== "unidentified" : state === "complete" || state === "incomplete");
+  return archive.identity !== undefined && (archive.pinned || isWhole(archive.state));
 }
 
 /** Whether a rule may take it at all. */
 export function isDeletable({ identity, state, pinned }: Archive): boolean {
-  return identity !== undefined && !pinned && (state === "complete" || state === "incomplete");
+  return identity !== undefined && !pinned && isWhole(state);
+}
+
+function isWhole(state: ArchiveState): boolean {
+  return state === "complete" || state === "incomplete";
 }

@@ -30,15 +30,15 @@ export function explainPlan(plan: Plan, input: PlanInput): Decision[] {
   const unwalked = unwalkedScopes(archives);
   const floors = floorsOf(archives, govern);
 
-  function whyKept(archive: Archive, policy: Policy | undefined): string {
+  function whyKept(archive: Archive): string {
     if (archive.pinned) return "pinned by its .keep";
-    if (archive.identity === undefined || policy === undefined || !isWhole(archive.state))
-      return WHY_STATE[archive.state];
+    const lack = WHY_STATE[archive.state];
+    if (lack !== undefined) return lack;
     const waiting = deferred.get(archive);
     if (waiting !== undefined) return `to be deleted (${waiting}) once it has been unchanged for 2 s`;
     const floor = floors.get(archive);
     if (floor !== undefined) return floor;
-    const scopes = scopesOf(policy, archive.identity);
+    const scopes = archive.identity === undefined ? [] : scopesOf(govern(archive.identity), archive.identity);
     if (scopes.some((scope) => unwalked.has(scope))) return "not every archive beside it has been read yet";
     if (!scopes.some(input.isActive)) return "waits for the next archive of its scope";
     return "within the limits";
@@ -52,24 +52,18 @@ export function explainPlan(plan: Plan, input: PlanInput): Decision[] {
       action: reason === null ? "keep" : "delete",
       reason,
       policy: describePolicy(policy),
-      why: reason === null ? whyKept(archive, policy) : whyDeleted(reason, policy),
+      why: reason === null ? whyKept(archive) : whyDeleted(reason, policy),
     };
   });
 }
 
-/** What an archive that no rule may take is waiting for. */
-const WHY_STATE: Readonly<Record<ArchiveState, string>> = {
+/** What an archive lacks that no rule may take; those of the other states are known to be somebody's. */
+const WHY_STATE: Readonly<Partial<Record<ArchiveState, string>>> = {
   unidentified: "nobody is known to own it",
   postdated: "dated in the future",
   unread: "could not be read to its end yet",
   unsettled: "may still be written",
-  incomplete: "within the limits",
-  complete: "within the limits",
 };
-
-function isWhole(state: ArchiveState): boolean {
-  return state === "complete" || state === "incomplete";
-}
 
 function byArchive(planned: readonly PlannedDeletion[]): Map<Archive, Reason> {
   return new Map(planned.map(({ archive, reason }) => [archive, reason]));
@@ -101,21 +95,16 @@ function describePolicy(policy: Policy | undefined): string {
   return `${policy.level} policy ${names.join("/")}`;
 }
 
+const WHY_REASON: Readonly<Record<Exclude<Reason, "max_checkpoint_size">, string>> = {
+  orphan: "its pod or container no longer exists",
+  max_age: "too old",
+  max_checkpoints: "too many archives",
+  max_total_size: "too many bytes",
+  node_max_total_size: "too many bytes on the node",
+  node_watermark: "the disk is too full",
+};
+
 function whyDeleted(reason: Reason, policy: Policy | undefined): string {
-  switch (reason) {
-    case "orphan":
-      return "its pod or container no longer exists";
-    case "max_checkpoint_size":
-      return `larger than ${formatQuantity(policy?.maxCheckpointBytes ?? 0)}`;
-    case "max_age":
-      return "too old";
-    case "max_checkpoints":
-      return "too many archives";
-    case "max_total_size":
-      return "too many bytes";
-    case "node_max_total_size":
-      return "too many bytes on the node";
-    case "node_watermark":
-      return "the disk is too full";
-  }
+  if (reason === "max_checkpoint_size") return `larger than ${formatQuantity(policy?.maxCheckpointBytes ?? 0)}`;
+  return WHY_REASON[reason];
 }

@@ -4,7 +4,7 @@ import { soak } from "../../../shared/test/support/soak.ts";
 import { explainPlan } from "../../src/retention/explain.ts";
 import { planRetention } from "../../src/retention/plan.ts";
 import { arbArchives, arbPolicy } from "./arbitrary.ts";
-import { anArchive, anInput, NOW_MS } from "./builders.ts";
+import { anArchive, anInput, archivesOf, MIB, NOW_MS } from "./builders.ts";
 
 const explain = (...input: Parameters<typeof anInput>) => {
   const whole = anInput(...input);
@@ -59,6 +59,50 @@ describe("explainPlan", () => {
     expect(explain([anArchive()], {}, { isActive: () => false })[0]?.why).toBe(
       "waits for the next archive of its scope",
     );
+  });
+
+  it("waits no longer once one of its scopes is active", () => {
+    const [decision] = explain([anArchive()], {}, { isActive: (scope) => scope === "team/web" });
+    expect(decision?.why).toBe("within the limits");
+  });
+
+  it("waits for what is unread in another container of its pod, where the pod is limited", () => {
+    const archives = [anArchive({ age: 9 }), anArchive({ age: 8, container: "side", state: "unread", walked: false })];
+    const decisions = explain(archives, { globalPolicy: { maxCheckpointsPerPod: 1 } });
+    expect(decisions[0]?.why).toBe("not every archive beside it has been read yet");
+  });
+
+  it("ranks the complete archives of the floor from the newest, and no incomplete one", () => {
+    const archives = [
+      anArchive({ age: 5 }),
+      anArchive({ age: 4, state: "incomplete" }),
+      anArchive({ age: 3 }),
+      anArchive({ age: 2, state: "incomplete", settled: false }),
+      anArchive({ age: 1 }),
+    ];
+    const spec = { globalPolicy: { minCheckpointsPerContainer: 2, maxCheckpointsPerPod: 3 } };
+    expect(explain(archives, spec).map(({ why }) => why)).toEqual([
+      "within the limits",
+      "too many archives",
+      "newest 2 of 2 that its container always keeps",
+      "to be deleted (max_checkpoints) once it has been unchanged for 2 s",
+      "newest 1 of 2 that its container always keeps",
+    ]);
+  });
+
+  it.each([
+    ["orphan", "its pod or container no longer exists", { globalPolicy: { retainOrphan: false } }],
+    ["max_checkpoint_size", "larger than 1Mi", { globalPolicy: { maxCheckpointSize: "1Mi" } }],
+    ["max_age", "too old", { globalPolicy: { maxAge: "30s" } }],
+    ["max_checkpoints", "too many archives", { globalPolicy: { maxCheckpointsPerContainer: 1 } }],
+    ["max_total_size", "too many bytes", { globalPolicy: { maxTotalSizePerContainer: "3Mi" } }],
+    ["node_max_total_size", "too many bytes on the node", { nodePolicy: { maxTotalSize: "3Mi" } }],
+    ["node_watermark", "the disk is too full", { nodePolicy: { highWatermarkPercent: 50 } }],
+  ])("says of what goes for %s: %s", (reason, why, spec) => {
+    const orphans = [{ namespace: "team", pod: "web", listedUpTo: 9 }];
+    const disk = { usedBytes: 90 * MIB, availableBytes: 10 * MIB };
+    const [oldest] = explain(archivesOf(2, { mib: 2 }), spec, { orphans, node: { disk } });
+    expect([oldest?.action, oldest?.reason, oldest?.why]).toEqual(["delete", reason, why]);
   });
 
   it("deletes exactly what the plan deletes", () => {
