@@ -23,20 +23,21 @@ export type Identification =
 export function readSpec(bytes: Uint8Array): SpecFacts {
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString();
   const annotations = asRecord(asRecord(parseJson(text)).annotations);
-  const labelsText = asText(annotations[CRIO_LABELS]);
+  const labelsText = annotations[CRIO_LABELS];
   const labels = asRecord(parseJson(labelsText));
   // What cannot be parsed has no annotations and no labels, and nothing in it counts.
   const repeated =
-    findRepeatedKey(annotations === NOTHING ? "" : text) ?? findRepeatedKey(labels === NOTHING ? "" : labelsText);
+    findRepeatedKey(annotations === NOTHING ? undefined : text) ??
+    findRepeatedKey(labels === NOTHING ? undefined : labelsText);
   if (repeated !== undefined) return { conflict: `spec.dump has ${quote(repeated)} more than once` };
   const facts: SpecFacts = {};
   for (const field of FIELDS) {
     for (const source of [...KEYS[field].map((key) => annotations[key]), labels[KUBELET_LABELS[field]]]) {
-      const named = asText(source);
-      if (named === "") continue;
-      facts[field] ??= named;
-      if (facts[field] !== named) {
-        return { conflict: `spec.dump names two values for ${field}: ${quote(facts[field])} and ${quote(named)}` };
+      if (typeof source !== "string" || source === "") continue;
+      facts[field] ??= source;
+      const first = facts[field];
+      if (first !== source) {
+        return { conflict: `spec.dump names two values for ${field}: ${quote(first)} and ${quote(source)}` };
       }
     }
   }
@@ -56,7 +57,7 @@ export function identify(name: ArchiveName, verdict: Verdict | undefined): Ident
     FIELDS.every((field) => spec?.[field] === undefined || spec[field] === candidate[field]),
   );
   if (identity === undefined) {
-    const named = FIELDS.flatMap((field) => (spec?.[field] === undefined ? [] : [`${field} ${quote(spec[field])}`]));
+    const named = FIELDS.flatMap((field) => (spec?.[field] === undefined ? [] : `${field} ${quote(spec[field])}`));
     return {
       kind: "unidentified",
       reason: `spec.dump names ${named.join(", ")}, which the file name cannot stand for`,
@@ -94,23 +95,21 @@ const OWNER_KEYS: ReadonlySet<string> = new Set([
 ]);
 
 /** The first key about the owner that stands more than once in a JSON text. Costs one pass of it. */
-function findRepeatedKey(text: string): string | undefined {
+function findRepeatedKey(text: unknown): string | undefined {
+  if (typeof text !== "string") return undefined;
   const seen = new Set<string>();
-  for (let string = nextString(text, 0); string.end !== -1; string = nextString(text, string.end + 1)) {
-    if (!isKey(text, string.end)) continue;
-    const written = text.slice(string.start + 1, string.end);
+  let end: number;
+  for (let start = text.indexOf('"'); start !== -1; start = text.indexOf('"', end + 1)) {
+    end = endOfString(text, start);
+    if (end === -1) return undefined;
+    if (!isKey(text, end)) continue;
+    const written = text.slice(start + 1, end);
     const key = written.includes("\\") ? String(parseJson(`"${written}"`)) : written;
     if (!OWNER_KEYS.has(key)) continue;
     if (seen.has(key)) return key;
     seen.add(key);
   }
   return undefined;
-}
-
-/** Where the next string from here on starts and ends; an end of -1 is none. */
-function nextString(text: string, from: number): { start: number; end: number } {
-  const start = text.indexOf('"', from);
-  return { start, end: start === -1 ? -1 : endOfString(text, start) };
 }
 
 /** Where the string that starts here ends: at the next quote that no backslash stands for. */
@@ -136,16 +135,13 @@ const NOTHING: Record<string, unknown> = {};
 const BACKSLASH = 0x5c;
 const SPACE = 0x20;
 
-function parseJson(text: string): unknown {
+function parseJson(text: unknown): unknown {
+  if (typeof text !== "string") return undefined;
   try {
     return JSON.parse(text);
   } catch {
     return undefined;
   }
-}
-
-function asText(value: unknown): string {
-  return typeof value === "string" ? value : "";
 }
 
 function asRecord(value: unknown): Record<string, unknown> {

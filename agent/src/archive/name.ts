@@ -23,10 +23,11 @@ export function parseArchiveName(file: string): ArchiveName | undefined {
   if (!file.startsWith(PREFIX) || !file.endsWith(SUFFIX)) return undefined;
   const timeEnd = file.length - SUFFIX.length;
   const timeStart = timeEnd - timeLength(file, timeEnd);
-  const underscore = file.indexOf("_", PREFIX.length);
+  const underscore = file.indexOf("_");
   const joinedEnd = timeStart - 1;
-  if (underscore === -1 || file.charCodeAt(joinedEnd) !== DASH) return undefined;
+  if (file.charCodeAt(joinedEnd) !== DASH) return undefined;
   const timeMs = parseTime(file, timeStart, timeEnd);
+  // Without an underscore nothing stands before it, and that is no pod.
   if (timeMs === undefined || !isSubdomain(file, PREFIX.length, underscore)) return undefined;
 
   const pod = file.slice(PREFIX.length, underscore);
@@ -68,8 +69,8 @@ function isAlphanumeric(code: number): boolean {
 }
 
 function isSubdomain(file: string, start: number, end: number): boolean {
-  if (end === start || end - start > SUBDOMAIN_LENGTH) return false;
-  let previous = DOT;
+  if (end - start > SUBDOMAIN_LENGTH) return false;
+  let previous = DOT; // so that nothing at all is none either
   for (let at = start; at < end; at++) {
     const code = file.charCodeAt(at);
     if (code === DOT) {
@@ -104,7 +105,7 @@ function parseTime(file: string, start: number, end: number): number | undefined
   const minutes = twoDigits(file, start + 14);
   const seconds = twoDigits(file, start + 17);
   // NaN, from what is no digit, is within no bounds.
-  const isTime = month >= 1 && month <= 12 && day >= 1 && hours <= 23 && minutes <= 59 && seconds <= 59;
+  const isTime = month >= 1 && month <= 12 && hours <= 23 && minutes <= 59 && seconds <= 59;
   if (!isTime) return undefined;
 
   let offsetMinutes = 0;
@@ -119,6 +120,7 @@ function parseTime(file: string, start: number, end: number): number | undefined
   const date = new Date(0);
   // Date.UTC would take the years 0 to 99 for 1900 to 1999.
   date.setUTCFullYear(year, month - 1, day);
+  // A day that the month does not have becomes another month's; NaN is not even itself.
   if (date.getUTCDate() !== day) return undefined;
   return date.getTime() + ((hours * 60 + minutes - offsetMinutes) * 60 + seconds) * 1000;
 }

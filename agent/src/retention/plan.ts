@@ -73,13 +73,12 @@ export function planRetention(input: PlanInput): Plan {
   takeOrphans(survey, draft);
   takeViolating(survey, draft, {
     reason: "max_checkpoint_size",
-    violates: (archive, { maxCheckpointBytes }) =>
-      maxCheckpointBytes !== undefined && archive.size > maxCheckpointBytes,
+    violates: (archive, { maxCheckpointBytes = Number.POSITIVE_INFINITY }) => archive.size > maxCheckpointBytes,
   });
   if (input.isClockTrusted) {
     takeViolating(survey, draft, {
       reason: "max_age",
-      violates: (archive, { maxAgeMs }) => maxAgeMs !== undefined && input.nowMs - archive.timeMs > maxAgeMs,
+      violates: (archive, { maxAgeMs = Number.POSITIVE_INFINITY }) => input.nowMs - archive.timeMs > maxAgeMs,
     });
   }
   for (const scope of survey.scopes) enforceCount(scope, survey.mayActOn, draft);

@@ -19,8 +19,8 @@ function nameOf(file: string): ArchiveName {
   if (name === undefined) throw new Error(`${file} is no archive's name`);
   return name;
 }
-const plain = nameOf(archiveName(PLAIN));
-const ambiguous = nameOf(archiveName(AMBIGUOUS));
+const plain = () => nameOf(archiveName(PLAIN));
+const ambiguous = () => nameOf(archiveName(AMBIGUOUS));
 
 const ended = (spec: SpecFacts | undefined): Verdict => ({ kind: "ended", hasConfig: true, spec });
 const torn = (spec?: SpecFacts): Verdict => ({ kind: "torn", isResumed: false, spec });
@@ -157,7 +157,7 @@ describe("identify", () => {
     const arbitraryDamage = fc.array(fc.record({ at: fc.nat(5000), byte: fc.nat(255) }), { maxLength: 10 });
     fc.assert(
       fc.property(arbitraryDamage, fc.boolean(), (damage, isAmbiguous) => {
-        const name = isAmbiguous ? ambiguous : plain;
+        const name = isAmbiguous ? ambiguous() : plain();
         const bytes = archiveBytes({ ...(isAmbiguous ? AMBIGUOUS : PLAIN), pagesBytes: 0 });
         for (const { at, byte } of damage) bytes[at % bytes.length] = byte;
         const found = identify(name, walkBytes(bytes).verdict);
@@ -170,7 +170,7 @@ describe("identify", () => {
   it.each([undefined, failed, torn(), refused(), ended(undefined), ended({}), torn({})])(
     "takes a name of one reading as it is when spec.dump says nothing: %j",
     (verdict) => {
-      expect(identify(plain, verdict)).toEqual(identified(PLAIN));
+      expect(identify(plain(), verdict)).toEqual(identified(PLAIN));
     },
   );
 
@@ -182,7 +182,7 @@ describe("identify", () => {
     [{ namespace: "SHOP" }],
   ])("takes nobody for the owner when spec.dump contradicts the name with %j, torn or not", (spec) => {
     for (const verdict of [ended(spec), torn(spec), refused(spec)])
-      expect(identify(plain, verdict)).toEqual(unidentified);
+      expect(identify(plain(), verdict)).toEqual(unidentified);
   });
 
   it("names in its reason what spec.dump said, and no more, or that it says nothing", () => {
@@ -190,38 +190,38 @@ describe("identify", () => {
       const found = identify(name, verdict);
       return found.kind === "unidentified" ? found.reason : found.kind;
     };
-    expect(reasonOf(plain, ended({ namespace: "shop", pod: "web-1" }))).toBe(
+    expect(reasonOf(plain(), ended({ namespace: "shop", pod: "web-1" }))).toBe(
       'spec.dump names namespace "shop", pod "web-1", which the file name cannot stand for',
     );
-    expect(reasonOf(plain, ended({ container: "x" }))).toBe(
+    expect(reasonOf(plain(), ended({ container: "x" }))).toBe(
       'spec.dump names container "x", which the file name cannot stand for',
     );
-    expect(reasonOf(plain, torn({ conflict: "says two things" }))).toBe("says two things");
-    expect(reasonOf(ambiguous, ended(undefined))).toBe(
+    expect(reasonOf(plain(), torn({ conflict: "says two things" }))).toBe("says two things");
+    expect(reasonOf(ambiguous(), ended(undefined))).toBe(
       "the file name has more than one reading, and there is no spec.dump to decide",
     );
-    expect(reasonOf(ambiguous, ended({ pod: "p" }))).toBe(
+    expect(reasonOf(ambiguous(), ended({ pod: "p" }))).toBe(
       "the file name has more than one reading, and spec.dump does not decide",
     );
   });
 
   it("takes nobody for the owner when spec.dump contradicts itself or is there twice", () => {
-    for (const name of [plain, ambiguous]) expect(identify(name, torn({ conflict: "two" }))).toEqual(unidentified);
+    for (const name of [plain(), ambiguous()]) expect(identify(name, torn({ conflict: "two" }))).toEqual(unidentified);
     const entry = { name: "spec.dump", content: specBytes(PLAIN) };
-    expect(identify(plain, walkBytes(tarBytes([entry, entry])).verdict)).toEqual(unidentified);
+    expect(identify(plain(), walkBytes(tarBytes([entry, entry])).verdict)).toEqual(unidentified);
   });
 
   it.each([undefined, failed, torn(), torn({}), torn({ pod: "p" })])(
     "leaves a name of several readings undecided while more may come: %j",
     (verdict) => {
-      expect(identify(ambiguous, verdict)).toEqual(undecided);
+      expect(identify(ambiguous(), verdict)).toEqual(undecided);
     },
   );
 
   it.each([refused(), ended(undefined), ended({}), refused({}), ended({ pod: "p" })])(
     "takes nobody for the owner of a name of several readings when the walk is over without an answer: %j",
     (verdict) => {
-      expect(identify(ambiguous, verdict)).toEqual(unidentified);
+      expect(identify(ambiguous(), verdict)).toEqual(unidentified);
     },
   );
 
@@ -229,7 +229,7 @@ describe("identify", () => {
     "decides between several readings by %j alone, also in an archive torn behind it",
     (spec) => {
       for (const verdict of [ended(spec), torn(spec), refused(spec)]) {
-        expect(identify(ambiguous, verdict)).toEqual(identified(AMBIGUOUS));
+        expect(identify(ambiguous(), verdict)).toEqual(identified(AMBIGUOUS));
       }
     },
   );

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 
 /** How many times longer than usual everything random is tried: $SOAK, as `make soak` sets it; 1 by default. */
-export const SOAK = Math.max(1, Number(process.env.SOAK ?? 1) || 1);
+export const SOAK = Number(process.env.SOAK ?? 1) || 1;
 
 /** So many runs, or steps, and in a soak a multiple of them. */
-export const soak = (runs: number): number => Math.round(runs * SOAK);
+export const soak = (runs: number): number => Math.max(1, Math.round(runs * SOAK));
 
 fc.configureGlobal({ numRuns: soak(100) });
