@@ -13,19 +13,16 @@ export interface ContainerIdentity {
  * namespace first, then pod, then container. A lookup costs the length of the names, not the number of policies.
  */
 export function createGovernor(document: PolicyDocument): (identity: ContainerIdentity) => Policy {
-  const levels = (["container", "pod", "namespace"] as const).map((level) => {
-    const root = newBranch();
-    for (const rule of document.rules) {
-      if (rule.level !== level) continue;
-      const names = [rule.namespace, rule.pod, rule.container].filter((name) => name !== undefined);
-      names.reduce(growBranch, root).rule = rule;
-    }
-    return root;
-  });
+  const root = newBranch();
+  for (const rule of document.rules) {
+    const names = [rule.namespace, rule.pod, rule.container].filter((name) => name !== undefined);
+    names.reduce(growBranch, root).rule = rule;
+  }
   return (identity) => {
     const names = [identity.namespace, identity.pod, identity.container];
-    for (const [index, root] of levels.entries()) {
-      const rule = findRule(root, names, { depth: 0, end: 3 - index });
+    // As many names as a rule has make its level: so deep it lies.
+    for (let end = names.length; end > 0; end -= 1) {
+      const rule = findRule(root, names, { depth: 0, end });
       if (rule !== undefined) return rule;
     }
     return document.global;
@@ -62,7 +59,7 @@ function growBranch(parent: Branch, name: string): Branch {
 
 function findRule(branch: Branch, names: string[], { depth, end }: { depth: number; end: number }): Policy | undefined {
   if (depth === end) return branch.rule;
-  const name = names[depth] ?? "";
+  const name = names[depth] as string;
   const next = { depth: depth + 1, end };
   const exact = branch.exact.get(name);
   const found = exact && findRule(exact, names, next);
