@@ -273,11 +273,11 @@ function createContainerLookup({ policy, govern, orphans }: PlanInput): (identit
     const isGlobal = level === "global";
     const scopes: Scope[] = []; // the policy's own comes first; the global one's wider ones matter for their limits
     if (level === "container" || isGlobal) scopes.push(open(CONTAINER, identity, perContainer));
-    if (level === "pod" || (isGlobal && perPod !== undefined)) {
+    if (level === "pod" || isGlobal) {
       pod.scope ??= open(POD, identity, perPod);
       scopes.push(pod.scope);
     }
-    if (level === "namespace" || (isGlobal && perNamespace !== undefined)) {
+    if (level === "namespace" || isGlobal) {
       namespace.scope ??= open(NAMESPACE, identity, perNamespace);
       scopes.push(namespace.scope);
     }
