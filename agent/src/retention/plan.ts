@@ -71,14 +71,16 @@ export function planRetention(input: PlanInput): Plan {
   const survey = surveyArchives(input);
   const draft: Draft = { deletions: [], deferred: [], unreachable: [] };
   takeOrphans(survey, draft);
+  // Whether there is a limit is asked first: to read size or time of each archive, somewhere in memory, costs more.
   takeViolating(survey, draft, {
     reason: "max_checkpoint_size",
-    violates: (archive, { maxCheckpointBytes = Number.POSITIVE_INFINITY }) => archive.size > maxCheckpointBytes,
+    violates: (archive, { maxCheckpointBytes }) =>
+      maxCheckpointBytes !== undefined && archive.size > maxCheckpointBytes,
   });
   if (input.isClockTrusted) {
     takeViolating(survey, draft, {
       reason: "max_age",
-      violates: (archive, { maxAgeMs = Number.POSITIVE_INFINITY }) => input.nowMs - archive.timeMs > maxAgeMs,
+      violates: (archive, { maxAgeMs }) => maxAgeMs !== undefined && input.nowMs - archive.timeMs > maxAgeMs,
     });
   }
   for (const scope of survey.scopes) enforceCount(scope, survey.mayActOn, draft);
