@@ -139,6 +139,7 @@ describe("formatQuantity", () => {
     [1.5 * 2 ** 30, "1536Mi"],
     [500e6, "500M"],
     [2 ** 50, "1Pi"],
+    [10_112_000, "9875Ki"], // as short as 10112k
   ])("writes %i as %s", (bytes, text) => {
     expect(formatQuantity(bytes)).toBe(text);
   });

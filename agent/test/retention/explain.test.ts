@@ -19,6 +19,7 @@ describe("explainPlan", () => {
       anArchive({ file: "old", age: 7 }),
       anArchive({ file: "pinned", age: 4, pinned: true, state: "unsettled" }),
       anArchive({ file: "growing", age: 3, state: "unsettled" }),
+      anArchive({ file: "tomorrow", age: -1, state: "postdated" }),
       anArchive({ file: "whose", age: 2, state: "unidentified", identity: null }),
       anArchive({ file: "other", age: 9, namespace: "ops" }),
     ];
@@ -35,6 +36,7 @@ describe("explainPlan", () => {
       ["growing", "keep", null, policy, "may still be written"],
       ["whose", "keep", null, "none", "nobody is known to own it"],
       ["new", "keep", null, policy, "newest 1 of 1 that its container always keeps"],
+      ["tomorrow", "keep", null, policy, "dated in the future"],
     ]);
   });
 

@@ -401,6 +401,17 @@ describe("the order of the rules", () => {
 describe("the node's maxTotalSize", () => {
   const spec = { nodePolicy: { maxTotalSize: "10Mi" } };
 
+  it("begins with none that is as large as it and no larger", () => {
+    const archives = [
+      named("a-equal", { age: 1, mib: 10 }),
+      named("a-newest", { age: 0, mib: 1 }),
+      named("b-old", { age: 9, mib: 12, namespace: "ops" }),
+      named("b-new", { age: 1, mib: 1, namespace: "ops" }),
+      named("c-half", { age: 3, mib: 2, state: "incomplete" }),
+    ];
+    expect(files(planRetention(anInput(archives, spec)).deletions)).toEqual(["b-old", "c-half", "a-equal"]);
+  });
+
   it("begins with those that alone exceed it, then incomplete ones of any namespace, the oldest first", () => {
     const archives = [
       named("a-new", { age: 1 }),
