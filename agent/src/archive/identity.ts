@@ -94,14 +94,13 @@ const OWNER_KEYS: ReadonlySet<string> = new Set([
   ...Object.values(KUBELET_LABELS),
 ]);
 
-/** The first key about the owner that stands more than once in a JSON text. Costs one pass of it. */
+/** The first key about the owner that stands more than once in a text that JSON.parse takes. Costs one pass of it. */
 function findRepeatedKey(text: unknown): string | undefined {
   if (typeof text !== "string") return undefined;
   const seen = new Set<string>();
   let end: number;
   for (let start = text.indexOf('"'); start !== -1; start = text.indexOf('"', end + 1)) {
     end = endOfString(text, start);
-    if (end === -1) return undefined;
     if (!isKey(text, end)) continue;
     const written = text.slice(start + 1, end);
     const key = written.includes("\\") ? String(parseJson(`"${written}"`)) : written;
@@ -120,7 +119,7 @@ function endOfString(text: string, start: number): number {
     end = text.indexOf('"', end + 1);
     backslashes = 0;
     while (text.charCodeAt(end - 1 - backslashes) === BACKSLASH) backslashes++;
-  } while (end !== -1 && backslashes % 2 === 1);
+  } while (backslashes % 2 === 1);
   return end;
 }
 

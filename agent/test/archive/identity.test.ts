@@ -86,6 +86,10 @@ describe("readSpec", () => {
       "labels that are an object",
       Buffer.from('{"annotations":{"io.kubernetes.cri-o.Labels":{"io.kubernetes.pod.name":"p"}}}'),
     ],
+    [
+      "labels that are in a list",
+      Buffer.from('{"annotations":{"io.kubernetes.cri-o.Labels":["{\\"io.kubernetes.pod.name\\":\\"p\\"}"]}}'),
+    ],
     ["bytes that are not UTF-8", Buffer.from([0xff, 0xfe, 0x7b, 0x7d])],
     ["names in a prototype", Buffer.from('{"annotations":{"__proto__":{"io.kubernetes.pod.name":"p"}}}')],
   ])("reads nobody's name from %s", (_, bytes) => {
@@ -203,6 +207,18 @@ describe("identify", () => {
     expect(reasonOf(ambiguous(), ended({ pod: "p" }))).toBe(
       "the file name has more than one reading, and spec.dump does not decide",
     );
+  });
+
+  it("shows in its reason what is no printable ASCII by its code, and of a long name the first 253 characters", () => {
+    const rest = "which the file name cannot stand for";
+    expect(identify(plain(), ended({ pod: '\u009b"é\n\u2028' }))).toEqual({
+      kind: "unidentified",
+      reason: `spec.dump names pod "\\u009b\\"\\u00e9\\n\\u2028", ${rest}`,
+    });
+    expect(identify(plain(), ended({ pod: "x".repeat(1000) }))).toEqual({
+      kind: "unidentified",
+      reason: `spec.dump names pod "${"x".repeat(253)}", ${rest}`,
+    });
   });
 
   it("takes nobody for the owner when spec.dump contradicts itself or is there twice", () => {
