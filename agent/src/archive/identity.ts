@@ -22,13 +22,15 @@ export type Identification =
  */
 export function readSpec(bytes: Uint8Array): SpecFacts {
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString();
-  const annotations = asRecord(asRecord(parseJson(text)).annotations);
+  const parsed = parseJson(text);
+  const annotations = asRecord(asRecord(parsed).annotations);
   const labelsText = annotations[CRIO_LABELS];
-  const labels = asRecord(parseJson(labelsText));
-  // What cannot be parsed has no annotations and no labels, and nothing in it counts.
+  const parsedLabels = parseJson(labelsText);
+  const labels = asRecord(parsedLabels);
+  // What cannot be parsed says nothing, and nothing in it counts.
   const repeated =
-    findRepeatedKey(annotations === NOTHING ? undefined : text) ??
-    findRepeatedKey(labels === NOTHING ? undefined : labelsText);
+    findRepeatedKey(parsed === undefined ? undefined : text) ??
+    findRepeatedKey(parsedLabels === undefined ? undefined : labelsText);
   if (repeated !== undefined) return { conflict: `spec.dump has ${quote(repeated)} more than once` };
   const facts: SpecFacts = {};
   for (const field of FIELDS) {
@@ -130,7 +132,6 @@ function isKey(text: string, end: number): boolean {
   return text[at] === ":";
 }
 
-const NOTHING: Record<string, unknown> = {};
 const BACKSLASH = 0x5c;
 const SPACE = 0x20;
 
@@ -144,7 +145,7 @@ function parseJson(text: unknown): unknown {
 }
 
 function asRecord(value: unknown): Record<string, unknown> {
-  return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : NOTHING;
+  return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
 }
 
 /**

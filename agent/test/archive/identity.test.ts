@@ -109,6 +109,11 @@ describe("readSpec", () => {
     }
   });
 
+  it.each(["null", "[]", '"none"', "{}"])("finds annotations twice where the last of them are %s", (last) => {
+    const spec = `{"annotations":{"io.kubernetes.pod.name":"web-0"},"annotations":${last}}`;
+    expect(readSpec(Buffer.from(spec))).toEqual({ conflict: 'spec.dump has "annotations" more than once' });
+  });
+
   it("takes what cannot be parsed for saying nothing, even twice", () => {
     const key = '"io.kubernetes.pod.name":"web-0"';
     expect(readSpec(Buffer.from(`{"annotations":{${key},${key}`))).toEqual({});
