@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Policy } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
@@ -156,7 +157,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
 
   function schedule(): void {
     if (running !== undefined || stopped || dirty === undefined) return;
-    running = new Promise<void>((resolve) => setImmediate(resolve))
+    running = nextTurn()
       .then(run)
       .catch((err) => log.error({ err }, "enforcement failed"))
       .finally(() => {
@@ -171,6 +172,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     return { from: directory, inForce: policy };
   }
 
+  function isStill({ from, inForce }: Ground): boolean {
+    return !stopped && policy === inForce && directory === from;
+  }
+
   async function run(): Promise<void> {
     for (let ground = groundOf(); dirty !== undefined && ground !== undefined; ground = groundOf()) {
       const batch = dirty;
@@ -182,18 +187,37 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   }
 
   async function enforce(batch: Dirty, ground: Ground): Promise<void> {
-    const archives = batch.everything ? new Set(index.all()) : gather(batch.scopes.values());
+    if (batch.everything) forgetUnreachable((limit) => !isOfNode(limit));
+    // Namespaces have nothing to do with each other: one after the other, nothing else waits for all of them.
+    let isFirst = true;
+    for (const scopes of partsOf(batch)) {
+      if (!isFirst) await nextTurn();
+      isFirst = false;
+      if (!isStill(ground) || !(await enforcePart(scopes, ground, batch.sinceMs))) return;
+    }
+    await enforceNode(ground, batch.sinceMs);
+  }
+
+  /** What is to be looked at, by namespace. */
+  function partsOf({ scopes, everything }: Dirty): Iterable<Scope[]> {
+    if (everything) return [...index.namespaces()].map((namespace) => [{ namespace }]);
+    return Map.groupBy(scopes.values(), ({ namespace }) => namespace).values();
+  }
+
+  /** Plans for scopes of one namespace and carries that out; false where it was given up. */
+  async function enforcePart(scopes: readonly Scope[], ground: Ground, sinceMs: number): Promise<boolean> {
+    const archives = gather(scopes);
     const covers = proofs.current(clock.monotonicMs());
     const plan = planRetention({ ...situation(ground), archives, orphans: covers, node: undefined });
-    keepBooks(plan, archives, (limit) => batch.everything || isWithin(limit, batch.scopes));
-    const finished = await carryOut(plan.deletions, ground, { sinceMs: batch.sinceMs, isPass: false });
-    if (!finished) return;
+    const keys = new Set(scopes.map(keyOf));
+    keepBooks(plan, archives, (limit) => isWithin(limit, keys));
+    if (!(await carryOut(plan.deletions, ground, { sinceMs, isPass: false }))) return false;
     // A proof whose archives wait, to settle or to be looked into, is not used up by a plan that could not act on it.
     const waiting = [...plan.deferred.map(({ archive }) => archive), ...[...archives].filter(({ walked }) => !walked)];
     const covered = (some: Iterable<Archive>, cover: OrphanCover) =>
       [...some].some(({ identity }) => identity !== undefined && isCovered(identity, cover));
     proofs.use(covers.filter((cover) => covered(archives, cover) && !covered(waiting, cover)));
-    await enforceNode(ground, batch.sinceMs);
+    return true;
   }
 
   /** The rules of the node as a whole need all archives, so they run only when one of their limits is broken. */
@@ -206,9 +230,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     }
     const isOverTotal = maxTotalBytes !== undefined && countedBytes() > maxTotalBytes;
     const isOverDisk = usage !== undefined && isDiskOverLimit();
-    const isNodeLimit = ({ limit }: UnreachableLimit) => limit === "node_max_total_size" || limit === "node_watermark";
     if (!isOverTotal && !isOverDisk) {
-      if (watermark.phase === "ready") forgetUnreachable(isNodeLimit);
+      if (watermark.phase === "ready") forgetUnreachable(isOfNode);
       else noteStalled();
       return;
     }
@@ -270,9 +293,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   /** Carries a plan out. False where it was given up, because a new policy or directory came or the enforcer stops. */
   async function carryOut(
     deletions: readonly PlannedDeletion[],
-    { from, inForce }: Ground,
+    ground: Ground,
     { sinceMs, isPass }: { sinceMs: number; isPass: boolean },
   ): Promise<boolean> {
+    const { from, inForce } = ground;
     if (inForce.document.mode === "DryRun" || deletions.length === 0) return true;
     if (isPaused(from)) {
       paused = true;
@@ -282,7 +306,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     let freedBytes = 0;
     let isPassTaken = false;
     for (const { entry, asPlanned, reason } of remember(deletions)) {
-      if (stopped || policy !== inForce || directory !== from) return false;
+      if (!isStill(ground)) return false;
       const { file } = entry;
       const isAsPlanned = () => index.get(file) === entry && entry.listed === asPlanned.listed;
       const failure = failures.get(file);
@@ -509,8 +533,12 @@ function isEmpty(items: Iterable<unknown>): boolean {
   return true;
 }
 
-/** Whether a limit's scope lies in one of the scopes. */
-function isWithin({ namespace, pod, container }: UnreachableLimit, scopes: ReadonlyMap<string, Scope>): boolean {
+function isOfNode({ limit }: UnreachableLimit): boolean {
+  return limit === "node_max_total_size" || limit === "node_watermark";
+}
+
+/** Whether a limit's scope lies in one of the scopes, given by their keys. */
+function isWithin({ namespace, pod, container }: UnreachableLimit, scopes: ReadonlySet<string>): boolean {
   return (
     namespace !== undefined &&
     (scopes.has(namespace) ||

@@ -10,6 +10,8 @@ export interface ArchiveIndex<A extends Archive> {
   get(file: string): A | undefined;
   readonly size: number;
   all(): Iterable<A>;
+  /** Those that have archives whose owner is known. */
+  namespaces(): Iterable<string>;
   /** Adds an archive, or files it anew after its identity changed. */
   put(archive: A): void;
   remove(file: string): void;
@@ -72,6 +74,7 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
     *all() {
       for (const { archive } of byFile.values()) yield archive;
     },
+    namespaces: () => namespaces.keys(),
     put(archive) {
       const filed = byFile.get(archive.file);
       if (filed?.archive === archive && filed.identity === archive.identity) return;

@@ -1,5 +1,6 @@
 import { type BigIntStats, type FSWatcher, readFileSync, watch } from "node:fs";
 import { opendir } from "node:fs/promises";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { DirectoryState } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
 import { countsInNumber } from "../archive/archive.ts";
@@ -503,10 +504,6 @@ function mtimeOf(directory: Directory): bigint {
   } catch {
     return 0n;
   }
-}
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function readEventQueueLength(): number {

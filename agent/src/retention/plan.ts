@@ -1,3 +1,4 @@
+import { getOrMake } from "@cro/shared/get-or-make";
 import type { NodePolicy, Policy, PolicyDocument, ScopeLimits } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
@@ -155,7 +156,7 @@ function surveyArchives(input: PlanInput): Survey {
   const blockedKeys = unwalkedScopes(unwalked);
   const isNodeBlocked = unwalked.length > 0;
   const containerOf = createContainerLookup(input);
-  const entries = inRank(counting.map((archive) => toEntry(archive, containerOf(archive.identity))));
+  const entries = inRank(counting).map((archive) => toEntry(archive, containerOf(archive.identity)));
   const scopes: [Scope[], Scope[], Scope[]] = [[], [], []];
   for (const entry of entries) {
     for (const scope of entry.container.limited) {
@@ -194,24 +195,24 @@ function toEntry(archive: Archive, container: Container): Entry {
 }
 
 /** In the order in which they go: incomplete ones first, then the oldest. */
-function inRank(entries: readonly Entry[]): Entry[] {
-  const incomplete = entries.filter((entry) => entry.isIncomplete);
-  const others = entries.filter((entry) => !entry.isIncomplete);
-  return incomplete.sort((a, b) => compareAge(a.archive, b.archive)).concat(sortByAge(others));
+function inRank(archives: readonly OwnedArchive[]): OwnedArchive[] {
+  const incomplete = archives.filter(({ state }) => state === "incomplete");
+  const others = archives.filter(({ state }) => state !== "incomplete");
+  return incomplete.sort(compareAge).concat(sortByAge(others));
 }
 
-/** The oldest first. */
-function sortByAge(entries: readonly Entry[]): Entry[] {
-  // Times side by side: to read each from its archive, somewhere in memory, is what the sort would spend its time on.
-  const times = new Float64Array(entries.length);
-  const order = new Uint32Array(entries.length);
-  for (const [index, { archive }] of entries.entries()) {
-    times[index] = archive.timeMs;
-    order[index] = index;
-  }
-  const at = (index: number) => entries[index] as Entry;
-  order.sort((a, b) => (times[a] as number) - (times[b] as number) || compareAge(at(a).archive, at(b).archive));
-  return Array.from(order, at);
+/**
+ * The oldest first. First by numbers of second and place alone, for to compare archives, somewhere in memory, is what a
+ * sort would spend its time on; what is nearly in order then costs one comparison each.
+ */
+function sortByAge(archives: OwnedArchive[]): OwnedArchive[] {
+  const count = archives.length;
+  const seconds = Float64Array.from(archives, ({ timeMs }) => Math.floor(timeMs / 1000));
+  const first = seconds.reduce((least, second) => Math.min(least, second), 0);
+  const keys = seconds.map((second, place) => (second - first) * count + place).sort();
+  const isExact = Number.isSafeInteger(keys.at(-1) ?? 0);
+  const nearlySorted = isExact ? Array.from(keys, (key) => archives[key % count] as OwnedArchive) : archives;
+  return nearlySorted.sort(compareAge);
 }
 
 function keyOf({ width, identity }: Scope): string {
@@ -251,12 +252,14 @@ function createContainerLookup({ policy, govern, orphans }: PlanInput): (identit
   const governorOf = govern ?? createGovernor(policy);
   const orphanedUpTo = createOrphanLookup(orphans);
   const namespaces = new Map<string, Branch<Branch<Container>>>();
+  // Archives of one container mostly share what names it, which is found with one look and not with three.
+  const known = new Map<ContainerIdentity, Container>();
 
   function open(width: Scope["width"], identity: ContainerIdentity, limits: ScopeLimits | undefined): Scope {
     return { width, identity, limits, entries: [], acts: undefined };
   }
 
-  return (identity) => {
+  function findOrOpen(identity: ContainerIdentity): Container {
     let namespace = namespaces.get(identity.namespace);
     if (namespace === undefined) {
       namespace = { scope: undefined, children: new Map() };
@@ -267,8 +270,8 @@ function createContainerLookup({ policy, govern, orphans }: PlanInput): (identit
       pod = { scope: undefined, children: new Map() };
       namespace.children.set(identity.pod, pod);
     }
-    const known = pod.children.get(identity.container);
-    if (known !== undefined) return known;
+    const found = pod.children.get(identity.container);
+    if (found !== undefined) return found;
 
     const governing = governorOf(identity);
     const { level, perContainer, perPod, perNamespace } = governing;
@@ -293,7 +296,9 @@ function createContainerLookup({ policy, govern, orphans }: PlanInput): (identit
     };
     pod.children.set(identity.container, container);
     return container;
-  };
+  }
+
+  return (identity) => getOrMake(known, identity, () => findOrOpen(identity));
 }
 
 /** Yields up to which number a container's archives are proved to be orphans. */
