@@ -1,6 +1,6 @@
 import { defineConfig } from "vitest/config";
 
-const soak = Number(process.env.SOAK ?? 1) || 1;
+const soak = Math.max(1, Number(process.env.SOAK ?? 1) || 1);
 
 export default defineConfig({
   test: {

@@ -1,7 +1,7 @@
 import { closeSync, mkdirSync, openSync, readdirSync, renameSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, vi } from "vitest";
-import { soak } from "../../shared/test/support/soak.ts";
+import { patience, soak } from "../../shared/test/support/soak.ts";
 import { createStateFolder } from "../src/policy/state-folder.ts";
 import { archiveBytes, archiveName, archiveTime, writeArchive } from "./support/archives.ts";
 import {
@@ -210,6 +210,6 @@ describe("a directory that is replaced while it is listed", () => {
         expect(left).toEqual(expect.arrayContaining(names.slice(-10)));
       }
     },
-    soak(120_000),
+    patience(120_000),
   );
 });

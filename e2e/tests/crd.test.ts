@@ -3,7 +3,7 @@ import { CONDITION_TYPES, type PolicyStatus } from "@cro/shared/crd/status";
 import { compilePolicy } from "@cro/shared/policy/compile";
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
-import { soak } from "../../shared/test/support/soak.ts";
+import { patience, soak } from "../../shared/test/support/soak.ts";
 import {
   type AnyObject,
   aPolicy,
@@ -300,7 +300,7 @@ describeWithKube("the policy resource on a real API server", (kube) => {
         { numRuns: soak(600) },
       );
     },
-    soak(120_000),
+    patience(120_000),
   );
 
   it("lets an empty size pass, which the coordinator then refuses", async () => {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { soak } from "../../../shared/test/support/soak.ts";
+import { patience, soak } from "../../../shared/test/support/soak.ts";
 import { identify, readSpec } from "../../src/archive/identity.ts";
 import { parseArchiveName } from "../../src/archive/name.ts";
 import { startWalk } from "../../src/archive/walk.ts";
@@ -77,7 +77,7 @@ describe("a hostile tar", () => {
         { numRuns: soak(3000) },
       );
     },
-    soak(60_000),
+    patience(60_000),
   );
 
   it("of nothing but extension headers, one before the other, comes to an end", () => {

@@ -2,7 +2,7 @@ import { appendFileSync, existsSync, lstatSync, renameSync, rmSync, utimesSync, 
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { soak } from "../../../shared/test/support/soak.ts";
+import { patience, soak } from "../../../shared/test/support/soak.ts";
 import { archiveBytes, archiveTime, writeArchive } from "../support/archives.ts";
 import { aSeries, driveEnforcer } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
@@ -81,7 +81,7 @@ describe("between a plan and the turn of an archive in it", () => {
         { numRuns: soak(150) },
       );
     },
-    soak(120_000),
+    patience(120_000),
   );
 });
 
@@ -134,6 +134,6 @@ describe("a checkpoint of a pod that is being deleted", () => {
         { numRuns: soak(50) },
       );
     },
-    soak(60_000),
+    patience(60_000),
   );
 });

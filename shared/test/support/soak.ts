@@ -6,4 +6,7 @@ export const SOAK = Number(process.env.SOAK ?? 1) || 1;
 /** So many runs, or steps, and in a soak a multiple of them. */
 export const soak = (runs: number): number => Math.max(1, Math.round(runs * SOAK));
 
+/** A time limit in milliseconds, and in a soak a multiple of it; with fewer runs than usual it stays what it is. */
+export const patience = (limitMs: number): number => limitMs * Math.max(1, SOAK);
+
 fc.configureGlobal({ numRuns: soak(100) });
