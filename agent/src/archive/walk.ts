@@ -144,7 +144,7 @@ function takeHeader(walk: Walk, block: Uint8Array): string | undefined {
   }
   const { unsigned, signed } = sumsOf(block);
   const sum = parseOctal(block, 148, 156);
-  if (sum === undefined || (sum !== unsigned && sum !== signed)) {
+  if (sum !== unsigned && sum !== signed) {
     return `is no tar header: its checksum says ${sum ?? "nothing"}, its bytes sum to ${unsigned}`;
   }
   if (++walk.headers > MAX_HEADERS) return `begins header ${walk.headers}, of at most ${MAX_HEADERS}`;
@@ -187,7 +187,7 @@ function takeEntry(
 }
 
 function isBlank(block: Uint8Array): boolean {
-  return block[0] === 0 && block.every((byte) => byte === 0);
+  return block.every((byte) => byte === 0);
 }
 
 /** A byte of a block, of which {@link advanceWalk} saw that it is whole. */
@@ -258,7 +258,7 @@ function parsePax(text: string): PaxRecords | string {
     const digits = text.slice(at, space);
     const end = at + Number(digits);
     const equals = text.indexOf("=", space);
-    const isRecord = space !== -1 && /^[0-9]{1,5}$/.test(digits) && equals > space + 1 && equals < end;
+    const isRecord = /^[0-9]{1,5}$/.test(digits) && equals > space + 1 && equals < end;
     if (!isRecord || text[end - 1] !== "\n") return `whose record at byte ${at} is malformed`;
     const key = text.slice(space + 1, equals);
     const value = text.slice(equals + 1, end - 1);

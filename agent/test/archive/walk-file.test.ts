@@ -66,4 +66,10 @@ describe("stepWalk", () => {
     writeFileSync(path, archiveBytes({ pagesBytes: 100_000 }).subarray(0, 1024));
     expect(walkPath(path).verdict).toEqual({ kind: "torn", isResumed: false, spec: undefined });
   });
+
+  it.each([1, 100, 511])("tears also %i bytes into a header", (bytes) => {
+    const path = join(folder, "torn");
+    writeFileSync(path, archiveBytes({ pagesBytes: 4096 }).subarray(0, 512 + bytes));
+    expect(walkPath(path)).toEqual({ verdict: { kind: "torn", isResumed: false, spec: undefined }, steps: 2 });
+  });
 });

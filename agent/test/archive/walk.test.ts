@@ -6,7 +6,7 @@ import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { soak } from "../../../shared/test/support/soak.ts";
-import { startWalk } from "../../src/archive/walk.ts";
+import { nextRead, startWalk } from "../../src/archive/walk.ts";
 import {
   archiveBytes,
   base256Size,
@@ -107,6 +107,19 @@ describe("a walk", () => {
       hasConfig: false,
       spec: undefined,
     });
+    expect(walkEntries({ ...config, prefix: "." }, { ...spec, prefix: "." })).toEqual(COMPLETE);
+    // Only in front is a "./" the root; there it stands for nothing.
+    expect(walkEntries(config, { ...spec, name: "spec./.dump" })).toEqual({ ...COMPLETE, spec: undefined });
+  });
+
+  it("takes what GNU tar has in the place of the prefix for none", () => {
+    const block = tarHeader({ ...config, content: new Uint8Array(), prefix: "a" });
+    block.write("ustar  \0", 257);
+    expect(walk(Buffer.concat([sealHeader(block), tarBytes([spec])]))).toEqual(COMPLETE);
+  });
+
+  it.each(["0", "\0", "7"])("takes both files from entries of type %j", (type) => {
+    expect(walkEntries({ ...config, type }, { ...spec, type })).toEqual(COMPLETE);
   });
 
   it.each(["1", "2", "3", "4", "5", "6", "V"])("takes neither file from an entry of type %s", (type) => {
@@ -126,6 +139,10 @@ describe("a walk", () => {
       (type): Entry => ({ name: "other", type, content: Buffer.alloc(5000) }),
     );
     expect(walkEntries(...full, config, spec)).toEqual(COMPLETE);
+    // A folder by its name alone is one only of the oldest type, whose name may fill its field.
+    expect(walkEntries({ name: "folder/", content: Buffer.alloc(5000) }, config, spec)).toEqual(COMPLETE);
+    expect(walkEntries(claiming("\0", `${"d".repeat(99)}/`), config, spec)).toEqual(COMPLETE);
+    expect(walkEntries({ name: "", content: Buffer.alloc(5000) }, config, spec)).toEqual(COMPLETE);
   });
 
   it("does not look behind the end mark", () => {
@@ -143,7 +160,8 @@ describe("a walk", () => {
   });
 
   it("finds a conflict in a second spec.dump, even in the same one again", () => {
-    expect(walkEntries(config, spec, spec)).toMatchObject({ kind: "ended", spec: { conflict: expect.any(String) } });
+    const conflict = "the archive holds more than one spec.dump";
+    expect(walkEntries(config, spec, spec)).toEqual({ ...COMPLETE, spec: { conflict } });
   });
 
   it("takes a spec.dump over 1 MiB for one that names nobody, without reading it", () => {
@@ -176,6 +194,22 @@ describe("a walk", () => {
     expect(walkEntries({ ...paxHeader("path=spec.dump", "size=9999"), type: "g" }, config, spec)).toEqual(COMPLETE);
     expect(walkEntries(paxHeader("path=other"), { ...paxHeader("a=b"), type: "g" }, spec, config)).toEqual(COMPLETE);
     expect(walkEntries(paxHeader("path=other"), spec, config)).toEqual({ ...COMPLETE, spec: undefined });
+    expect(walkEntries(paxHeader("linkpath=spec.dump"), { ...spec, name: "x" }, config)).toEqual({
+      ...COMPLETE,
+      spec: undefined,
+    });
+  });
+
+  it.each(["L", "K", "x", "g"])("applies the size of an extended header to no extension header of type %s", (type) => {
+    const between: Entry = type === "x" || type === "g" ? { ...paxHeader("a=b"), type } : { name: "x", type };
+    // What comes between a size and its entry spends it, or leaves it for the entry.
+    const isSpent = type === "x" || type === "g";
+    const entry: Entry = {
+      name: "pages",
+      content: Buffer.alloc(5000),
+      ...(isSpent ? {} : { sizeField: octalSize(0) }),
+    };
+    expect(walkEntries(paxHeader("size=5000"), between, entry, config, spec)).toEqual(COMPLETE);
   });
 
   it("applies a GNU long name to the next entry, and takes a long link for none", () => {
@@ -190,6 +224,13 @@ describe("a walk", () => {
       spec: undefined,
     });
     expect(walkEntries(long("K", "elsewhere"), spec, config)).toEqual(COMPLETE);
+    expect(walkEntries(long("L", "spec.dump"), long("K", "elsewhere"), { ...spec, name: "x" }, config)).toEqual(
+      COMPLETE,
+    );
+    const bare: Entry = { name: "x", type: "L", content: Buffer.from("spec.dump") };
+    expect(walkEntries(bare, { ...spec, name: "x" }, config)).toEqual(COMPLETE);
+    const longest: Entry = { name: "x", type: "L", content: Buffer.alloc(65_536, "x") };
+    expect(walkEntries(longest, spec, config)).toEqual({ ...COMPLETE, spec: undefined });
     const padded = Buffer.concat([specBytes(), Buffer.alloc(700 - specBytes().length, " ")]);
     const entry = { name: "x", content: padded, sizeField: octalSize(0) };
     expect(walkEntries(paxHeader("size=700"), long("L", "spec.dump"), entry, config)).toEqual(COMPLETE);
@@ -209,6 +250,21 @@ describe("a walk", () => {
     );
     header.write(`${sum.toString(8)}\0 `.padStart(8, " "), 148);
     expect(walk(Buffer.concat([header, tarBytes([config, spec])]))).toEqual(COMPLETE);
+    // Behind a NUL anything may stand; it counts as the space that the sum takes it for.
+    header[155] = 0xff;
+    expect(walk(Buffer.concat([header, tarBytes([config, spec])]))).toEqual(COMPLETE);
+  });
+
+  it.each([
+    ["", `\0${"7".repeat(10)}`],
+    ["123".padEnd(12, " "), "  12"],
+  ])("reads a size of %j up to the end of its field, whatever comes behind it", (size, mtime) => {
+    const content = Buffer.alloc(0o123);
+    const header = tarHeader({ name: "a", sizeField: Buffer.from(size.padEnd(12, "\0")) });
+    header.fill(0, 136, 148);
+    header.write(mtime, 136);
+    const data = size === "" ? [] : [content, Buffer.alloc(BLOCK - content.length)];
+    expect(walk(Buffer.concat([sealHeader(header), ...data, tarBytes([config, spec])]))).toEqual(COMPLETE);
   });
 
   it.each([0, 1, 511])("takes any file of %i bytes for torn", (length) => {
@@ -253,6 +309,17 @@ describe("a walk", () => {
       /malformed/,
     ],
     ["a PAX record without a key", tarBytes([{ name: "x", type: "x", content: Buffer.from("5 =a\n") }]), /malformed/],
+    [
+      "a PAX record whose length has a sign",
+      tarBytes([{ name: "x", type: "x", content: Buffer.from("+11 size=1\n") }]),
+      /malformed/,
+    ],
+    [
+      "a PAX record whose length has a fraction",
+      tarBytes([{ name: "x", type: "x", content: Buffer.from("12.0 size=1\n") }]),
+      /malformed/,
+    ],
+    ["a PAX size with an exponent", tarBytes([paxHeader("size=1e3"), spec]), /size/],
     ["a PAX record too long", tarBytes([{ name: "x", type: "x", content: Buffer.from("99 size=1\n") }]), /malformed/],
     [
       "a PAX record of no length",
@@ -274,6 +341,26 @@ describe("a walk", () => {
       // The bytes behind the checksum's digits are padding, in which a changed bit may still be padding.
       if (at < 154 || at > 155) expect(messageOf(wrong), `byte ${at}`).toMatch(/at byte 0 /);
     }
+  });
+
+  it("says what it found in the place of a checksum", () => {
+    expect(messageOf(Buffer.alloc(BLOCK, "x"))).toBe(
+      "at byte 0 is no tar header: its checksum says nothing, its bytes sum to 60736",
+    );
+    const block = tarHeader({ name: "x" });
+    block.write("0000017\0 ", 148);
+    expect(messageOf(block)).toMatch(/^at byte 0 is no tar header: its checksum says 15, its bytes sum to \d+$/);
+  });
+
+  it("wants no more bytes once it has ended or was refused, and more of a file that may grow", () => {
+    const reading = (bytes: Uint8Array) => {
+      const walking = startWalk();
+      walkBytes(bytes, walking);
+      return nextRead(walking);
+    };
+    expect(reading(tarBytes([config, spec]))).toBeUndefined();
+    expect(reading(Buffer.alloc(BLOCK, "x"))).toBeUndefined();
+    expect(reading(tarBytes([config], new Uint8Array()))).toEqual({ offset: 2 * BLOCK, length: BLOCK });
   });
 
   it("keeps the owner that it had read when it comes upon a bad header", () => {
