@@ -168,6 +168,7 @@ describe("while a plan is carried out", () => {
     driven.enforcer.listed();
     await expect.poll(() => isLetGo).toBe(true);
     await letGo;
+    driven.enforcer.tick();
     expect(driven.files()).toEqual([files[0]]);
   });
 
@@ -192,6 +193,48 @@ describe("while a plan is carried out", () => {
     await driven.calm();
     expect(driven.files()).toEqual(files.slice(0, 4));
     expect(driven.enforcer.status().isPaused).toBe(false);
+  });
+
+  it("a .pause that lies there keeps it from beginning, and what it would do is told", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 3);
+    writeFileSync(join(folder, ".pause"), "");
+    const asked: string[] = [];
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      // Nobody would ask how full the disk is for the sake of deletions that are not to be.
+      readDisk: () => void asked.push(""),
+    });
+    for (const file of files) driven.see(file);
+    const before = asked.length;
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.enforcer.status()).toMatchObject({ isPaused: true, isIdle: true });
+    expect([...driven.enforcer.status().planned.keys()]).toEqual(files.slice(0, 2));
+    expect([asked.length, driven.stale, archivesIn(folder)]).toEqual([before, [], files]);
+    unlinkSync(join(folder, ".pause"));
+    driven.enforcer.tick();
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 2));
+    writeFileSync(join(folder, ".pause"), "");
+    for (let seconds = 0; seconds < 3; seconds += 1) driven.enforcer.tick();
+    const told = driven.logged.map(({ msg }) => msg).filter((msg) => String(msg).startsWith("deletion"));
+    expect(told).toEqual(["deletion goes on", "deletion is paused"]);
+  });
+
+  it("what somebody else deletes meanwhile is not counted as deleted here, and nothing goes in its stead", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 4);
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepTwo, folder),
+      onDeleted: () => unlinkSync(join(folder, files[1] ?? "")),
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual([files[0]]);
+    expect([driven.failed, driven.stale, archivesIn(folder)]).toEqual([[], [], files.slice(2)]);
+    expect([...driven.index.all()].map(({ file }) => file)).toEqual(files.slice(2));
   });
 
   it("events wait for it: the next plan is made when it is done, and one at a time", async () => {
@@ -279,6 +322,22 @@ describe("before the directory is listed", () => {
     expect(driven.runs()).toBe(0);
     expect(driven.enforcer.status().isIdle).toBe(false);
     driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 2));
+  });
+});
+
+describe("before there is a policy", () => {
+  it("nothing is deleted, and all that was seen counts once there is one", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 3);
+    const driven = driveEnforcer(folder, {});
+    for (const file of files) driven.see(file, { isEvent: true });
+    driven.enforcer.listed();
+    driven.enforcer.tick();
+    for (let turn = 0; turn < 20; turn += 1) expect(await readdir(folder)).toHaveLength(3);
+    expect(driven.runs()).toBe(0);
+    driven.apply(keepOne);
     await driven.calm();
     expect(driven.files()).toEqual(files.slice(0, 2));
   });

@@ -46,7 +46,8 @@ export function aClock({ wallMs = Date.now(), monotonicMs = 1_000_000 } = {}) {
 export function driveEnforcer(
   path: string,
   options: {
-    policy: AcceptedPolicy;
+    /** In force from the start; none until one is applied. */
+    policy?: AcceptedPolicy;
     clock?: ReturnType<typeof aClock>;
     readDisk?: () => DiskReading | undefined;
     isClockTrusted?: () => boolean;
@@ -118,7 +119,7 @@ export function driveEnforcer(
     return entry;
   }
 
-  enforcer.setPolicy(policy);
+  if (policy !== undefined) enforcer.setPolicy(policy);
   const isStuck = options.isStuck ?? (() => false);
   const led = {
     ...directory,
