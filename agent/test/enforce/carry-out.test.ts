@@ -270,21 +270,21 @@ describe("while a plan is carried out", () => {
 });
 
 describe("an event", () => {
-  it("of a pod that a policy of its own governs makes that act on the whole pod", async () => {
+  it.each([
+    ["a pod policy", { podPolicies: [{ namespace: "shop", pod: "web-0", maxCheckpoints: 2 }] }],
+    ["a namespace policy", { namespacePolicies: [{ namespace: "shop", maxCheckpoints: 2 }] }],
+    ["the global policy's limit for pods", { globalPolicy: { maxCheckpointsPerPod: 2 } }],
+    ["the global policy's limit for namespaces", { globalPolicy: { maxCheckpointsPerNamespace: 2 } }],
+  ])("makes %s act on all that it limits, and not on the container alone", async (_, spec) => {
     const folder = aFolder();
-    const [first = "", second = ""] = [
-      ...aSeries(folder, 1, { container: "one", startMs: Date.now() - 7_200_000 }),
-      ...aSeries(folder, 1),
-    ];
-    const spec = { podPolicies: [{ namespace: "shop", pod: "web-0", maxCheckpoints: 2 }] };
+    const oldest = aSeries(folder, 1, { container: "one", startMs: Date.now() - 7_200_000 });
     const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(spec, folder) });
-    for (const file of [first, second]) driven.see(file, { isTold: false });
+    for (const file of [...oldest, ...aSeries(folder, 1)]) driven.see(file, { isTold: false });
     driven.enforcer.listed();
     await driven.calm();
-    const next = writeArchive(folder, { container: "main", time: archiveTime(Date.now()) });
-    driven.see(next, { isEvent: true });
+    driven.see(writeArchive(folder, { container: "main", time: archiveTime(Date.now()) }), { isEvent: true });
     await driven.calm();
-    expect(driven.files()).toEqual([first]);
+    expect(driven.files()).toEqual(oldest);
   });
 
   it("that brings the node over its total size acts there too; what is nobody's does not count", async () => {
@@ -448,6 +448,37 @@ describe("a policy that does not act at once", () => {
     driven.see(found);
     await driven.calm();
     expect(driven.files()).toEqual([found]);
+  });
+
+  it.each([
+    ["container", { containerPolicies: [{ namespace: "shop", pod: "web-0", container: "main", maxCheckpoints: 1 }] }],
+    ["pod", { podPolicies: [{ namespace: "shop", pod: "web-0", maxCheckpoints: 1 }] }],
+    ["namespace", { namespacePolicies: [{ namespace: "shop", maxCheckpoints: 1 }] }],
+  ])("acts on a %s for as long as that has archives, and then waits for the next event", async (_, spec) => {
+    const folder = aFolder();
+    const [first = "", second = ""] = aSeries(folder, 2);
+    const driven = driveEnforcer(folder, { policy: later(spec, folder) });
+    driven.enforcer.listed();
+    driven.see(first, { isEvent: true });
+    await driven.calm();
+    // With one left it goes on.
+    driven.see(second);
+    await driven.calm();
+    expect(driven.files()).toEqual([first]);
+    const [third = ""] = aSeries(folder, 1, { startMs: Date.now() - 60_000 });
+    driven.see(third);
+    await driven.calm();
+    expect(driven.files()).toEqual([first, second]);
+    unlinkSync(join(folder, third));
+    driven.see(third);
+    await driven.calm();
+    const found = aSeries(folder, 2, { startMs: Date.now() - 30_000 });
+    for (const file of found) driven.see(file);
+    await driven.calm();
+    expect(archivesIn(folder)).toEqual(found);
+    driven.see(writeArchive(folder, { container: "main", time: archiveTime(Date.now()) }), { isEvent: true });
+    await driven.calm();
+    expect(driven.files()).toEqual([first, second, ...found]);
   });
 
   it("acts on ages that were reached since it came, also where the agent was not there, and not before all is listed", async () => {
