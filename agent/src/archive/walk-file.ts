@@ -16,11 +16,12 @@ export function stepWalk(fd: number, walk: Walk, buffer: Buffer): boolean {
   const target = buffer.length >= length ? buffer : Buffer.allocUnsafe(length);
   let filled = 0;
   try {
-    while (filled < length) {
-      const count = readSync(fd, target, filled, length - filled, offset + filled);
-      if (count === 0) break;
+    let count: number;
+    do {
+      // 0 where the file ends, or where nothing is left to be read.
+      count = readSync(fd, target, filled, length - filled, offset + filled);
       filled += count;
-    }
+    } while (count !== 0);
   } catch (error) {
     // Whatever a read fails with has a code.
     walk.verdict = { kind: "failed", code: (error as { code: string }).code };

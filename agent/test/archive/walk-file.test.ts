@@ -15,11 +15,15 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-function walkPath(path: string, walk: Walk = startWalk()): { verdict: Verdict | undefined; steps: number } {
+function walkPath(
+  path: string,
+  walk: Walk = startWalk(),
+  space = buffer,
+): { verdict: Verdict | undefined; steps: number } {
   const descriptor = openSync(path, "r");
   try {
     let steps = 1;
-    while (!stepWalk(descriptor, walk, buffer)) steps++;
+    while (!stepWalk(descriptor, walk, space)) steps++;
     return { verdict: walk.verdict, steps };
   } finally {
     closeSync(descriptor);
@@ -70,6 +74,8 @@ describe("stepWalk", () => {
   it.each([1, 100, 511])("tears also %i bytes into a header", (bytes) => {
     const path = join(folder, "torn");
     writeFileSync(path, archiveBytes({ pagesBytes: 4096 }).subarray(0, 512 + bytes));
-    expect(walkPath(path)).toEqual({ verdict: { kind: "torn", isResumed: false, spec: undefined }, steps: 2 });
+    const torn = { verdict: { kind: "torn", isResumed: false, spec: undefined }, steps: 2 };
+    expect(walkPath(path)).toEqual(torn);
+    expect(walkPath(path, startWalk(), Buffer.alloc(512))).toEqual(torn);
   });
 });
