@@ -1,4 +1,4 @@
-import { appendFileSync, closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -56,6 +56,21 @@ describe("stepWalk", () => {
     appendFileSync(path, bytes.subarray(50_000));
     expect(walkPath(path, walk).verdict).toEqual(COMPLETE);
     expect(walkPath(path, walk)).toEqual({ verdict: COMPLETE, steps: 1 });
+  });
+
+  it("reads on where a read gives less than was asked for, as some file systems do", () => {
+    const length = 16_384;
+    const descriptor = openSync("/proc/self/smaps", "r");
+    try {
+      const once = readSync(descriptor, Buffer.alloc(length), 0, length, 0);
+      expect(once).toBeGreaterThan(0);
+      expect(once).toBeLessThan(length);
+      const walk: Walk = { ...startWalk(), stage: "spec", length, following: length };
+      expect(stepWalk(descriptor, walk, buffer)).toBe(false);
+      expect(walk).toMatchObject({ stage: "header", offset: length, spec: {} });
+    } finally {
+      closeSync(descriptor);
+    }
   });
 
   it("tells the code of an error, and goes on at the next call", () => {
