@@ -366,6 +366,28 @@ describe("an archive that has not been walked", () => {
   });
 });
 
+describe("an archive that has not been walked, when something happens in a scope that it may be of", () => {
+  it("stops that scope, although the event looks at no other archives", async () => {
+    const folder = aFolder();
+    const mine = aSeries(folder, 2, { namespace: "team", container: "prod" });
+    const policy = anAcceptedPolicy({ namespacePolicies: [{ namespace: "team", maxCheckpoints: 2 }] }, folder);
+    const driven = driveEnforcer(folder, { policy });
+    for (const file of mine) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    const unclear = writeArchive(folder, { namespace: "team", container: "prod-x", time: archiveTime(Date.now()) });
+    driven.see(unclear, { isWalked: false });
+    const next = writeArchive(folder, { namespace: "team", container: "prod", time: archiveTime(Date.now()) });
+    driven.see(next, { isEvent: true });
+    await driven.calm();
+    expect(driven.files()).toEqual([]);
+    // It is team's: with it the namespace has four.
+    driven.see(unclear);
+    await driven.calm();
+    expect(driven.files()).toEqual(mine);
+  });
+});
+
 describe("the books", () => {
   it("forget what DryRun planned and somebody removed", async () => {
     const folder = aFolder();
