@@ -30,12 +30,12 @@ export interface Archive {
 
 /**
  * Negative where a is older than b: by the time in the name, then by mtime, then by name bytewise, smaller is older.
- * Names of archives are ASCII, for which JavaScript's order is the bytewise one, and no two of a directory are the same.
+ * Names of archives are ASCII, for which JavaScript's order is the bytewise one.
  */
 export function compareAge(a: Archive, b: Archive): number {
   if (a.timeMs !== b.timeMs) return a.timeMs - b.timeMs;
   if (a.mtimeNs !== b.mtimeNs) return a.mtimeNs < b.mtimeNs ? -1 : 1;
-  return a.file < b.file ? -1 : 1;
+  return a.file < b.file ? -1 : a.file > b.file ? 1 : 0;
 }
 
 /** Whether a limit in numbers counts it: complete and incomplete ones, of pinned ones the complete ones. */
