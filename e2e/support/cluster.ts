@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { PolicyStatus } from "@cro/shared/crd/status";
 import { onTestFinished } from "vitest";
 import { parse } from "yaml";
-import { startFaultProxy } from "./fault-proxy.ts";
+import { type FaultProxy, startFaultProxy } from "./fault-proxy.ts";
 import {
   type AnyObject,
   aPolicy,
@@ -17,6 +17,7 @@ import {
   unwrap,
 } from "./kube.ts";
 import { aFolder, freePort, ROOT, type Running, run } from "./processes.ts";
+import { startWireProxy, type WireProxy } from "./wire-proxy.ts";
 
 const NAME = "checkpoint-restore-operator";
 const AGENT_LABELS = { "app.kubernetes.io/component": "agent" };
@@ -30,7 +31,10 @@ export function chartRules(file: "coordinator-cluster-role" | "coordinator-role"
 export interface TestNode {
   name: string;
   directory: string;
+  /** Where its agent listens. */
   ip: string;
+  /** Between the coordinators and its agent: the pod's address is this one's. */
+  wire: WireProxy;
   agent: Running;
   podName: string;
 }
@@ -74,7 +78,9 @@ export async function installRelease(
     mkdirSync(directory);
     await create(client, "/api/v1/nodes", { metadata: { name, labels: { index: `${index}` } } });
     onTestFinished(() => remove(client, `/api/v1/nodes/${name}`).catch(() => {}));
-    const node = { name, ip, directory, podName: `agent-${index}` };
+    const wire = await startWireProxy({ host: `127.0.1.${index + 1}`, port }, { host: ip, port });
+    onTestFinished(() => wire.close());
+    const node = { name, ip, wire, directory, podName: `agent-${index}` };
     const { agent } = await startAgent(node);
     return { ...node, agent };
   }
@@ -83,8 +89,9 @@ export async function installRelease(
   async function startAgent({
     name,
     ip,
+    wire,
     podName,
-  }: Pick<TestNode, "name" | "ip" | "podName">): Promise<{ agent: Running }> {
+  }: Pick<TestNode, "name" | "ip" | "wire" | "podName">): Promise<{ agent: Running }> {
     const path = `/api/v1/namespaces/${namespace}/pods`;
     const pod = await create(client, path, {
       metadata: { name: podName, labels: AGENT_LABELS },
@@ -104,7 +111,7 @@ export async function installRelease(
       { prefix: ["unshare", "-m", "sh", "-c", script, join(folder, name), mounted] },
     );
     const conditions = [{ type: "Ready", status: "True" }];
-    const status = { phase: "Running", podIP: ip, podIPs: [{ ip }], conditions };
+    const status = { phase: "Running", podIP: wire.host, podIPs: [{ ip: wire.host }], conditions };
     unwrap(await client.request({ method: "PATCH", path: `${path}/${podName}/status`, body: { status } }));
     return { agent };
   }
@@ -114,14 +121,21 @@ export async function installRelease(
   writeFileSync(fallback, JSON.stringify(aPolicy({ checkpointDirectory: mounted })));
   const proxy = await startFaultProxy(kube);
   onTestFinished(() => proxy.close());
-  const kubeconfig = await kube.writeKubeconfig({ credential: { token }, server: proxy.server, caPem: proxy.caPem });
+  /** A kubeconfig of the coordinator's, by way of that proxy. */
+  const kubeconfigOf = ({ server, caPem }: Pick<FaultProxy, "server" | "caPem">) =>
+    kube.writeKubeconfig({ credential: { token }, server, caPem });
+  const kubeconfig = await kubeconfigOf(proxy);
+  /** A policy as it is stored. */
+  const read = async (name: string) => unwrap(await client.request<AnyObject>({ path: policyPath(namespace, name) }));
   return {
     namespace,
     folder,
     /** Between the coordinators and the API server. */
     proxy,
     nodes: await Promise.all(Array.from({ length: nodes }, (_, index) => startNode(index + 1))),
+    kubeconfigOf,
     startAgent,
+    /** By way of that proxy, unless a flag names another kubeconfig. */
     startCoordinator: (...args: string[]) =>
       run("coordinator", [
         "cluster",
@@ -146,8 +160,9 @@ export async function installRelease(
       const body = { ...object, metadata: { name, resourceVersion } };
       return unwrap(await client.request<AnyObject>({ method: "PUT", path: `${path}/${name}`, body }));
     },
+    read,
     async status(name: string): Promise<PolicyStatus> {
-      return unwrap(await client.request<AnyObject>({ path: policyPath(namespace, name) })).status ?? {};
+      return (await read(name)).status ?? {};
     },
     async events(): Promise<AnyObject[]> {
       return unwrap(await client.request<AnyObject>({ path: `/api/v1/namespaces/${namespace}/events` })).items;
