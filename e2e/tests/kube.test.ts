@@ -328,6 +328,8 @@ describeWithKube("the Kubernetes client on a real API server", (kube) => {
       ["403", { do: "answer", status: 403, body: "no" }],
       ["410", { do: "answer", status: 410, body: "no" }],
       ["a cut connection", { do: "drop" }],
+      ["one that is cut in the middle", { do: "truncate", bytes: 40, over: "cut" }],
+      ["one that ends in the middle", { do: "truncate", bytes: 40, over: "end" }],
     ])("know nothing while the API server answers lists with %s, and all once it is well", async (_, fault) => {
       await addPod("a");
       proxy.fault = () => fault;
@@ -443,6 +445,22 @@ describeWithKube("the Kubernetes client on a real API server", (kube) => {
       await addPod("b");
       await untilKnown(listener, "a", "b");
       expect(cuts).toBe(1);
+      expect(listener.events.map(({ type }) => type)).toEqual(["synced", "added", "added"]);
+    });
+
+    it("lose nothing by a watch that ends in the middle of a line, as if that were all of it", async () => {
+      let ends = 0;
+      proxy.fault = (request) => {
+        if (!isWatch(request) || ends > 0) return undefined;
+        ends += 1;
+        return { do: "truncate", bytes: 40, over: "end" };
+      };
+      const listener = listenToPods();
+      await untilKnown(listener);
+      await addPod("a");
+      await addPod("b");
+      await untilKnown(listener, "a", "b");
+      expect(ends).toBe(1);
       expect(listener.events.map(({ type }) => type)).toEqual(["synced", "added", "added"]);
     });
 

@@ -184,6 +184,8 @@ describeWithKube("proof of orphans", (kube) => {
     ["garbage", { do: "answer", status: 200, body: "{" }],
     ["another kind", { do: "answer", status: 200, body: JSON.stringify({ kind: "Node", metadata: { name: "gone" } }) }],
     ["a cut connection", { do: "drop" }],
+    ["an answer that is cut in the middle", { do: "truncate", bytes: 40, over: "cut" }],
+    ["an answer that ends in the middle", { do: "truncate", bytes: 40, over: "end" }],
   ];
   it.each(faults)("takes %s for unknown, and keeps", async (_what, fault) => {
     const prover = await startProver();
@@ -293,5 +295,19 @@ describeWithKube("proof of orphans", (kube) => {
     await sleep(500);
     expect([...prover.everProved]).toEqual([]);
     expect(prover.held.get("agent") ?? 0).toBe(0);
+  });
+
+  it.each(["cut", "end"] as const)("takes a list that is over in the middle (%s) for no list", async (over) => {
+    const prover = await startProver();
+    await createPod(kube.client, { namespace, name: "lives" });
+    const isList = (url: string) => url.startsWith(`/api/v1/namespaces/${namespace}/pods?`);
+    prover.proxy.fault = ({ url }) => (isList(url) ? { do: "truncate", bytes: 100, over } : undefined);
+    prover.ask(["lives", ...Array.from({ length: 30 }, (_, index) => `gone-${index}`)]);
+    await until(() => expect(prover.proxy.requests.filter((request) => isList(request.slice(4)))).toHaveLength(1));
+    await sleep(500);
+    expect([...prover.everProved]).toEqual([]);
+    expect(prover.held.get("agent") ?? 0).toBe(0);
+    prover.proxy.fault = () => undefined;
+    await until(() => expect(prover.held.get("agent")).toBe(30));
   });
 });
