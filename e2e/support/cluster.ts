@@ -37,12 +37,23 @@ export interface TestNode {
   wire: WireProxy;
   agent: Running;
   podName: string;
+  podUid: string;
+  /** The folder of the agent's own state: the pod's emptyDir, which outlives its container. */
+  state: string;
+  /** Starts the agent's process again, in the same pod, as a kubelet does with a container that died. */
+  restart: () => Running;
 }
 
 /** A release as the chart would install it, its agents and coordinators processes on this machine. */
 export async function installRelease(
   kube: Kube,
-  { nodes = 3, clusterRules = chartRules("coordinator-cluster-role"), roleRules = chartRules("coordinator-role") } = {},
+  {
+    nodes = 3,
+    clusterRules = chartRules("coordinator-cluster-role"),
+    roleRules = chartRules("coordinator-role"),
+    agentArgs = [] as string[],
+    agentEnv = {} as NodeJS.ProcessEnv,
+  } = {},
 ) {
   const { client } = kube;
   const namespace = await createNamespace(client, "release");
@@ -65,11 +76,31 @@ export async function installRelease(
   for (const path of [certificates, mounted]) mkdirSync(path);
   const ending = new AbortController();
   const kubelet = keepMounted(kube, { namespace, folder: certificates, signal: ending.signal });
-  onTestFinished(async () => {
+  const proxy = await startFaultProxy(kube);
+  const processes: Running[] = [];
+  const wires: WireProxy[] = [];
+  const port = await freePort();
+
+  /** Ends all that runs, for tests that install one release after the other. */
+  async function stop(): Promise<void> {
     ending.abort();
     await kubelet;
-  });
-  const port = await freePort();
+    const running = processes.filter(
+      ({ process: { exitCode, signalCode } }) => exitCode === null && signalCode === null,
+    );
+    await Promise.all([
+      ...running.map((one) => one.kill("SIGKILL")),
+      ...wires.map((wire) => wire.close()),
+      proxy.close(),
+    ]);
+  }
+  onTestFinished(stop);
+
+  function start(...how: Parameters<typeof run>): Running {
+    const running = run(...how);
+    processes.push(running);
+    return running;
+  }
 
   async function startNode(index: number): Promise<TestNode> {
     const name = `${namespace}-node-${index}`;
@@ -79,10 +110,9 @@ export async function installRelease(
     await create(client, "/api/v1/nodes", { metadata: { name, labels: { index: `${index}` } } });
     onTestFinished(() => remove(client, `/api/v1/nodes/${name}`).catch(() => {}));
     const wire = await startWireProxy({ host: `127.0.1.${index + 1}`, port }, { host: ip, port });
-    onTestFinished(() => wire.close());
+    wires.push(wire);
     const node = { name, ip, wire, directory, podName: `agent-${index}` };
-    const { agent } = await startAgent(node);
-    return { ...node, agent };
+    return { ...node, ...(await startAgent(node)) };
   }
 
   /** Creates the pod of an agent and runs its process; what a DaemonSet and a kubelet do. */
@@ -91,7 +121,9 @@ export async function installRelease(
     ip,
     wire,
     podName,
-  }: Pick<TestNode, "name" | "ip" | "wire" | "podName">): Promise<{ agent: Running }> {
+  }: Pick<TestNode, "name" | "ip" | "wire" | "podName">): Promise<
+    Pick<TestNode, "agent" | "podUid" | "state" | "restart">
+  > {
     const path = `/api/v1/namespaces/${namespace}/pods`;
     const pod = await create(client, path, {
       metadata: { name: podName, labels: AGENT_LABELS },
@@ -101,26 +133,27 @@ export async function installRelease(
     mkdirSync(state);
     // Every node has its own directory at the same path: a mount namespace each.
     const script = 'mount --bind "$0" "$1" && shift && exec "$@"';
-    const agent = run(
-      "agent",
-      [
-        "serve",
-        ...["--node-name", name, "--pod-uid", pod.metadata.uid, "--certs-dir", certificates, "--state-dir", state],
-        ...["--checkpoint-root", mounted, "--api-address", `${ip}:${port}`, "--metrics-address", `${ip}:0`],
-      ],
-      { prefix: ["unshare", "-m", "sh", "-c", script, join(folder, name), mounted] },
-    );
+    const restart = () =>
+      start(
+        "agent",
+        [
+          "serve",
+          ...["--node-name", name, "--pod-uid", pod.metadata.uid, "--certs-dir", certificates, "--state-dir", state],
+          ...["--checkpoint-root", mounted, "--api-address", `${ip}:${port}`, "--metrics-address", `${ip}:0`],
+          ...agentArgs,
+        ],
+        { prefix: ["unshare", "-m", "sh", "-c", script, join(folder, name), mounted], env: agentEnv },
+      );
+    const agent = restart();
     const conditions = [{ type: "Ready", status: "True" }];
     const status = { phase: "Running", podIP: wire.host, podIPs: [{ ip: wire.host }], conditions };
     unwrap(await client.request({ method: "PATCH", path: `${path}/${podName}/status`, body: { status } }));
-    return { agent };
+    return { agent, podUid: pod.metadata.uid, state, restart };
   }
 
   // The built-in defaults, but for the directory, which is none of the machine's own.
   const fallback = join(folder, "default.yaml");
   writeFileSync(fallback, JSON.stringify(aPolicy({ checkpointDirectory: mounted })));
-  const proxy = await startFaultProxy(kube);
-  onTestFinished(() => proxy.close());
   /** A kubeconfig of the coordinator's, by way of that proxy. */
   const kubeconfigOf = ({ server, caPem }: Pick<FaultProxy, "server" | "caPem">) =>
     kube.writeKubeconfig({ credential: { token }, server, caPem });
@@ -130,6 +163,10 @@ export async function installRelease(
   return {
     namespace,
     folder,
+    /** Where every agent has its checkpoint directory, and the port of their API. */
+    mounted,
+    port,
+    stop,
     /** Between the coordinators and the API server. */
     proxy,
     nodes: await Promise.all(Array.from({ length: nodes }, (_, index) => startNode(index + 1))),
@@ -137,7 +174,7 @@ export async function installRelease(
     startAgent,
     /** By way of that proxy, unless a flag names another kubeconfig. */
     startCoordinator: (...args: string[]) =>
-      run("coordinator", [
+      start("coordinator", [
         "cluster",
         ...["--namespace", namespace, "--kubeconfig", kubeconfig, "--agent-port", `${port}`],
         ...[

@@ -95,9 +95,10 @@ export function observe(child: ChildProcess): Running {
   return running;
 }
 
-/** Prints the last that a process said. */
+/** Prints the last that a process said, if anything. */
 export function show({ process: child, out, err }: Running): void {
   const lines = [...err.slice(-LINES_SHOWN), ...out.slice(-LINES_SHOWN)];
+  if (lines.length === 0) return;
   const command = child.spawnargs.filter((word) => !word.includes("\n")).join(" ");
   process.stderr.write(`${command}\n${lines.map((line) => `  ${line}\n`).join("")}`);
 }

@@ -1,0 +1,403 @@
+import type { PolicyDocument } from "@cro/shared/policy/document";
+import type { ContainerIdentity } from "@cro/shared/policy/govern";
+import type { ArchiveState } from "@cro/shared/wire/report";
+import type { Archive } from "../../agent/src/archive/archive.ts";
+import { governs, referencePlan } from "../../agent/test/retention/reference.ts";
+import type { Runtime } from "../../agent/test/support/archives.ts";
+
+/** What a file really holds, whatever its name says. */
+export type Content =
+  | { kind: "whole"; written: Written }
+  /** The file ends before the archive does. `hasSpec`: behind spec.dump. `isAbandoned`: unchanged for long enough. */
+  | { kind: "torn"; written: Written; hasSpec: boolean; isAbandoned: boolean }
+  /** No tar at all. */
+  | { kind: "junk" };
+
+/** What a runtime writes. */
+export interface Written {
+  owner: ContainerIdentity;
+  runtime: Runtime;
+  pagesBytes: number;
+}
+
+/** What the name of an archive spells. */
+export interface Spelling {
+  pod: string;
+  /** NAMESPACE-CONTAINER. */
+  joined: string;
+  timeMs: number;
+}
+
+export interface ModelFile {
+  file: string;
+  spelling: Spelling;
+  content: Content;
+  size: number;
+  mtimeMs: number;
+  /** Of the machine's monotonic clock, in milliseconds. */
+  changedAtMs: number;
+  isPostdated: boolean;
+  /** Whether it came or changed while the agent watched: then it is an event when it first counts. */
+  isArrival: boolean;
+}
+
+/** One directory that may be mounted for the agent. */
+export interface ModelFolder {
+  files: Map<string, ModelFile>;
+  /** Archives that a .keep lies beside, or would, were they there. */
+  keeps: Set<string>;
+  /** What is none of the agent's business. */
+  others: Set<string>;
+  isPaused: boolean;
+}
+
+/** All that decides what the agent must leave. */
+export interface NodeModel {
+  folders: ModelFolder[];
+  /** Which of them the agent sees: the last one of those mounted over each other. */
+  mounts: number[];
+  isAgentUp: boolean;
+  /** What it obeys; undefined before its first directive. */
+  policy: PolicyDocument | undefined;
+  /** Scopes on which a policy acts that does not act everywhere at once. */
+  active: Set<string>;
+  /** By how much the agent's clock is ahead. */
+  wallShiftMs: number;
+  /** Whether a directive has told this start of the agent what time it is. */
+  hasReference: boolean;
+  /** Pods that are gone, as `namespace/pod`, as far as somebody can prove it. */
+  gone: Set<string>;
+}
+
+/** Times of a directive and the clock may differ by that much, and so may a time lie ahead of it. */
+const TOLERANCE_MS = 5 * 60_000;
+/** How long an archive must be unchanged, and how much later at most the agent knows. */
+const SETTLED_MS = 2000;
+const SETTLED_FOR_SURE_MS = 4000;
+/** So many ways in which things may go are looked at; beyond that, the first ones stand for all. */
+const MAX_WAYS = 300;
+
+export function emptyFolder(): ModelFolder {
+  return { files: new Map(), keeps: new Set(), others: new Set(), isPaused: false };
+}
+
+export function cloneModel(model: NodeModel): NodeModel {
+  return {
+    ...model,
+    mounts: [...model.mounts],
+    active: new Set(model.active),
+    gone: new Set(model.gone),
+    folders: model.folders.map(({ files, keeps, others, isPaused }) => ({
+      files: new Map([...files].map(([name, file]) => [name, { ...file, content: { ...file.content } }])),
+      keeps: new Set(keeps),
+      others: new Set(others),
+      isPaused,
+    })),
+  };
+}
+
+/** The folder that is mounted where the agent looks. */
+export function mountedFolder(model: NodeModel): ModelFolder {
+  return model.folders[model.mounts.at(-1) ?? 0] as ModelFolder;
+}
+
+/** Every name in a folder. */
+export function listingOf({ files, keeps, others, isPaused }: ModelFolder): string[] {
+  return [
+    ...files.keys(),
+    ...[...keeps].map((file) => `${file}.keep`),
+    ...others,
+    ...(isPaused ? [".pause"] : []),
+  ].sort();
+}
+
+/** The machine's time as the agent has it. */
+function wallMs(model: NodeModel): number {
+  return Date.now() + model.wallShiftMs;
+}
+
+/** Every split of NAMESPACE-CONTAINER at a dash. */
+function readings({ pod, joined }: Spelling): ContainerIdentity[] {
+  const words = joined.split("-");
+  return words.slice(1).map((_, index) => ({
+    namespace: words.slice(0, index + 1).join("-"),
+    pod,
+    container: words.slice(index + 1).join("-"),
+  }));
+}
+
+const sameOwner = (a: ContainerIdentity) => (b: ContainerIdentity) =>
+  a.namespace === b.namespace && a.pod === b.pod && a.container === b.container;
+
+/** Whose a file is, and what it is, by the words of design.md. */
+export function judge(file: ModelFile): { identity: ContainerIdentity | undefined; state: ArchiveState } {
+  const { content, spelling } = file;
+  const possible = readings(spelling);
+  const isTorn = content.kind === "torn";
+  const isAbandoned = content.kind === "torn" && content.isAbandoned;
+  const hasSpec = content.kind === "whole" || (content.kind === "torn" && content.hasSpec);
+  const told = hasSpec && content.written.runtime !== "none" ? content.written.owner : undefined;
+  const identity =
+    told !== undefined ? possible.find(sameOwner(told)) : possible.length === 1 ? possible[0] : undefined;
+  if (identity === undefined && (told !== undefined || !isTorn || isAbandoned))
+    return { identity, state: "unidentified" };
+  if (file.isPostdated) return { identity, state: "postdated" };
+  if (isTorn) return { identity, state: isAbandoned ? "incomplete" : "unsettled" };
+  return { identity, state: content.kind === "whole" ? "complete" : "unread" };
+}
+
+/** Whether the file's name or mtime lies ahead of the agent's clock, by more than a little where it did not before. */
+export function isAhead(model: NodeModel, file: ModelFile): boolean {
+  const aheadMs = Math.max(file.spelling.timeMs, file.mtimeMs) - wallMs(model);
+  return file.isPostdated ? aheadMs >= 0 : aheadMs > TOLERANCE_MS;
+}
+
+function toArchive(folder: ModelFolder, file: ModelFile, settled: boolean): Archive {
+  const { identity, state } = judge(file);
+  return {
+    file: file.file,
+    identity,
+    candidates: readings(file.spelling),
+    timeMs: file.spelling.timeMs,
+    mtimeNs: BigInt(file.mtimeMs) * 1_000_000n,
+    size: file.size,
+    allocated: file.size,
+    state,
+    walked: true,
+    pinned: folder.keeps.has(file.file),
+    settled: settled || state === "incomplete",
+    listed: 0,
+  };
+}
+
+/** All archives that the agent sees, as a plan wants them. */
+export function archivesOf(model: NodeModel, unsettled: ReadonlySet<string> = new Set()): Archive[] {
+  const folder = mountedFolder(model);
+  return [...folder.files.values()].map((file) => toArchive(folder, file, !unsettled.has(file.file)));
+}
+
+export function countsInNumber({ identity, state, pinned }: Archive): boolean {
+  return identity !== undefined && (state === "complete" || (state === "incomplete" && !pinned));
+}
+
+const isDeletable = ({ identity, state, pinned }: Archive) =>
+  identity !== undefined && !pinned && (state === "complete" || state === "incomplete");
+
+/** What the plain planner makes of the model. */
+export function planOf(model: NodeModel, unsettled: ReadonlySet<string> = new Set()) {
+  const { policy } = model;
+  if (policy === undefined) return undefined;
+  return referencePlan({
+    archives: archivesOf(model, unsettled),
+    policy,
+    nowMs: wallMs(model),
+    isClockTrusted: !model.hasReference || Math.abs(model.wallShiftMs) <= TOLERANCE_MS,
+    orphans: [...model.gone].map((key) => {
+      const [namespace = "", pod = ""] = key.split("/");
+      return { namespace, pod, listedUpTo: Number.MAX_SAFE_INTEGER };
+    }),
+    isActive: (scope) => policy.applyImmediately || model.active.has(scope),
+    node: { disk: undefined },
+  });
+}
+
+/** An event of a container: the policy acts on every scope that its archives count in. */
+export function activate(model: NodeModel, identity: ContainerIdentity): void {
+  const { policy } = model;
+  if (policy === undefined || !model.isAgentUp) return;
+  const { namespace, pod, container } = identity;
+  const keys = { namespace, pod: `${namespace}/${pod}`, container: `${namespace}/${pod}/${container}` };
+  const { level } = governs(policy.rules, policy.global, identity);
+  const levels = level === "global" ? (["namespace", "pod", "container"] as const) : [level];
+  for (const one of levels) model.active.add(keys[one]);
+}
+
+/** A file came or changed while the agent watches, or did not: its state is a new one, and an event if it counts. */
+export function putFile(model: NodeModel, file: Omit<ModelFile, "changedAtMs" | "isPostdated" | "isArrival">): void {
+  const folder = mountedFolder(model);
+  const entry: ModelFile = {
+    ...file,
+    changedAtMs: performance.now(),
+    isPostdated: false,
+    isArrival: model.isAgentUp,
+  };
+  entry.isPostdated = isAhead(model, entry);
+  folder.files.set(file.file, entry);
+  const archive = toArchive(folder, entry, false);
+  if (archive.identity !== undefined && countsInNumber(archive)) activate(model, archive.identity);
+}
+
+/** What time, of either clock, does to archives: those that count of a sudden are events. */
+export function passTime(model: NodeModel, { areTornAbandoned = false } = {}): void {
+  const folder = mountedFolder(model);
+  for (const file of folder.files.values()) {
+    const before = countsInNumber(toArchive(folder, file, true));
+    if (areTornAbandoned && file.content.kind === "torn") file.content.isAbandoned = true;
+    file.isPostdated = isAhead(model, file);
+    const archive = toArchive(folder, file, true);
+    if (file.isArrival && !before && archive.identity !== undefined && countsInNumber(archive))
+      activate(model, archive.identity);
+  }
+}
+
+/** The agent sees its directory for the first time, or again: nothing of it is news, and it has seen nothing grow. */
+export function beginToWatch(model: NodeModel): void {
+  model.active.clear();
+  for (const file of mountedFolder(model).files.values()) {
+    if (file.content.kind === "torn") file.content.isAbandoned = false;
+    file.isPostdated = false;
+    file.isPostdated = isAhead(model, file);
+    file.isArrival = false;
+    file.changedAtMs = performance.now();
+  }
+}
+
+/** Another policy is in force. */
+export function obey(model: NodeModel, policy: PolicyDocument): void {
+  model.policy = policy;
+  model.active.clear();
+}
+
+/** Proofs about pods that are gone are events, too. */
+function activateOrphans(model: NodeModel): void {
+  const { policy } = model;
+  if (policy === undefined || policy.applyImmediately) return;
+  const archives = archivesOf(model);
+  for (const key of model.gone) {
+    const owned = archives.flatMap((archive) =>
+      archive.identity !== undefined && `${archive.identity.namespace}/${archive.identity.pod}` === key
+        ? [{ archive, identity: archive.identity }]
+        : [],
+    );
+    const isAsked = owned.some(
+      ({ archive, identity }) => isDeletable(archive) && !governs(policy.rules, policy.global, identity).retainOrphan,
+    );
+    if (isAsked) for (const { identity } of owned) activate(model, identity);
+  }
+}
+
+/** One way in which it may end: the model once nothing is to be deleted any more, and what went for which reasons. */
+export interface Outcome {
+  model: NodeModel;
+  reasons: Map<string, Set<string>>;
+}
+
+/** A change, in the model alone. */
+export type Change = (model: NodeModel) => void;
+
+/**
+ * Every way in which it may rightly end when these changes happen to files. That is nearly always one. But archives may
+ * be seen together or one after the other, and a limit in bytes that waits for a too fresh archive may hold meanwhile
+ * because a larger one went.
+ */
+export function outcomesOf(
+  model: NodeModel,
+  changes: readonly Change[],
+  { isAtOnce, isEverythingFresh }: { isAtOnce: boolean; isEverythingFresh: boolean },
+): Outcome[] {
+  const found = new Map<string, Outcome>();
+  const groupings = isAtOnce || changes.length > 5 ? [[changes.length]] : groupingsOf(changes.length);
+  for (const sizes of groupings.length === 0 ? [[0]] : groupings) {
+    let stages: Outcome[] = [{ model: cloneModel(model), reasons: new Map() }];
+    let next = 0;
+    for (const [index, size] of sizes.entries()) {
+      const group = changes.slice(next, next + size);
+      next += size;
+      const isLast = index === sizes.length - 1;
+      stages = stages.flatMap(({ model: before, reasons }) => {
+        const after = cloneModel(before);
+        const touchedFromMs = performance.now();
+        for (const change of group) change(after);
+        const touched = namesOf(after, ({ changedAtMs }) => changedAtMs >= touchedFromMs);
+        return settle({ model: after, reasons }, { touched, isLast, isEverythingFresh });
+      });
+      if (stages.length > MAX_WAYS) stages.length = MAX_WAYS;
+    }
+    for (const outcome of stages) {
+      const key = JSON.stringify([outcome.model.folders.map(listingOf), [...outcome.model.active].sort()]);
+      const known = found.get(key);
+      if (known === undefined) found.set(key, outcome);
+      else for (const [file, reasons] of outcome.reasons) addReasons(known.reasons, file, reasons);
+    }
+  }
+  return [...found.values()];
+}
+
+function addReasons(reasons: Map<string, Set<string>>, file: string, more: Iterable<string>): void {
+  reasons.set(file, new Set([...(reasons.get(file) ?? []), ...more]));
+}
+
+function namesOf(model: NodeModel, isIt: (file: ModelFile) => boolean): Set<string> {
+  return new Set([...mountedFolder(model).files.values()].filter(isIt).map(({ file }) => file));
+}
+
+/** Every way to cut so many things, in their order, into groups. */
+function groupingsOf(count: number): number[][] {
+  if (count === 0) return [];
+  const all: number[][] = [[count]];
+  for (let first = 1; first < count; first += 1) {
+    for (const rest of groupingsOf(count - first)) all.push([first, ...rest]);
+  }
+  return all;
+}
+
+/** What is left when the policy has acted; before the last of the changes, only at once and not on what is fresh. */
+function settle(
+  { model, reasons }: Outcome,
+  { touched, isLast, isEverythingFresh }: { touched: ReadonlySet<string>; isLast: boolean; isEverythingFresh: boolean },
+): Outcome[] {
+  activateOrphans(model);
+  const { policy } = model;
+  if (policy === undefined || !model.isAgentUp || policy.mode === "DryRun" || mountedFolder(model).isPaused) {
+    return [{ model, reasons }];
+  }
+  const nowMs = performance.now();
+  const recent = namesOf(model, ({ changedAtMs }) => nowMs - changedAtMs < SETTLED_FOR_SURE_MS);
+  const starts = [new Set(touched)];
+  if (hasByteLimits(policy)) {
+    const surelyFresh = namesOf(model, ({ changedAtMs }) => nowMs - changedAtMs < SETTLED_MS);
+    starts.push(recent, surelyFresh);
+    if (isEverythingFresh) starts.push(namesOf(model, () => true));
+  } else if (!isLast) starts.push(recent);
+  const ways: Outcome[] = [];
+  const seen = new Set<string>();
+  const pending: Array<{ outcome: Outcome; unsettled: Set<string> }> = starts.map((unsettled) => ({
+    outcome: { model: cloneModel(model), reasons: new Map(reasons) },
+    unsettled,
+  }));
+  while (pending.length > 0 && seen.size < MAX_WAYS) {
+    const { outcome, unsettled } = pending.pop() as (typeof pending)[number];
+    const key = JSON.stringify([listingOf(mountedFolder(outcome.model)), [...unsettled].sort()]);
+    if (seen.has(key)) continue;
+    seen.add(key);
+    const plan = planOf(outcome.model, unsettled);
+    for (const { archive, reason } of plan?.deletions ?? []) {
+      mountedFolder(outcome.model).files.delete(archive.file);
+      outcome.reasons.set(archive.file, new Set([...(outcome.reasons.get(archive.file) ?? []), reason]));
+    }
+    const waiting = plan?.deferred ?? [];
+    if ((plan?.deletions.length ?? 0) > 0) pending.push({ outcome, unsettled });
+    else if (waiting.length === 0 || !isLast) ways.push(outcome);
+    else if (!hasByteLimits(policy)) pending.push({ outcome, unsettled: new Set() });
+    else {
+      for (const { archive } of waiting) {
+        const fresher = new Set(unsettled);
+        fresher.delete(archive.file);
+        pending.push({
+          outcome: { model: cloneModel(outcome.model), reasons: new Map(outcome.reasons) },
+          unsettled: fresher,
+        });
+      }
+    }
+  }
+  return ways;
+}
+
+function hasByteLimits({ global, rules, node }: PolicyDocument): boolean {
+  return (
+    node.maxTotalBytes !== undefined ||
+    [global, ...rules].some(({ perContainer, perPod, perNamespace }) =>
+      [perContainer, perPod, perNamespace].some((limits) => limits?.maxTotalBytes !== undefined),
+    )
+  );
+}
