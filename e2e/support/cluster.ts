@@ -190,12 +190,16 @@ export async function installRelease(
     /** Creates or replaces a policy for this release's nodes, as `kubectl apply` does. */
     async apply(name: string, spec: Record<string, unknown>): Promise<AnyObject> {
       const path = policyPath(namespace);
-      const found = await client.request<AnyObject>({ path: `${path}/${name}` });
       const object = aPolicy({ checkpointDirectory: mounted, ...spec }, name) as AnyObject;
-      if (!found.ok) return create(client, path, object);
-      const { resourceVersion } = found.value.metadata;
-      const body = { ...object, metadata: { name, resourceVersion } };
-      return unwrap(await client.request<AnyObject>({ method: "PUT", path: `${path}/${name}`, body }));
+      for (;;) {
+        const found = await client.request<AnyObject>({ path: `${path}/${name}` });
+        if (!found.ok) return create(client, path, object);
+        const { resourceVersion } = found.value.metadata;
+        const body = { ...object, metadata: { name, resourceVersion } };
+        const replaced = await client.request<AnyObject>({ method: "PUT", path: `${path}/${name}`, body });
+        // A coordinator may write the status in between.
+        if (replaced.ok || replaced.reason !== "Conflict") return unwrap(replaced);
+      }
     },
     read,
     async status(name: string): Promise<PolicyStatus> {

@@ -1,4 +1,5 @@
 import {
+  appendFileSync,
   closeSync,
   constants,
   mkdirSync,
@@ -13,6 +14,7 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { compilePolicy } from "@cro/shared/policy/compile";
 import { digestOf, type PolicyDocument } from "@cro/shared/policy/document";
 import fc from "fast-check";
@@ -74,6 +76,8 @@ const LONGEST_RUN_MS = INCOMPLETE_AFTER_MS - 60_000;
 /** More proofs than that might be held back as suspiciously many. */
 const MAX_PROOFS = 8;
 const MAX_STEPS_FAILING = 4;
+/** After so long an agent has looked at what was written. */
+const ALL_SEEN_MS = 700;
 const HOUR_MS = 3_600_000;
 
 export function startModel(): Model {
@@ -139,7 +143,8 @@ interface Act {
 /** Lets something happen, and waits until everything is as the model says it must be. */
 async function act(m: Model, r: World, { changes = [], carryOut, isAtOnce = false, ...how }: Act): Promise<void> {
   const before = m.node;
-  const mark = before.isAgentUp && r.agents.length > 0 ? r.agentLog().mark() : 0;
+  const log = r.agentLog();
+  const logged = log.mark();
   const outcomesNow = () =>
     outcomesOf(m.node, [...changes, ...following(m, r)], {
       isAtOnce,
@@ -165,8 +170,9 @@ async function act(m: Model, r: World, { changes = [], carryOut, isAtOnce = fals
   }
   const proves = [...first.reasons.values()].some((reasons) => reasons.has("orphan"));
   if (proves) m.proofs += 1;
-  const isSameAgent = mark <= r.agentLog().mark();
-  const outcome = await r.awaitOutcome(outcomes, { before, mark: isSameAgent ? mark : 0, proves });
+  // Another start of the agent has a log of its own.
+  const mark = r.agentLog() === log ? logged : 0;
+  const outcome = await r.awaitOutcome(outcomes, { before, mark, proves });
   m.node = outcome.model;
   if (how.isSeen && m.node.isAgentUp && m.node.policy !== undefined) await r.awaitView(m.node);
 }
@@ -186,6 +192,16 @@ function following(m: Model, r: World): Change[] {
   ];
 }
 
+const registry = new Map<string, (value: unknown) => Command>();
+export function named(text: string): Command {
+  const name =
+    [...registry.keys()]
+      .filter((one) => text === one || text.startsWith(`${one} {`))
+      .sort((a, b) => b.length - a.length)[0] ?? "";
+  const rest = text.slice(name.length).trim();
+  return (registry.get(name) as (value: unknown) => Command)(rest === "" ? undefined : JSON.parse(rest));
+}
+
 /** One command: what it is called, when it may come, and what it does. */
 function command<T>(
   name: string,
@@ -195,7 +211,7 @@ function command<T>(
     run,
   }: { can?: (m: Model, value: T) => boolean; run: (m: Model, r: World, value: T) => Promise<void> },
 ): fc.Arbitrary<Command> {
-  return values.map((value) => {
+  const make = (value: T): Command => {
     const text = value === undefined ? name : `${name} ${JSON.stringify(value)}`;
     return {
       check: (m) =>
@@ -207,11 +223,16 @@ function command<T>(
         if (m.failingFor !== undefined) m.failingFor += 1;
         await run(m, r, value);
         if (process.env.MODEL_TRACE)
-          console.log(`${Math.round(performance.now() - m.startedAtMs)} ${r.release.namespace} ${text}`);
+          appendFileSync(
+            process.env.MODEL_TRACE,
+            `${Math.round(performance.now() - m.startedAtMs)} ${r.release.namespace} ${text}\n`,
+          );
       },
       toString: () => text,
     };
-  });
+  };
+  registry.set(name, make as (value: unknown) => Command);
+  return values.map(make);
 }
 
 const HEAL = "the API server heals";
@@ -747,8 +768,13 @@ const policyName = fc.oneof(
   { weight: 1, arbitrary: fc.constant("policy-b") },
 );
 
-/** Before a policy changes, the agent has seen what came before: what it acts on follows from the order. */
+/**
+ * Before a policy or a clock changes, the agent has seen what came before: what it makes of that follows from the order.
+ * The last look at a file that was written in two steps shows in no metric.
+ */
 async function seeAll(m: Model, r: World): Promise<void> {
+  const changedAtMs = Math.max(0, ...[...mountedFolder(m.node).files.values()].map((file) => file.changedAtMs));
+  await sleep(Math.max(0, changedAtMs + ALL_SEEN_MS - performance.now()));
   if (m.node.isAgentUp && m.node.policy !== undefined) await r.awaitView(m.node);
 }
 
@@ -961,7 +987,7 @@ const podsFailing = command(
       await r.deletePod(r.named(pod));
       r.relay.cut();
       // Longer than the grace period: were an error a proof, it would be one by now.
-      await new Promise((resolve) => setTimeout(resolve, 1600));
+      await sleep(1600);
       await r.createPod(r.named(pod));
       await act(m, r, {
         carryOut: () => {

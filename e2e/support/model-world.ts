@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -310,26 +310,26 @@ export async function startWorld(kube: Kube) {
         .flatMap(({ running }) => running.out)
         .filter((line) => files.some((file) => line.includes(file)) || /"level":[4-6]0/.test(line));
       const last = agentLog().running.out.slice(-15);
-      throw new Error(
-        [
-          what,
-          `policy: ${JSON.stringify(before.policy)}`,
-          `active: ${[...before.active].join(" ")}; gone: ${[...before.gone].join(" ")}; clock: ${before.wallShiftMs}`,
-          "before:",
-          ...archivesOf(before)
-            .filter(({ identity }) => identity?.namespace !== named(CROWD.namespace))
-            .map(
-              ({ file, state, pinned, size, identity }) =>
-                `  ${file} ${state}${pinned ? " pinned" : ""} ${size} of ${Object.values(identity ?? {}).join("/")}`,
-            ),
-          "log about them, and warnings:",
-          ...log.slice(-40).map((line) => `  ${line}`),
-          "end of the log:",
-          ...last.map((line) => `  ${line}`),
-          "steps:",
-          ...world.trace.map((step, index) => `  ${index + 1}. ${step}`),
-        ].join("\n"),
-      );
+      const text = [
+        what,
+        `policy: ${JSON.stringify(before.policy)}`,
+        `active: ${[...before.active].join(" ")}; gone: ${[...before.gone].join(" ")}; clock: ${before.wallShiftMs}`,
+        "before:",
+        ...archivesOf(before)
+          .filter(({ identity }) => identity?.namespace !== named(CROWD.namespace))
+          .map(
+            ({ file, state, pinned, size, identity }) =>
+              `  ${file} ${state}${pinned ? " pinned" : ""} ${size} of ${Object.values(identity ?? {}).join("/")}`,
+          ),
+        "log about them, and warnings:",
+        ...log.slice(-40).map((line) => `  ${line}`),
+        "end of the log:",
+        ...last.map((line) => `  ${line}`),
+        "steps:",
+        ...world.trace.map((step, index) => `  ${index + 1}. ${step}`),
+      ].join("\n");
+      if (process.env.MODEL_TRACE) appendFileSync(process.env.MODEL_TRACE, `FAILED ${release.namespace}\n${text}\n`);
+      throw new Error(text);
     },
 
     /** What must hold whatever happened: nothing was changed, and nobody complained of what is none of their faults. */
