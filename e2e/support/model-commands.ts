@@ -71,20 +71,22 @@ interface Resource {
 
 type Command = fc.AsyncCommand<Model, World>;
 
-/** Longer than that no run goes on: what is torn would become incomplete by itself. */
-const LONGEST_RUN_MS = INCOMPLETE_AFTER_MS - 60_000;
+/** After so long a run makes no further steps: tests are to end, and what is torn would become incomplete by itself. */
+const LONGEST_RUN_MS = 60_000;
 /** More proofs than that might be held back as suspiciously many. */
 const MAX_PROOFS = 8;
 const MAX_STEPS_FAILING = 4;
 /** After so long an agent has looked at what was written. */
 const ALL_SEEN_MS = 700;
+/** The folder that shows where nothing is mounted. */
+const BARE = 2;
 const HOUR_MS = 3_600_000;
 
 export function startModel(): Model {
   return {
     node: {
       folders: [emptyFolder(), emptyFolder(), emptyFolder()],
-      mounts: [0],
+      mounts: [BARE, 0],
       isAgentUp: true,
       policy: undefined,
       active: new Set(),
@@ -859,7 +861,7 @@ const agentKilled = command("agent killed", nothing, {
         m.node = cloneModel(m.node);
         m.node.isAgentUp = false;
         m.node.hasReference = false;
-        m.node.mounts = [0];
+        m.node.mounts = [BARE, 0];
       },
     });
   },
@@ -883,7 +885,7 @@ const agentStarted = command("agent started", nothing, {
   },
 });
 
-const mounted = command("mounted over", fc.record({ folder: fc.nat({ max: 2 }) }), {
+const mounted = command("mounted over", fc.record({ folder: fc.nat({ max: BARE - 1 }) }), {
   can: (m, { folder }) =>
     m.node.isAgentUp && m.node.mounts.at(-1) !== folder && m.node.mounts.length < 5 && mayProve(m) && !isUncertain(m),
   run: (m, r, { folder }) => remount(m, r, folder),

@@ -65,7 +65,7 @@ export interface NodeModel {
   wallShiftMs: number;
   /** Whether a directive has told this start of the agent what time it is. */
   hasReference: boolean;
-  /** Pods that are gone, as `namespace/pod`, as far as somebody can prove it. */
+  /** Pods that are gone, as `namespace/pod`, as far as somebody can prove it: sooner or later it is proved. */
   gone: Set<string>;
 }
 
@@ -74,8 +74,10 @@ const TOLERANCE_MS = 5 * 60_000;
 /** How long an archive must be unchanged, and how much later at most the agent knows. */
 const SETTLED_MS = 2000;
 const SETTLED_FOR_SURE_MS = 4000;
+/** How soon an agent looks at what has changed, in milliseconds. */
+const LOOK_MS = 300;
 /** So many ways in which things may go are looked at; beyond that, the first ones stand for all. */
-const MAX_WAYS = 300;
+const MAX_WAYS = 60;
 
 export function emptyFolder(): ModelFolder {
   return { files: new Map(), keeps: new Set(), others: new Set(), isPaused: false };
@@ -183,8 +185,11 @@ export function countsInNumber({ identity, state, pinned }: Archive): boolean {
 const isDeletable = ({ identity, state, pinned }: Archive) =>
   identity !== undefined && !pinned && (state === "complete" || state === "incomplete");
 
-/** What the plain planner makes of the model. */
-export function planOf(model: NodeModel, unsettled: ReadonlySet<string> = new Set()) {
+/** What the plain planner makes of the model, with what is too fresh and of which pods it is proved that they are gone. */
+function planOf(
+  model: NodeModel,
+  { unsettled, proved }: { unsettled: ReadonlySet<string>; proved: readonly string[] },
+) {
   const { policy } = model;
   if (policy === undefined) return undefined;
   return referencePlan({
@@ -192,7 +197,7 @@ export function planOf(model: NodeModel, unsettled: ReadonlySet<string> = new Se
     policy,
     nowMs: wallMs(model),
     isClockTrusted: !model.hasReference || Math.abs(model.wallShiftMs) <= TOLERANCE_MS,
-    orphans: [...model.gone].map((key) => {
+    orphans: proved.map((key) => {
       const [namespace = "", pod = ""] = key.split("/");
       return { namespace, pod, listedUpTo: Number.MAX_SAFE_INTEGER };
     }),
@@ -258,22 +263,19 @@ export function obey(model: NodeModel, policy: PolicyDocument): void {
   model.active.clear();
 }
 
-/** Proofs about pods that are gone are events, too. */
-function activateOrphans(model: NodeModel): void {
+/** The archives of a pod that is gone whose policy asks for a proof; none where it does not. */
+function askedOf(model: NodeModel, key: string): ContainerIdentity[] {
   const { policy } = model;
-  if (policy === undefined || policy.applyImmediately) return;
-  const archives = archivesOf(model);
-  for (const key of model.gone) {
-    const owned = archives.flatMap((archive) =>
-      archive.identity !== undefined && `${archive.identity.namespace}/${archive.identity.pod}` === key
-        ? [{ archive, identity: archive.identity }]
-        : [],
-    );
-    const isAsked = owned.some(
-      ({ archive, identity }) => isDeletable(archive) && !governs(policy.rules, policy.global, identity).retainOrphan,
-    );
-    if (isAsked) for (const { identity } of owned) activate(model, identity);
-  }
+  if (policy === undefined) return [];
+  const owned = archivesOf(model).flatMap((archive) =>
+    archive.identity !== undefined && `${archive.identity.namespace}/${archive.identity.pod}` === key
+      ? [{ archive, identity: archive.identity }]
+      : [],
+  );
+  const isAsked = owned.some(
+    ({ archive, identity }) => isDeletable(archive) && !governs(policy.rules, policy.global, identity).retainOrphan,
+  );
+  return isAsked ? owned.map(({ identity }) => identity) : [];
 }
 
 /** One way in which it may end: the model once nothing is to be deleted any more, and what went for which reasons. */
@@ -311,7 +313,8 @@ export function outcomesOf(
         const touched = namesOf(after, ({ changedAtMs }) => changedAtMs >= touchedFromMs);
         return settle({ model: after, reasons }, { touched, isLast, isEverythingFresh });
       });
-      if (stages.length > MAX_WAYS) stages.length = MAX_WAYS;
+      const distinct = new Map(stages.map((stage) => [listingOf(mountedFolder(stage.model)).join(), stage]));
+      stages = [...distinct.values()].slice(0, isLast ? MAX_WAYS : 3);
     }
     for (const outcome of stages) {
       const key = JSON.stringify([outcome.model.folders.map(listingOf), [...outcome.model.active].sort()]);
@@ -346,51 +349,70 @@ function settle(
   { model, reasons }: Outcome,
   { touched, isLast, isEverythingFresh }: { touched: ReadonlySet<string>; isLast: boolean; isEverythingFresh: boolean },
 ): Outcome[] {
-  activateOrphans(model);
   const { policy } = model;
-  if (policy === undefined || !model.isAgentUp || policy.mode === "DryRun" || mountedFolder(model).isPaused) {
-    return [{ model, reasons }];
-  }
+  if (policy === undefined || !model.isAgentUp) return [{ model, reasons }];
+  const isIdle = policy.mode === "DryRun" || mountedFolder(model).isPaused;
   const nowMs = performance.now();
   const recent = namesOf(model, ({ changedAtMs }) => nowMs - changedAtMs < SETTLED_FOR_SURE_MS);
-  const starts = [new Set(touched)];
+  const starts = [touched];
   if (hasByteLimits(policy)) {
-    const surelyFresh = namesOf(model, ({ changedAtMs }) => nowMs - changedAtMs < SETTLED_MS);
-    starts.push(recent, surelyFresh);
+    starts.push(
+      recent,
+      namesOf(model, ({ changedAtMs }) => nowMs - changedAtMs < SETTLED_MS),
+    );
     if (isEverythingFresh) starts.push(namesOf(model, () => true));
-  } else if (!isLast) starts.push(recent);
+  } else if (!isLast || model.gone.size > 0) starts.push(recent);
   const ways: Outcome[] = [];
   const seen = new Set<string>();
-  const pending: Array<{ outcome: Outcome; unsettled: Set<string> }> = starts.map((unsettled) => ({
-    outcome: { model: cloneModel(model), reasons: new Map(reasons) },
-    unsettled,
-  }));
-  while (pending.length > 0 && seen.size < MAX_WAYS) {
-    const { outcome, unsettled } = pending.pop() as (typeof pending)[number];
-    const key = JSON.stringify([listingOf(mountedFolder(outcome.model)), [...unsettled].sort()]);
+  const pending = starts.map((unsettled) => ({ model: cloneModel(model), reasons, unsettled, proved: [] as string[] }));
+  for (let way = pending.pop(); way !== undefined && seen.size < MAX_WAYS; way = pending.pop()) {
+    const { unsettled, proved } = way;
+    const key = JSON.stringify([listingOf(mountedFolder(way.model)), [...unsettled].sort(), [...proved].sort()]);
     if (seen.has(key)) continue;
     seen.add(key);
-    const plan = planOf(outcome.model, unsettled);
-    for (const { archive, reason } of plan?.deletions ?? []) {
-      mountedFolder(outcome.model).files.delete(archive.file);
-      outcome.reasons.set(archive.file, new Set([...(outcome.reasons.get(archive.file) ?? []), reason]));
-    }
-    const waiting = plan?.deferred ?? [];
-    if ((plan?.deletions.length ?? 0) > 0) pending.push({ outcome, unsettled });
-    else if (waiting.length === 0 || !isLast) ways.push(outcome);
-    else if (!hasByteLimits(policy)) pending.push({ outcome, unsettled: new Set() });
-    else {
-      for (const { archive } of waiting) {
-        const fresher = new Set(unsettled);
-        fresher.delete(archive.file);
-        pending.push({
-          outcome: { model: cloneModel(outcome.model), reasons: new Map(outcome.reasons) },
-          unsettled: fresher,
-        });
+    const after = { model: way.model, reasons: new Map(way.reasons) };
+    const plan = planOf(after.model, way);
+    if (!isIdle) {
+      for (const { archive, reason } of plan?.deletions ?? []) {
+        mountedFolder(after.model).files.delete(archive.file);
+        addReasons(after.reasons, archive.file, [reason]);
+      }
+      if ((plan?.deletions.length ?? 0) > 0) {
+        pending.push({ ...after, unsettled, proved });
+        continue;
       }
     }
+    if (!isLast) {
+      ways.push(after);
+      continue;
+    }
+    const waiting = isIdle ? [] : (plan?.deferred ?? []).map(({ archive }) => archive.file);
+    const unproved = [...after.model.gone].filter(
+      (pod) => !proved.includes(pod) && askedOf(after.model, pod).length > 0,
+    );
+    for (const pod of unproved) {
+      const next = cloneModel(after.model);
+      // A proof is an event, too.
+      for (const identity of askedOf(next, pod)) activate(next, identity);
+      pending.push({ model: next, reasons: after.reasons, unsettled, proved: [...proved, pod] });
+    }
+    if (waiting.length > 0 && !hasByteLimits(policy)) pending.push({ ...after, unsettled: new Set(), proved });
+    else {
+      for (const file of earliestOf(after.model, waiting)) {
+        const fresh = new Set([...unsettled].filter((one) => one !== file));
+        pending.push({ model: cloneModel(after.model), reasons: after.reasons, unsettled: fresh, proved });
+      }
+    }
+    if (unproved.length === 0 && waiting.length === 0) ways.push(after);
   }
   return ways;
+}
+
+/** Those that settle next: they have been unchanged for longest, give or take how soon an agent looks. */
+function earliestOf(model: NodeModel, files: readonly string[]): string[] {
+  const changedAtMs = (file: string) => mountedFolder(model).files.get(file)?.changedAtMs ?? 0;
+  const firstMs = Math.min(...files.map(changedAtMs));
+  return files.filter((file) => changedAtMs(file) - firstMs < LOOK_MS);
 }
 
 function hasByteLimits({ global, rules, node }: PolicyDocument): boolean {

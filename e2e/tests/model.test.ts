@@ -6,10 +6,10 @@ import { begin, commandSequences, end, startModel } from "../support/model-comma
 import { startWorld } from "../support/model-world.ts";
 
 /** Nodes that live side by side, for most of what happens to one is waiting. */
-const NODES = 5;
+const NODES = 6;
 /** How many runs a node makes, one after the other, and how many commands one has at the most. */
 const RUNS = soak(1);
-const MAX_COMMANDS = 200;
+const MAX_COMMANDS = 250;
 /** How long one run takes at the most, and how long a failing one is made shorter, in milliseconds. */
 const RUN_MS = 5 * 60_000;
 const SHRINKING_MS = 3 * 60_000;
