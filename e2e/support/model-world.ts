@@ -10,7 +10,7 @@ import { expect } from "vitest";
 import { installRelease } from "./cluster.ts";
 import { type AnyObject, create, type Kube, remove, unwrap } from "./kube.ts";
 import { aDirective, putDirective } from "./lone-agent.ts";
-import { archivesOf, countsInNumber, listingOf, type NodeModel, type Outcome } from "./model.ts";
+import { archivesOf, countsInNumber, type Deletion, listingOf, type NodeModel, type Outcome } from "./model.ts";
 import { aFolder, freePort, type Running, read, samples, until } from "./processes.ts";
 
 /** How long anything may take that needs nobody but the agent, and what needs a leader, in milliseconds. */
@@ -259,7 +259,8 @@ export async function startWorld(kube: Kube) {
 
     /** What was deleted was told, once, and for a reason that there was. */
     async checkReasons(outcome: Outcome, { before, mark }: { before: NodeModel; mark: number }): Promise<void> {
-      const wanted = [...outcome.reasons.keys()].sort();
+      const wanted = [...outcome.deleted.keys()].sort();
+      const seenMs = performance.now();
       const told = () => agentLog().all("archive deleted", mark);
       await until(() => expect(told().length).toBeGreaterThanOrEqual(wanted.length)).catch(() => {});
       const names = told()
@@ -268,9 +269,10 @@ export async function startWorld(kube: Kube) {
       if (JSON.stringify(names) !== JSON.stringify(wanted))
         world.fail(`told to be deleted: ${names.join(", ")}; to be told: ${wanted.join(", ")}`, before);
       for (const { archive, reason } of told()) {
-        const reasons = outcome.reasons.get(String(archive));
-        if (!reasons?.has(String(reason)))
-          world.fail(`${archive} deleted for ${reason}, not for ${[...(reasons ?? [])].join(" or ")}`, before);
+        const { reasons, fromMs } = outcome.deleted.get(String(archive)) as Deletion;
+        if (!reasons.has(String(reason)))
+          world.fail(`${archive} deleted for ${reason}, not for ${[...reasons].join(" or ")}`, before);
+        if (seenMs < fromMs) world.fail(`${archive} deleted ${Math.round(fromMs - seenMs)} ms too early`, before);
       }
     },
 

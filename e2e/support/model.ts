@@ -245,15 +245,15 @@ export function passTime(model: NodeModel, { areTornAbandoned = false } = {}): v
   }
 }
 
-/** The agent sees its directory for the first time, or again: nothing of it is news, and it has seen nothing grow. */
-export function beginToWatch(model: NodeModel): void {
+/** The agent sees its directory for the first time, or again: nothing of it is news, nor known to have been unchanged. */
+export function beginToWatch(model: NodeModel, sinceMs: number): void {
   model.active.clear();
   for (const file of mountedFolder(model).files.values()) {
     if (file.content.kind === "torn") file.content.isAbandoned = false;
     file.isPostdated = false;
     file.isPostdated = isAhead(model, file);
     file.isArrival = false;
-    file.changedAtMs = performance.now();
+    file.changedAtMs = sinceMs;
   }
 }
 
@@ -278,10 +278,16 @@ function askedOf(model: NodeModel, key: string): ContainerIdentity[] {
   return isAsked ? owned.map(({ identity }) => identity) : [];
 }
 
-/** One way in which it may end: the model once nothing is to be deleted any more, and what went for which reasons. */
+/** What is deleted: for which reasons that may be told, and from when on it may go, on the monotonic clock. */
+export interface Deletion {
+  reasons: Set<string>;
+  fromMs: number;
+}
+
+/** One way in which it may end: the model once nothing is to be deleted any more, and what went, by file. */
 export interface Outcome {
   model: NodeModel;
-  reasons: Map<string, Set<string>>;
+  deleted: Map<string, Deletion>;
 }
 
 /** A change, in the model alone. */
@@ -300,18 +306,18 @@ export function outcomesOf(
   const found = new Map<string, Outcome>();
   const groupings = isAtOnce || changes.length > 5 ? [[changes.length]] : groupingsOf(changes.length);
   for (const sizes of groupings.length === 0 ? [[0]] : groupings) {
-    let stages: Outcome[] = [{ model: cloneModel(model), reasons: new Map() }];
+    let stages: Outcome[] = [{ model: cloneModel(model), deleted: new Map() }];
     let next = 0;
     for (const [index, size] of sizes.entries()) {
       const group = changes.slice(next, next + size);
       next += size;
       const isLast = index === sizes.length - 1;
-      stages = stages.flatMap(({ model: before, reasons }) => {
+      stages = stages.flatMap(({ model: before, deleted }) => {
         const after = cloneModel(before);
         const touchedFromMs = performance.now();
         for (const change of group) change(after);
         const touched = namesOf(after, ({ changedAtMs }) => changedAtMs >= touchedFromMs);
-        return settle({ model: after, reasons }, { touched, isLast, isEverythingFresh });
+        return settle({ model: after, deleted }, { touched, isLast, isEverythingFresh });
       });
       const distinct = new Map(stages.map((stage) => [listingOf(mountedFolder(stage.model)).join(), stage]));
       stages = [...distinct.values()].slice(0, isLast ? MAX_WAYS : 3);
@@ -320,14 +326,15 @@ export function outcomesOf(
       const key = JSON.stringify([outcome.model.folders.map(listingOf), [...outcome.model.active].sort()]);
       const known = found.get(key);
       if (known === undefined) found.set(key, outcome);
-      else for (const [file, reasons] of outcome.reasons) addReasons(known.reasons, file, reasons);
+      else for (const [file, deletion] of outcome.deleted) noteDeletion(known.deleted, file, deletion);
     }
   }
   return [...found.values()];
 }
 
-function addReasons(reasons: Map<string, Set<string>>, file: string, more: Iterable<string>): void {
-  reasons.set(file, new Set([...(reasons.get(file) ?? []), ...more]));
+function noteDeletion(deleted: Map<string, Deletion>, file: string, { reasons, fromMs }: Deletion): void {
+  const known = deleted.get(file) ?? { reasons: [], fromMs };
+  deleted.set(file, { reasons: new Set([...known.reasons, ...reasons]), fromMs: Math.min(known.fromMs, fromMs) });
 }
 
 function namesOf(model: NodeModel, isIt: (file: ModelFile) => boolean): Set<string> {
@@ -346,11 +353,11 @@ function groupingsOf(count: number): number[][] {
 
 /** What is left when the policy has acted; before the last of the changes, only at once and not on what is fresh. */
 function settle(
-  { model, reasons }: Outcome,
+  { model, deleted }: Outcome,
   { touched, isLast, isEverythingFresh }: { touched: ReadonlySet<string>; isLast: boolean; isEverythingFresh: boolean },
 ): Outcome[] {
   const { policy } = model;
-  if (policy === undefined || !model.isAgentUp) return [{ model, reasons }];
+  if (policy === undefined || !model.isAgentUp) return [{ model, deleted }];
   const isIdle = policy.mode === "DryRun" || mountedFolder(model).isPaused;
   const nowMs = performance.now();
   const recent = namesOf(model, ({ changedAtMs }) => nowMs - changedAtMs < SETTLED_FOR_SURE_MS);
@@ -364,18 +371,21 @@ function settle(
   } else if (!isLast || model.gone.size > 0) starts.push(recent);
   const ways: Outcome[] = [];
   const seen = new Set<string>();
-  const pending = starts.map((unsettled) => ({ model: cloneModel(model), reasons, unsettled, proved: [] as string[] }));
+  const pending = starts.map((unsettled) => ({ model: cloneModel(model), deleted, unsettled, proved: [] as string[] }));
   for (let way = pending.pop(); way !== undefined && seen.size < MAX_WAYS; way = pending.pop()) {
     const { unsettled, proved } = way;
     const key = JSON.stringify([listingOf(mountedFolder(way.model)), [...unsettled].sort(), [...proved].sort()]);
     if (seen.has(key)) continue;
     seen.add(key);
-    const after = { model: way.model, reasons: new Map(way.reasons) };
+    const after = { model: way.model, deleted: new Map(way.deleted) };
     const plan = planOf(after.model, way);
     if (!isIdle) {
       for (const { archive, reason } of plan?.deletions ?? []) {
-        mountedFolder(after.model).files.delete(archive.file);
-        addReasons(after.reasons, archive.file, [reason]);
+        const { files } = mountedFolder(after.model);
+        const restMs = archive.state === "complete" ? SETTLED_MS : 0;
+        const fromMs = (files.get(archive.file)?.changedAtMs ?? 0) + restMs;
+        noteDeletion(after.deleted, archive.file, { reasons: new Set([reason]), fromMs });
+        files.delete(archive.file);
       }
       if ((plan?.deletions.length ?? 0) > 0) {
         pending.push({ ...after, unsettled, proved });
@@ -394,13 +404,13 @@ function settle(
       const next = cloneModel(after.model);
       // A proof is an event, too.
       for (const identity of askedOf(next, pod)) activate(next, identity);
-      pending.push({ model: next, reasons: after.reasons, unsettled, proved: [...proved, pod] });
+      pending.push({ model: next, deleted: after.deleted, unsettled, proved: [...proved, pod] });
     }
     if (waiting.length > 0 && !hasByteLimits(policy)) pending.push({ ...after, unsettled: new Set(), proved });
     else {
       for (const file of earliestOf(after.model, waiting)) {
         const fresh = new Set([...unsettled].filter((one) => one !== file));
-        pending.push({ model: cloneModel(after.model), reasons: after.reasons, unsettled: fresh, proved });
+        pending.push({ model: cloneModel(after.model), deleted: after.deleted, unsettled: fresh, proved });
       }
     }
     if (unproved.length === 0 && waiting.length === 0) ways.push(after);
