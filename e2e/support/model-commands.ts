@@ -49,8 +49,10 @@ export interface Model {
   /** Whether the Lease is still that of a leader who was killed. */
   isLeaseOrphaned: boolean;
   leaderships: number;
-  /** Since how many steps the API server fails; undefined while it does not. */
+  /** Since how many steps the API server, or the way to the agent, fails; undefined while neither does. */
   failingFor: number | undefined;
+  /** Whether it is the way to the agent that fails, and not the API server. */
+  isCutOff: boolean;
   /** Whether policies have changed since. */
   isChangedUnseen: boolean;
   podsGone: Set<string>;
@@ -101,6 +103,7 @@ export function startModel(): Model {
     isLeaseOrphaned: false,
     leaderships: 0,
     failingFor: undefined,
+    isCutOff: false,
     isChangedUnseen: false,
     podsGone: new Set(),
     proofs: 0,
@@ -181,9 +184,14 @@ async function act(m: Model, r: World, { changes = [], carryOut, isAtOnce = fals
 
 const digestOfPolicy = (policy: PolicyDocument | undefined) => policy && digestOf(JSON.stringify(policy));
 
+/** The leader has seen every resource as it is. */
+function learnGood({ resources, good }: Model): void {
+  for (const { uid, spec, isValid } of resources.values()) if (isValid) good.set(uid, spec);
+}
+
 /** What follows from the state of the cluster: proofs, and a policy that the agent does not obey yet. */
 function following(m: Model, r: World): Change[] {
-  if (isEffective(m)) for (const { uid, spec, isValid } of m.resources.values()) if (isValid) m.good.set(uid, spec);
+  if (isEffective(m)) learnGood(m);
   const wanted = isEffective(m) && m.node.isAgentUp ? wantedPolicy(m, r) : undefined;
   const gone = isEffective(m) ? r.named([...m.podsGone]) : [];
   return [
@@ -237,7 +245,7 @@ function command<T>(
   return values.map(make);
 }
 
-const HEAL = "the API server heals";
+const HEAL = "all is well again";
 const nothing = fc.constant(undefined);
 const chance = (percent: number) => fc.integer({ min: 1, max: 100 }).map((roll) => roll <= percent);
 const pick = () => fc.nat({ max: 999 });
@@ -761,7 +769,7 @@ async function putPolicy(
   const named = { ...r.named(spec), checkpointDirectory: r.release.mounted };
   const { metadata } = await r.release.apply(name, named);
   m.resources.set(name, { uid: metadata.uid, createdAt: metadata.creationTimestamp, spec: named, isValid });
-  if (m.failingFor !== undefined) m.isChangedUnseen = true;
+  if (!isEffective(m) && m.leads) m.isChangedUnseen = true;
 }
 
 const mayChangePolicy = (m: Model) => !isUncertain(m) && !m.isChangedUnseen && mayProve(m);
@@ -808,7 +816,7 @@ const policyDeleted = command("policy deleted", fc.record({ name: policyName }),
       carryOut: async () => {
         await remove(r.kube.client, policyPath(r.release.namespace, name));
         m.resources.delete(name);
-        if (m.failingFor !== undefined) m.isChangedUnseen = true;
+        if (!isEffective(m) && m.leads) m.isChangedUnseen = true;
       },
     });
   },
@@ -852,12 +860,12 @@ const podReplaced = command("pod replaced", pod(), {
   },
 });
 
-const agentKilled = command("agent killed", nothing, {
+const agentKilled = command("agent ended", fc.record({ by: fc.constantFrom("SIGKILL", "SIGTERM") }), {
   can: (m) => m.node.isAgentUp && !isUncertain(m),
-  async run(m, r) {
+  async run(m, r, { by }) {
     await act(m, r, {
       carryOut: async () => {
-        await r.killAgent();
+        await r.endAgent(by);
         m.node = cloneModel(m.node);
         m.node.isAgentUp = false;
         m.node.hasReference = false;
@@ -869,7 +877,7 @@ const agentKilled = command("agent killed", nothing, {
 
 const agentStarted = command("agent started", nothing, {
   // With a clock that is wrong it would be a race between the first plan and the first directive.
-  can: (m) => !m.node.isAgentUp && !isUncertain(m) && mayProve(m) && m.hoursAhead === 0,
+  can: (m) => !m.node.isAgentUp && !isUncertain(m) && mayProve(m) && m.hoursAhead === 0 && !m.isChangedUnseen,
   async run(m, r) {
     await act(m, r, {
       carryOut: async () => {
@@ -877,8 +885,8 @@ const agentStarted = command("agent started", nothing, {
         await r.startAgent();
         m.node = cloneModel(m.node);
         m.node.isAgentUp = true;
-        m.node.hasReference = isEffective(m);
         beginToWatch(m.node, sinceMs);
+        await tellTime(m, r);
       },
       isEverythingFresh: true,
       isSeen: true,
@@ -965,7 +973,8 @@ const faults: Record<string, Fault> = {
 };
 
 const failing = command("the API server fails", fc.record({ by: fc.constantFrom(...Object.keys(faults)) }), {
-  can: (m) => m.failingFor === undefined && m.leads,
+  // An agent that is down would be told later what the leader has learnt before.
+  can: (m) => m.failingFor === undefined && m.leads && m.node.isAgentUp,
   async run(m, r, { by }) {
     await act(m, r, {
       carryOut: () => {
@@ -976,6 +985,18 @@ const failing = command("the API server fails", fc.record({ by: fc.constantFrom(
       },
     });
   },
+});
+
+const cutOff = command("the way to the agent fails", nothing, {
+  can: (m) => m.failingFor === undefined && m.leads && m.node.isAgentUp,
+  run: (m, r) =>
+    act(m, r, {
+      carryOut: () => {
+        r.relay.block(true);
+        m.failingFor = 0;
+        m.isCutOff = true;
+      },
+    }),
 });
 
 /** Only what is read about pods fails: policies and watches go on. */
@@ -1008,15 +1029,23 @@ const healed = command(HEAL, nothing, {
   async run(m, r) {
     await act(m, r, {
       carryOut: async () => {
-        r.release.proxy.fault = () => undefined;
-        r.release.proxy.cut();
-        if (m.leads) await r.awaitLeader();
-        m.failingFor = undefined;
-        m.isChangedUnseen = false;
+        await heal(m, r);
       },
     });
   },
 });
+
+async function heal(m: Model, r: World): Promise<void> {
+  r.release.proxy.fault = () => undefined;
+  if (m.failingFor !== undefined && !m.isCutOff) r.release.proxy.cut();
+  r.relay.block(false);
+  m.failingFor = undefined;
+  m.isCutOff = false;
+  m.isChangedUnseen = false;
+  if (!m.leads) return;
+  await r.awaitLeader();
+  await tellTime(m, r);
+}
 
 const mayLoseLeader = (m: Model) =>
   m.leads && m.failingFor === undefined && (m.coordinators === 1 || m.podsGone.size === 0);
@@ -1031,6 +1060,19 @@ const leaderKilled = command("leader killed", nothing, {
         m.coordinators -= 1;
         m.leads = false;
         m.isLeaseOrphaned = true;
+      },
+    });
+  },
+});
+
+const leaderFrozen = command("leader frozen until another leads", nothing, {
+  can: (m) => m.leads && m.failingFor === undefined && m.coordinators === 2 && m.podsGone.size === 0,
+  async run(m, r) {
+    await seeAll(m, r);
+    await act(m, r, {
+      carryOut: async () => {
+        await r.freezeLeader();
+        await lead(m, r);
       },
     });
   },
@@ -1073,9 +1115,19 @@ async function lead(m: Model, r: World): Promise<void> {
   await r.awaitLeader();
   m.leads = true;
   m.isLeaseOrphaned = false;
+  m.good.clear();
+  await tellTime(m, r);
+}
+
+/** The first directive that reaches an agent tells it the time. */
+async function tellTime(m: Model, r: World): Promise<void> {
+  if (!m.leads || m.isCutOff || !m.node.isAgentUp || m.node.hasReference) return;
+  if (isEffective(m)) learnGood(m);
+  // A leader that knows no good version of the policy says nothing.
+  if (wantedPolicy(m, r) === undefined) return;
+  await r.awaitReference();
   m.node = cloneModel(m.node);
-  // Its first directive tells the time.
-  m.node.hasReference ||= m.node.isAgentUp;
+  m.node.hasReference = true;
 }
 
 /** What would delete nearly everything, were it obeyed. */
@@ -1093,7 +1145,7 @@ const belated = command(
     ),
   }),
   {
-    can: (m) => m.node.isAgentUp && m.node.policy !== undefined && m.leads && m.node.hasReference,
+    can: (m) => m.node.isAgentUp && m.node.policy !== undefined && m.leads && !m.isCutOff && m.node.hasReference,
     async run(m, r, { what }) {
       const { term, revision, policy } =
         r.agentLog().last("directive accepted", "the last accepted policy is in force") ?? {};
@@ -1150,9 +1202,11 @@ const weighted: Array<[number, fc.Arbitrary<Command>]> = [
   [4, clockStepped],
   [4, waited],
   [2, failing],
+  [1, cutOff],
   [4, podsFailing],
   [4, healed],
   [1, leaderKilled],
+  [1, leaderFrozen],
   [1, leaderStopped],
   [4, coordinatorStarted],
   [4, leaderAwaited],
@@ -1216,11 +1270,8 @@ function spellOf(
 export async function end(m: Model, r: World): Promise<void> {
   await act(m, r, {
     carryOut: async () => {
-      r.release.proxy.fault = () => undefined;
-      if (m.failingFor !== undefined) r.release.proxy.cut();
-      m.failingFor = undefined;
+      await heal(m, r);
       if (isUncertain(m)) await lead(m, r);
-      if (m.leads) await r.awaitLeader();
     },
   });
   await seeAll(m, r);

@@ -10,7 +10,15 @@ import { expect } from "vitest";
 import { installRelease } from "./cluster.ts";
 import { type AnyObject, create, type Kube, remove, unwrap } from "./kube.ts";
 import { aDirective, putDirective } from "./lone-agent.ts";
-import { archivesOf, countsInNumber, type Deletion, listingOf, type NodeModel, type Outcome } from "./model.ts";
+import {
+  archivesOf,
+  countsInNumber,
+  type Deletion,
+  heldBack,
+  listingOf,
+  type NodeModel,
+  type Outcome,
+} from "./model.ts";
 import { aFolder, freePort, type Running, read, samples, until } from "./processes.ts";
 
 /** How long anything may take that needs nobody but the agent, and what needs a leader, in milliseconds. */
@@ -132,12 +140,12 @@ export async function startWorld(kube: Kube) {
       }
     },
 
-    async killAgent(): Promise<void> {
+    async endAgent(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
       await until(() => {
         const accepted = agentLog().last("directive accepted", "the last accepted policy is in force");
         expect(JSON.parse(readFileSync(join(node.state, "accepted.json"), "utf8")).digest).toBe(accepted?.policy);
       });
-      await agent.kill("SIGKILL");
+      await agent.kill(signal);
     },
 
     async startAgent(): Promise<void> {
@@ -172,9 +180,32 @@ export async function startWorld(kube: Kube) {
       coordinators.push({ running, log: readerOf(running), isAlive: true });
     },
 
+    /** Who leads by its own word, and the last one to do so where there are two. */
     leader() {
-      return coordinators.find(
-        ({ log, isAlive }) => isAlive && log.last("leading", "no longer leading")?.msg === "leading",
+      const leading = coordinators.flatMap((one) => {
+        const last = one.log.last("leading", "no longer leading");
+        return one.isAlive && last?.msg === "leading" ? [{ one, term: Number(last.term) }] : [];
+      });
+      return leading.sort((a, b) => b.term - a.term)[0]?.one;
+    },
+
+    /** The leader sleeps until another leads, and wakes up believing that it leads. */
+    async freezeLeader(): Promise<void> {
+      const leader = world.leader();
+      leader?.running.process.kill("SIGSTOP");
+      try {
+        await until(() => expect(world.leader() === leader).toBe(false), PATIENCE_MS.cluster);
+      } finally {
+        leader?.running.process.kill("SIGCONT");
+      }
+      await until(() => expect(leader?.log.last("leading", "no longer leading")?.msg).toBe("no longer leading"));
+    },
+
+    /** Waits until a directive has told the agent the time. */
+    async awaitReference(): Promise<void> {
+      await until(
+        async () => expect((await metrics()).has("checkpoint_directive_age_seconds")).toBe(true),
+        PATIENCE_MS.cluster,
       );
     },
 
@@ -182,7 +213,7 @@ export async function startWorld(kube: Kube) {
     leaderships: () => coordinators.reduce((sum, { log }) => sum + log.all("leading").length, 0),
 
     async awaitLeader(): Promise<void> {
-      await until(() => expect(world.leader()).toBeDefined(), PATIENCE_MS.cluster);
+      await until(() => expect(world.leader() !== undefined).toBe(true), PATIENCE_MS.cluster);
     },
 
     /** Ends the leader, by its own will or not. */
@@ -295,10 +326,12 @@ export async function startWorld(kube: Kube) {
         expected[count] = (expected[count] ?? 0) + (countsInNumber(archive) ? 1 : 0);
         expected[bytes] = (expected[bytes] ?? 0) + (isInBytes ? size : 0);
       }
+      for (const [name, count] of heldBack(model)) expected[name] = count;
       let seen: Record<string, number> = {};
       await until(async () => {
         const isOfInterest = /^checkpoint_archives_state|^checkpoint_archives_pinned|^checkpoint_archive(s|_bytes)\{/;
-        seen = Object.fromEntries([...(await metrics())].filter(([name]) => isOfInterest.test(name)));
+        const all = await metrics();
+        seen = Object.fromEntries([...all].filter(([name]) => isOfInterest.test(name) || name in expected));
         expect(seen).toEqual(expected);
       }, PATIENCE_MS.agent).catch(() =>
         world.fail(`the agent's view is ${JSON.stringify(seen)}\nthere is ${JSON.stringify(expected)}`, model),
@@ -412,7 +445,12 @@ function readerOf(running: Running) {
 /** A way to the agent that can be cut. */
 async function startRelay({ port, to }: { port: number; to: string }) {
   const sockets = new Set<Socket>();
+  let isBlocked = false;
   const server = createServer((near) => {
+    if (isBlocked) {
+      near.destroy();
+      return;
+    }
     const far = connect(port, to);
     for (const [socket, other] of [
       [near, far],
@@ -434,6 +472,11 @@ async function startRelay({ port, to }: { port: number; to: string }) {
   return {
     port: (server.address() as AddressInfo).port,
     cut,
+    /** Lets nobody through any more, or again. */
+    block(blocks: boolean): void {
+      isBlocked = blocks;
+      if (blocks) cut();
+    },
     close(): Promise<void> {
       cut();
       return new Promise((resolve) => server.close(() => resolve()));

@@ -1,6 +1,6 @@
 import type { PolicyDocument } from "@cro/shared/policy/document";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
-import type { ArchiveState } from "@cro/shared/wire/report";
+import { type ArchiveState, REASONS } from "@cro/shared/wire/report";
 import type { Archive } from "../../agent/src/archive/archive.ts";
 import { governs, referencePlan } from "../../agent/test/retention/reference.ts";
 import type { Runtime } from "../../agent/test/support/archives.ts";
@@ -76,8 +76,8 @@ const SETTLED_MS = 2000;
 const SETTLED_FOR_SURE_MS = 4000;
 /** How soon an agent looks at what has changed, in milliseconds. */
 const LOOK_MS = 300;
-/** So many ways in which things may go are looked at; beyond that, the first ones stand for all. */
-const MAX_WAYS = 60;
+/** So many ways in which things may go are looked at; of more, these stand for all. */
+const MAX_WAYS = 120;
 
 export function emptyFolder(): ModelFolder {
   return { files: new Map(), keeps: new Set(), others: new Set(), isPaused: false };
@@ -206,6 +206,30 @@ function planOf(
   });
 }
 
+/**
+ * What the agent tells of deletions that a pause or DryRun holds back, and of limits that cannot be reached, by the names
+ * of its metrics. Where proofs come and go it tells now the one and now the other, and what it told of ages stands while
+ * the clock is not believed: that is left out.
+ */
+export function heldBack(model: NodeModel): Map<string, number> {
+  const told = new Map<string, number>();
+  const plan = planOf(model, { unsettled: new Set(), proved: [] });
+  if (plan === undefined || model.gone.size > 0) return told;
+  const isHeld = model.policy?.mode === "DryRun" || mountedFolder(model).isPaused;
+  for (const reason of REASONS) {
+    if (reason === "max_age" && model.wallShiftMs !== 0) continue;
+    told.set(
+      `checkpoint_archives_planned{reason="${reason}"}`,
+      isHeld ? plan.deletions.filter((one) => one.reason === reason).length : 0,
+    );
+    told.set(
+      `checkpoint_limits_unreachable{limit="${reason}"}`,
+      plan.unreachable.filter(({ limit }) => limit === reason).length,
+    );
+  }
+  return told;
+}
+
 /** An event of a container: the policy acts on every scope that its archives count in. */
 export function activate(model: NodeModel, identity: ContainerIdentity): void {
   const { policy } = model;
@@ -280,7 +304,7 @@ function askedOf(model: NodeModel, key: string): ContainerIdentity[] {
 
 /** What is deleted: for which reasons that may be told, and from when on it may go, on the monotonic clock. */
 export interface Deletion {
-  reasons: Set<string>;
+  reasons: ReadonlySet<string>;
   fromMs: number;
 }
 
@@ -372,7 +396,7 @@ function settle(
   const ways: Outcome[] = [];
   const seen = new Set<string>();
   const pending = starts.map((unsettled) => ({ model: cloneModel(model), deleted, unsettled, proved: [] as string[] }));
-  for (let way = pending.pop(); way !== undefined && seen.size < MAX_WAYS; way = pending.pop()) {
+  for (let way = pending.shift(); way !== undefined && seen.size < MAX_WAYS; way = pending.shift()) {
     const { unsettled, proved } = way;
     const key = JSON.stringify([listingOf(mountedFolder(way.model)), [...unsettled].sort(), [...proved].sort()]);
     if (seen.has(key)) continue;
@@ -415,6 +439,9 @@ function settle(
     }
     if (unproved.length === 0 && waiting.length === 0) ways.push(after);
   }
+  // In one of the ways that were not looked at it may go for another reason.
+  if (pending.length > 0)
+    for (const { deleted: all } of ways) for (const one of all.values()) one.reasons = new Set(REASONS);
   return ways;
 }
 
