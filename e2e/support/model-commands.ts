@@ -1,5 +1,4 @@
 import {
-  appendFileSync,
   closeSync,
   constants,
   mkdirSync,
@@ -202,16 +201,6 @@ function following(m: Model, r: World): Change[] {
   ];
 }
 
-const registry = new Map<string, (value: unknown) => Command>();
-export function named(text: string): Command {
-  const name =
-    [...registry.keys()]
-      .filter((one) => text === one || text.startsWith(`${one} {`))
-      .sort((a, b) => b.length - a.length)[0] ?? "";
-  const rest = text.slice(name.length).trim();
-  return (registry.get(name) as (value: unknown) => Command)(rest === "" ? undefined : JSON.parse(rest));
-}
-
 /** One command: what it is called, when it may come, and what it does. */
 function command<T>(
   name: string,
@@ -221,7 +210,7 @@ function command<T>(
     run,
   }: { can?: (m: Model, value: T) => boolean; run: (m: Model, r: World, value: T) => Promise<void> },
 ): fc.Arbitrary<Command> {
-  const make = (value: T): Command => {
+  return values.map((value) => {
     const text = value === undefined ? name : `${name} ${JSON.stringify(value)}`;
     return {
       check: (m) =>
@@ -232,17 +221,10 @@ function command<T>(
         r.trace.push(text);
         if (m.failingFor !== undefined) m.failingFor += 1;
         await run(m, r, value);
-        if (process.env.MODEL_TRACE)
-          appendFileSync(
-            process.env.MODEL_TRACE,
-            `${Math.round(performance.now() - m.startedAtMs)} ${r.release.namespace} ${text}\n`,
-          );
       },
       toString: () => text,
     };
-  };
-  registry.set(name, make as (value: unknown) => Command);
-  return values.map(make);
+  });
 }
 
 const HEAL = "all is well again";
@@ -879,6 +861,11 @@ const agentStarted = command("agent started", nothing, {
   // With a clock that is wrong it would be a race between the first plan and the first directive.
   can: (m) => !m.node.isAgentUp && !isUncertain(m) && mayProve(m) && m.hoursAhead === 0 && !m.isChangedUnseen,
   async run(m, r) {
+    if (isEffective(m)) learnGood(m);
+    const wanted = isEffective(m) ? wantedPolicy(m, r) : undefined;
+    const isOutdated = wanted !== undefined && digestOfPolicy(wanted) !== digestOfPolicy(m.node.policy);
+    // How long an agent goes on with the policy it remembers is a matter of chance: here, until that has acted.
+    if (isOutdated) blockWay(m, r);
     await act(m, r, {
       carryOut: async () => {
         const sinceMs = performance.now();
@@ -891,6 +878,7 @@ const agentStarted = command("agent started", nothing, {
       isEverythingFresh: true,
       isSeen: true,
     });
+    if (isOutdated) await act(m, r, { carryOut: () => heal(m, r) });
   },
 });
 
@@ -991,13 +979,15 @@ const cutOff = command("the way to the agent fails", nothing, {
   can: (m) => m.failingFor === undefined && m.leads && m.node.isAgentUp,
   run: (m, r) =>
     act(m, r, {
-      carryOut: () => {
-        r.relay.block(true);
-        m.failingFor = 0;
-        m.isCutOff = true;
-      },
+      carryOut: () => blockWay(m, r),
     }),
 });
+
+function blockWay(m: Model, r: World): void {
+  r.relay.block(true);
+  m.failingFor = 0;
+  m.isCutOff = true;
+}
 
 /** Only what is read about pods fails: policies and watches go on. */
 const podsFailing = command(

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { appendFileSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -333,9 +333,12 @@ export async function startWorld(kube: Kube) {
         const all = await metrics();
         seen = Object.fromEntries([...all].filter(([name]) => isOfInterest.test(name) || name in expected));
         expect(seen).toEqual(expected);
-      }, PATIENCE_MS.agent).catch(() =>
-        world.fail(`the agent's view is ${JSON.stringify(seen)}\nthere is ${JSON.stringify(expected)}`, model),
-      );
+      }, PATIENCE_MS.agent).catch(() => {
+        const names = [...new Set([...Object.keys(seen), ...Object.keys(expected)])];
+        const differing = names.filter((name) => seen[name] !== expected[name]);
+        const told = differing.map((name) => `${name} is ${seen[name]} and not ${expected[name]}`);
+        world.fail(`the agent's view: ${told.join(", ")}`, model);
+      });
     },
 
     /** Ends the run with all that one needs to see why. */
@@ -345,7 +348,7 @@ export async function startWorld(kube: Kube) {
         .flatMap(({ running }) => running.out)
         .filter((line) => files.some((file) => line.includes(file)) || /"level":[4-6]0/.test(line));
       const last = agentLog().running.out.slice(-15);
-      const text = [
+      const story = [
         what,
         `policy: ${JSON.stringify(before.policy)}`,
         `active: ${[...before.active].join(" ")}; gone: ${[...before.gone].join(" ")}; clock: ${before.wallShiftMs}`,
@@ -362,9 +365,8 @@ export async function startWorld(kube: Kube) {
         ...last.map((line) => `  ${line}`),
         "steps:",
         ...world.trace.map((step, index) => `  ${index + 1}. ${step}`),
-      ].join("\n");
-      if (process.env.MODEL_TRACE) appendFileSync(process.env.MODEL_TRACE, `FAILED ${release.namespace}\n${text}\n`);
-      throw new Error(text);
+      ];
+      throw new Error(story.join("\n"));
     },
 
     /** What must hold whatever happened: nothing was changed, and nobody complained of what is none of their faults. */

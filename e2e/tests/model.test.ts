@@ -37,7 +37,7 @@ describeWithKube("the whole, at random", (kube) => {
       const live = async () => {
         // Each run is a property of its own, so that the time to make it shorter counts from its beginning.
         for (let run = 0; run < RUNS && failure === undefined; run += 1) {
-          await fc.assert(property, { numRuns: 1, endOnFailure: Boolean(process.env.MODEL_TRACE), interruptAfterTimeLimit: RUN_MS + SHRINKING_MS }).catch((cause) => {
+          await fc.assert(property, { numRuns: 1, interruptAfterTimeLimit: RUN_MS + SHRINKING_MS }).catch((cause) => {
             failure ??= cause;
           });
         }
