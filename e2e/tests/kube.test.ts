@@ -406,7 +406,10 @@ describeWithKube("the Kubernetes client on a real API server", (kube) => {
       await addPod("a");
       const listener = listenToPods();
       await untilKnown(listener, "a");
-      const names = ["a"];
+      // Told by the watch and not by the list: from here on there is one to cut.
+      const names = ["a", "b"];
+      await addPod("b");
+      await untilKnown(listener, ...names);
       for (let n = 0; n < 4; n++) {
         const watches = proxy.requests.filter((url) => isWatch({ url })).length;
         proxy.cut();
