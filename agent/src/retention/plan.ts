@@ -210,7 +210,7 @@ function sortByAge(archives: OwnedArchive[]): OwnedArchive[] {
   const seconds = Float64Array.from(archives, ({ timeMs }) => Math.floor(timeMs / 1000));
   const first = seconds.reduce((least, second) => Math.min(least, second), 0);
   const keys = seconds.map((second, place) => (second - first) * count + place).sort();
-  const isExact = Number.isSafeInteger(keys.at(-1) ?? 0);
+  const isExact = Number.isSafeInteger(keys.at(-1));
   const nearlySorted = isExact ? Array.from(keys, (key) => archives[key % count] as OwnedArchive) : archives;
   return nearlySorted.sort(compareAge);
 }

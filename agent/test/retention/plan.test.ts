@@ -163,6 +163,16 @@ describe("counts", () => {
     expect(files(plan.deletions)).toEqual(["B", "b", "c", "d", "a"]);
   });
 
+  it.each([
+    ["before 1970", [-62_000_000_000_000, -1, 0, 1]],
+    ["in one second", [1000, 1001, 1500, 1999]],
+    ["so far apart that their order times their number is no exact number", [0, 1, 2 ** 62, 2 ** 63]],
+  ])("order archives %s, too", (_, times) => {
+    const archives = times.map((timeMs, index) => ({ ...anArchive({ file: `${index}` }), timeMs }));
+    const plan = planRetention(anInput(archives.toReversed(), containerPolicy({ maxCheckpoints: 1 })));
+    expect(files(plan.deletions)).toEqual(["0", "1", "2"]);
+  });
+
   it("count incomplete and pinned complete ones, take incomplete ones first, and no pinned one", () => {
     const archives = [
       named("old", { age: 9 }),
