@@ -682,7 +682,7 @@ const scoped = (names: fc.Arbitrary<object>) =>
 const spec = (): fc.Arbitrary<Record<string, unknown>> =>
   fc
     .record({
-      mode: fc.oneof({ weight: 9, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary: fc.constant("DryRun") }),
+      mode: fc.oneof({ weight: 8, arbitrary: fc.constant(undefined) }, { weight: 2, arbitrary: fc.constant("DryRun") }),
       isImmediate: chance(80),
       globalPolicy: fc.record({
         maxCheckpointsPerContainer: fc.oneof(

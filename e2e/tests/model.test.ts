@@ -11,8 +11,8 @@ const NODES = 6;
 const RUNS = soak(1);
 const MAX_COMMANDS = 250;
 /** How long one run takes at the most, and how long a failing one is made shorter, in milliseconds. */
-const RUN_MS = 5 * 60_000;
-const SHRINKING_MS = 3 * 60_000;
+const RUN_MS = 3 * 60_000;
+const SHRINKING_MS = 2 * 60_000;
 
 describeWithKube("the whole, at random", (kube) => {
   beforeAll(() => installPolicyDefinition(kube.client), 60_000);
