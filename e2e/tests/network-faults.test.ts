@@ -285,7 +285,7 @@ describeWithKube("the network of a release", (kube) => {
   const events = async (release: Awaited<ReturnType<typeof installRelease>>, reason: string) =>
     (await release.events()).filter((event) => event.reason === reason);
 
-  it("may deliver writes to the API server twice: one leads on, and Events tell of each deletion once", async () => {
+  it("may deliver writes to the API server twice: one leads on, and Events tell of everything once", async () => {
     const release = await installRelease(kube, { nodes: 1 });
     const [node] = release.nodes;
     const directory = node?.directory ?? "";
@@ -309,9 +309,16 @@ describeWithKube("the network of a release", (kube) => {
     }, 20_000);
     const deleted = () => events(release, "ArchivesDeleted");
     await until(async () => expect(await deleted()).not.toEqual([]), 40_000);
+    // What is told of at once would be told again with the next look, which the written status brings.
+    await release.apply("policy", { globalPolicy: { maxCheckpointSize: "1k" } });
+    await until(async () => {
+      const { conditions } = await release.status("policy");
+      expect(conditions).toContainEqual(expect.objectContaining({ type: "Accepted", status: "False" }));
+    }, 20_000);
     // Longer than a leader lasts without a renewal that it knows of.
     await until(() => expect(writes.get("leases")).toBeGreaterThan(14), 40_000);
     expect((await deleted()).reduce((sum, { count }) => sum + count, 0)).toBe(4);
+    expect(await events(release, "PolicyRefused")).toHaveLength(1);
     expect([...writes.keys()].sort()).toEqual(["events", "leases", "secrets", "status"]);
     expect(coordinators.flatMap(({ log }) => log().filter(({ msg }) => msg === "leading"))).toHaveLength(1);
     if (node !== undefined) expectOnlyNewer(node.agent);
