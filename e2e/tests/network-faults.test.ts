@@ -377,12 +377,12 @@ describeWithKube("the network of a release", (kube) => {
     const all = [...coordinators, ...release.nodes.map(({ agent }) => agent)];
     const pids = all.map(({ process }) => process.pid);
     const record = keepRecord(kube, { tenant, nodes: release.nodes });
-    const limit = (node: number, count: number) =>
+    const limit = (node: number, count: number, further: Record<string, number> = {}) =>
       release.apply(`node-${node + 1}`, {
         applyPoliciesImmediately: true,
         nodeSelector: { index: `${node + 1}` },
         orphanGracePeriod: `${GRACE_MS}ms`,
-        globalPolicy: { retainOrphan: false, maxCheckpointsPerContainer: count },
+        globalPolicy: { retainOrphan: false, maxCheckpointsPerContainer: count, ...further },
       });
     for (const pod of [...LIVING, ...GOING]) await record.createPod(pod);
     await Promise.all(release.nodes.map((_, node) => limit(node, limitOf(node, false))));
@@ -402,13 +402,13 @@ describeWithKube("the network of a release", (kube) => {
       .concat(release.nodes.map(({ agent }) => agent))
       .map(handles);
 
-    for (const step of steps) {
+    for (const [number, step] of steps.entries()) {
       let requests = 0;
       release.proxy.fault = () =>
-        step.api !== null && requests++ % step.api.everyNth === 0 ? step.api.fault : undefined;
-      if (step.isApiCut) release.proxy.cut();
+        step.api !== null && !step.isMisrouted && requests++ % step.api.everyNth === 0 ? step.api.fault : undefined;
+      if (step.isApiCut && !step.isMisrouted) release.proxy.cut();
       for (const [index, { wire }] of release.nodes.entries()) {
-        const trouble = step.wires[index];
+        const trouble = step.isMisrouted ? null : step.wires[index];
         let chunks = 0;
         wire.fault = () => (trouble && chunks++ % trouble.everyNth === 0 ? trouble.fault : undefined);
         const to = release.nodes[step.isMisrouted ? (index + 1) % release.nodes.length : index];
@@ -416,6 +416,11 @@ describeWithKube("the network of a release", (kube) => {
         if (step.isMisrouted) wire.cut();
       }
       const acting = (async () => {
+        // Nothing else may keep a directive from the wrong door, and each node gets a new one.
+        if (step.isMisrouted) {
+          for (const node of release.nodes.keys())
+            await limit(node, limitOf(node, true), { maxCheckpointsPerPod: 100 + number });
+        }
         for (const action of step.actions) {
           if (action.do === "archive") record.write(action.node, action.pod);
           else if (action.do === "policy") await limit(action.node, limitOf(action.node, action.isStrict));
