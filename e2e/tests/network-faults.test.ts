@@ -186,6 +186,22 @@ describe("the link between a coordinator and an agent", () => {
     await until(() => expect(archivesIn(directory)).toEqual([...files.slice(3), next]));
   });
 
+  it("that led to another agent for a while, over a connection that lasts, soon leads to its own", async () => {
+    const [a, b] = await Promise.all([startAgentBehindWire("a"), startAgentBehindWire("b")]);
+    const own = a.wire.upstream;
+    const { signal } = new AbortController();
+    const client = aClient({ deadlineMs: 5000 });
+    const ask = async () => (await client.getReport(a.address, signal)).outcome;
+    a.wire.upstream = b.wire.upstream;
+    expect(await ask()).toBe("misdirected");
+    a.wire.upstream = own;
+    // The next call may still meet the connection of the first.
+    await ask();
+    expect(await ask()).toBe("accepted");
+    expect(await ask()).toBe("accepted");
+    expect(a.wire.connections).toBeLessThanOrEqual(3);
+  });
+
   it(
     "that ends or is reset anywhere in a report brings no report",
     async () => {

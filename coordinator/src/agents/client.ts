@@ -57,6 +57,8 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
   const checkReport = Compile(Report);
   const checkRefusal = Compile(Refusal);
   const closing = new Set<Promise<void>>();
+  /** Origins where the last answer was another agent's. The connection may stay with that one for good: none is kept. */
+  const strangers = new Set<string>();
   let dispatcher = connectWith(options.material);
 
   function connectWith(material: TlsMaterial): Agent {
@@ -94,14 +96,19 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     request: { method: "GET" | "PUT"; path: string; body?: string },
     signal: AbortSignal,
   ): Promise<AgentOutcome> {
+    const { origin } = new URL(address.url);
     try {
       const { statusCode, body } = await dispatcher.request({
         ...request,
-        origin: new URL(address.url).origin,
+        origin,
+        reset: strangers.has(origin),
         headers: request.body === undefined ? {} : { "content-type": "application/json" },
         signal: AbortSignal.any([signal, AbortSignal.timeout(options.deadlineMs)]),
       });
-      return readAnswer(address, statusCode, await body.text());
+      const outcome = readAnswer(address, statusCode, await body.text());
+      if (outcome.outcome === "misdirected") strangers.add(origin);
+      else strangers.delete(origin);
+      return outcome;
     } catch (cause) {
       return { outcome: "failed", cause: cause as Error };
     }
