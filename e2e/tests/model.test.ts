@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { beforeAll, it } from "vitest";
-import { soak } from "../../shared/test/support/soak.ts";
+import { soak, withSeed } from "../../shared/test/support/soak.ts";
 import { describeWithKube, installPolicyDefinition } from "../support/kube.ts";
 import { begin, commandSequences, end, startModel } from "../support/model-commands.ts";
 import { startWorld } from "../support/model-world.ts";
@@ -34,15 +34,16 @@ describeWithKube("the whole, at random", (kube) => {
         }
       });
       let failure: unknown;
-      const live = async () => {
+      const live = async (node: number) => {
         // Each run is a property of its own, so that the time to make it shorter counts from its beginning.
         for (let run = 0; run < RUNS && failure === undefined; run += 1) {
-          await fc.assert(property, { numRuns: 1, interruptAfterTimeLimit: RUN_MS + SHRINKING_MS }).catch((cause) => {
+          const bounds = { numRuns: 1, interruptAfterTimeLimit: RUN_MS + SHRINKING_MS };
+          await fc.assert(property, { ...bounds, ...withSeed(node) }).catch((cause) => {
             failure ??= cause;
           });
         }
       };
-      await Promise.all(Array.from({ length: NODES }, live));
+      await Promise.all(Array.from({ length: NODES }, (_, node) => live(node)));
       if (failure !== undefined) throw failure;
       console.info(`${steps} steps on ${NODES * RUNS} nodes`);
     },

@@ -8,7 +8,7 @@ import fc from "fast-check";
 import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { aPki } from "../../coordinator/test/support/agent-peer.ts";
-import { SOAK, soak } from "../../shared/test/support/soak.ts";
+import { SOAK, soak, withSeed } from "../../shared/test/support/soak.ts";
 import { installRelease, type TestNode } from "../support/cluster.ts";
 import { type Fault, startFaultProxy } from "../support/fault-proxy.ts";
 import { createNamespace, createPod, describeWithKube, installPolicyDefinition, remove } from "../support/kube.ts";
@@ -381,6 +381,7 @@ describeWithKube("the network of a release", (kube) => {
       await fc.assert(fc.asyncProperty(arbSteps, spendHour), {
         numRuns: 1,
         endOnFailure: true,
+        ...withSeed(20_261_125),
       });
     },
     HOUR_MS,

@@ -9,4 +9,10 @@ export const soak = (runs: number): number => Math.max(1, Math.round(runs * SOAK
 /** A time limit in milliseconds, and in a soak a multiple of it; with fewer runs than usual it stays what it is. */
 export const patience = (limitMs: number): number => limitMs * Math.max(1, SOAK);
 
+/**
+ * For random runs of the whole, one of which takes a minute: always the same one, so that no change is judged by luck;
+ * in a soak another one each time.
+ */
+export const withSeed = (seed: number): { seed?: number } => (SOAK > 1 ? {} : { seed });
+
 fc.configureGlobal({ numRuns: soak(100) });
