@@ -1,7 +1,7 @@
 /**
  * What the agent's Node is started with. An agent lies on every node and mostly waits: memory matters more there than
  * speed. V8 takes these only on its command line for certain; what is changed once it runs may do nothing, or harm
- * (nodejs.org/api/v8.html, v8.setFlagsFromString). What each of them saves is in docs/performance.md.
+ * (nodejs.org/api/v8.html, v8.setFlagsFromString). What they save is in docs/performance.md.
  */
 export const NODE_FLAGS: readonly string[] = [
   "--optimize-for-size",
