@@ -187,7 +187,6 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   }
 
   async function enforce(batch: Dirty, ground: Ground): Promise<void> {
-    if (batch.everything) forgetUnreachable((limit) => !isOfNode(limit));
     // Namespaces have nothing to do with each other: one after the other, nothing else waits for all of them.
     let isFirst = true;
     for (const scopes of partsOf(batch)) {
@@ -200,7 +199,11 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
 
   /** What is to be looked at, by namespace. */
   function partsOf({ scopes, everything }: Dirty): Iterable<Scope[]> {
-    if (everything) return [...index.namespaces()].map((namespace) => [{ namespace }]);
+    if (everything) {
+      // A namespace that is gone is planned for too, if a limit of it was told: so that it is taken back.
+      const told = [...unreachable.values()].map(({ namespace }) => namespace).filter((name) => name !== undefined);
+      return [...new Set([...index.namespaces(), ...told])].map((namespace) => [{ namespace }]);
+    }
     return Map.groupBy(scopes.values(), ({ namespace }) => namespace).values();
   }
 

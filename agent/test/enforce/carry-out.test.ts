@@ -446,6 +446,37 @@ describe("the books", () => {
     await driven.calm();
     expect(driven.enforcer.status().unreachable).toEqual([]);
   });
+
+  it("tell how long each of them took, deletions included", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 3);
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      onDeleted: () => driven.clock.pass(40),
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.durationsMs).toEqual([80]);
+  });
+
+  it("log a limit that cannot be reached no second time where everything is planned anew, and take it back with its namespace", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 2);
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder) });
+    for (const file of files) driven.see(file, { isTold: false }).pinned = true;
+    driven.enforcer.listed();
+    await driven.calm();
+    driven.apply({ ...keepOne, nodePolicy: { maxTotalSize: "1Ti" } });
+    await driven.calm();
+    expect(driven.runs()).toBe(2);
+    expect(driven.enforcer.status().unreachable).toHaveLength(1);
+    expect(driven.logged.filter(({ msg }) => msg === "limit cannot be reached")).toHaveLength(1);
+    for (const file of files) driven.index.remove(file);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.enforcer.status().unreachable).toEqual([]);
+  });
 });
 
 describe("a policy that does not act at once", () => {
