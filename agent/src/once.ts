@@ -52,6 +52,7 @@ export async function scanDirectory(path: string, clock: Clock, incompleteAfterM
       const agoMs = clock.wallMs() - Number(found.stat.mtimeNs) / 1e6;
       const entry = newEntry(name, found.stat, {
         file,
+        timeMs: name.timeMs,
         listed: scan.entries.length + 1,
         pinned: isPinned(directory, file),
         isArrival: false,

@@ -39,37 +39,42 @@ export interface ReportInput {
   orphanCursor: number;
 }
 
+type NamespaceTotal = Report["namespaces"][number];
+
 /** Sums an agent's archives up. Lists are cut to {@link REPORT_LIMITS}, and what was left out is counted. */
 export function buildReport(input: ReportInput): { report: Report; orphanCursor: number } {
   const { head, archives, govern, unreachable, deletions } = input;
   const states = Object.fromEntries(ARCHIVE_STATES.map((state) => [state, 0]));
-  const namespaces = new Map<string, { namespace: string; archives: number; bytes: number }>();
+  const namespaces = new Map<string, NamespaceTotal>();
   const orphans = new Map<string, { namespace: string; pod: string; containers: Set<string> }>();
-  const policies = new Map<string, Policy>();
+  // Archives of one container mostly share what names it, so that each of very many costs one look.
+  const owners = new Map<ContainerIdentity, { total: NamespaceTotal; isDeletable: boolean }>();
   const sum = { archives: 0, bytes: 0, pinned: 0 };
 
   for (const archive of archives) {
-    const { identity } = archive;
     states[archive.state] = (states[archive.state] ?? 0) + 1;
     if (archive.pinned) sum.pinned += 1;
-    if (identity === undefined) continue;
+    if (!countsInBytes(archive)) continue;
+    const { identity, size } = archive;
+    const owner = getOrMake(owners, identity, () => {
+      const { namespace } = identity;
+      return {
+        total: getOrMake(namespaces, namespace, () => ({ namespace, archives: 0, bytes: 0 })),
+        isDeletable: false,
+      };
+    });
     const count = countsInNumber(archive) ? 1 : 0;
-    const bytes = countsInBytes(archive) ? archive.size : 0;
-    if (count > 0 || bytes > 0) {
-      const total = getOrMake(namespaces, identity.namespace, () => ({
-        namespace: identity.namespace,
-        archives: 0,
-        bytes: 0,
-      }));
-      total.archives += count;
-      total.bytes += bytes;
-      sum.archives += count;
-      sum.bytes += bytes;
-    }
-    if (govern === undefined || !isDeletable(archive)) continue;
-    const { namespace, pod, container } = identity;
-    const policy = getOrMake(policies, `${namespace}/${pod}/${container}`, () => govern(identity));
+    owner.total.archives += count;
+    owner.total.bytes += size;
+    owner.isDeletable ||= isDeletable(archive);
+    sum.archives += count;
+    sum.bytes += size;
+  }
+  for (const [identity, owner] of owners) {
+    if (govern === undefined || !owner.isDeletable) continue;
+    const policy = govern(identity);
     if (policy.retainOrphan) continue;
+    const { namespace, pod, container } = identity;
     const orphan = getOrMake(orphans, `${namespace}/${pod}`, () => ({ namespace, pod, containers: new Set() }));
     if (policy.level === "container" || policy.level === "global") orphan.containers.add(container);
   }

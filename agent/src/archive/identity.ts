@@ -1,5 +1,5 @@
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
-import type { ArchiveName } from "./name.ts";
+import type { OwnerName } from "./name.ts";
 import type { Verdict } from "./walk.ts";
 
 /** What spec.dump tells of its owner: none, some or all of the three names, or that it contradicts itself. */
@@ -50,7 +50,7 @@ export function readSpec(bytes: Uint8Array): SpecFacts {
  * Decides whose an archive is from its name and from what its walk has seen so far; no verdict is a walk not yet tried.
  * spec.dump may contradict any name, but a name with several readings is decided by nothing else.
  */
-export function identify(name: ArchiveName, verdict: Verdict | undefined): Identification {
+export function identify(name: OwnerName, verdict: Verdict | undefined): Identification {
   const spec = verdict === undefined || verdict.kind === "failed" ? undefined : verdict.spec;
   const isOver = verdict?.kind === "ended" || verdict?.kind === "refused";
   if (spec?.conflict !== undefined) return { kind: "unidentified", reason: spec.conflict };

@@ -1,10 +1,14 @@
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 
 /** What the file name of an archive proves, and what it leaves open. */
-export interface ArchiveName {
-  pod: string;
+export interface ArchiveName extends OwnerName {
   /** The time in the name, in milliseconds since 1970. */
   timeMs: number;
+}
+
+/** What a file name tells of the owner: the same for all archives of a container. */
+export interface OwnerName {
+  pod: string;
   /** Every way to read NAMESPACE-CONTAINER as two names that Kubernetes allows; at least one. */
   candidates: readonly ContainerIdentity[];
   /**

@@ -27,13 +27,16 @@ type Owned<A> = A & { identity: ContainerIdentity };
 type Containers<A> = Map<string, Set<Owned<A>>>;
 
 export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
-  const byFile = new Map<string, { archive: A; identity: ContainerIdentity | undefined }>();
+  const byFile = new Map<string, A>();
+  /** The identities under which archives are filed, which may have changed since. */
+  const filed = new Map<A, ContainerIdentity | undefined>();
   const namespaces = new Map<string, Map<string, Containers<A>>>();
   const undecided = new Map<string, Map<string, Set<A>>>();
 
   function file(archive: A): void {
     const { identity, candidates } = archive;
-    byFile.set(archive.file, { archive, identity });
+    byFile.set(archive.file, archive);
+    filed.set(archive, identity);
     if (identity === undefined) {
       for (const { namespace, pod } of candidates) {
         const pods = getOrMake(undecided, namespace, () => new Map());
@@ -46,7 +49,9 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
     getOrMake(containers, identity.container, () => new Set()).add(archive as Owned<A>);
   }
 
-  function unfile(archive: A, identity: ContainerIdentity | undefined): void {
+  function unfile(archive: A): void {
+    const identity = filed.get(archive);
+    filed.delete(archive);
     if (identity === undefined) {
       for (const { namespace, pod } of archive.candidates) {
         const pods = undecided.get(namespace);
@@ -67,25 +72,23 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
   }
 
   return {
-    get: (name) => byFile.get(name)?.archive,
+    get: (name) => byFile.get(name),
     get size() {
       return byFile.size;
     },
-    *all() {
-      for (const { archive } of byFile.values()) yield archive;
-    },
+    all: () => byFile.values(),
     namespaces: () => namespaces.keys(),
     put(archive) {
-      const filed = byFile.get(archive.file);
-      if (filed?.archive === archive && filed.identity === archive.identity) return;
-      if (filed !== undefined) unfile(filed.archive, filed.identity);
+      const known = byFile.get(archive.file);
+      if (known === archive && filed.get(archive) === archive.identity) return;
+      if (known !== undefined) unfile(known);
       file(archive);
     },
     remove(name) {
-      const filed = byFile.get(name);
-      if (filed === undefined) return;
+      const known = byFile.get(name);
+      if (known === undefined) return;
       byFile.delete(name);
-      unfile(filed.archive, filed.identity);
+      unfile(known);
     },
     *inScope({ namespace, pod, container }) {
       for (const [, containers] of pick(namespaces.get(namespace), pod)) {

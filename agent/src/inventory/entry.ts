@@ -1,7 +1,7 @@
 import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync } from "node:fs";
 import type { Archive } from "../archive/archive.ts";
 import { identify } from "../archive/identity.ts";
-import type { ArchiveName } from "../archive/name.ts";
+import type { OwnerName } from "../archive/name.ts";
 import { archiveState, isPostdated } from "../archive/state.ts";
 import { startWalk, type Verdict, type Walk } from "../archive/walk.ts";
 import type { Clock } from "../clock.ts";
@@ -16,7 +16,7 @@ const NOT_BEGUN: Walk = Object.freeze(startWalk());
 
 /** An archive of the watched directory, and what the agent knows of how it came to be as it is. */
 export interface Entry extends Archive {
-  name: ArchiveName;
+  name: OwnerName;
   inode: bigint;
   /** Since when its size and mtime have been seen unchanged, on the monotonic clock, in milliseconds. */
   unchangedSinceMs: number;
@@ -51,16 +51,16 @@ export function findFile(directory: Directory, file: string): Found {
 
 /** An archive that was just found and has not been walked. */
 export function newEntry(
-  name: ArchiveName,
+  name: OwnerName,
   stat: BigIntStats,
-  found: { file: string; listed: number; pinned: boolean; isArrival: boolean; unchangedSinceMs: number },
+  found: Pick<Entry, "file" | "timeMs" | "listed" | "pinned" | "isArrival" | "unchangedSinceMs">,
 ): Entry {
-  const { file, listed, pinned, isArrival, unchangedSinceMs } = found;
+  const { file, timeMs, listed, pinned, isArrival, unchangedSinceMs } = found;
   return {
     file,
     name,
     candidates: name.candidates,
-    timeMs: name.timeMs,
+    timeMs,
     inode: stat.ino,
     mtimeNs: stat.mtimeNs,
     size: Number(stat.size),

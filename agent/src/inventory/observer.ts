@@ -298,6 +298,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     listedUpTo += 1;
     const entry = newEntry(sharing.name(name), stat, {
       file,
+      timeMs: name.timeMs,
       listed: listedUpTo,
       pinned,
       isArrival: !isFound || Number(stat.mtimeNs / 1_000_000n) > newsFromMs,
@@ -373,13 +374,15 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
       if (kind === "full") clockOffsetMs = clock.wallMs() - clock.monotonicMs();
       directoryMtimeNs = current.stat().mtimeNs;
       const names = new Set<string>();
+      const pins = new Set<string>();
       for await (const { name } of await opendir(current.at("."), { bufferSize: 1024 })) {
-        if (name.startsWith("checkpoint-")) names.add(name);
+        if (name.endsWith(PIN_SUFFIX)) pins.add(name.slice(0, -PIN_SUFFIX.length));
+        else if (name.startsWith("checkpoint-")) names.add(name);
         if (directory !== current || stopped) return;
       }
       // Also after the last name, or where there is none: another directory must not be taken for this one.
       if (directory !== current || stopped) return;
-      if (!(await takeListing(current, names, kind === "full"))) return;
+      if (!(await takeListing(current, { names, pins, isFull: kind === "full" }))) return;
     } catch (err) {
       if (directory !== current || stopped) return;
       const problem = `${current.path} cannot be listed: ${(err as Error).message}`;
@@ -402,7 +405,13 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
   }
 
   /** Notes what differs from the index, in slices; false where another directory is watched meanwhile. */
-  async function takeListing(current: Directory, names: ReadonlySet<string>, isFull: boolean): Promise<boolean> {
+  async function takeListing(
+    current: Directory,
+    { names, pins, isFull }: { names: ReadonlySet<string>; pins: ReadonlySet<string>; isFull: boolean },
+  ): Promise<boolean> {
+    // Not one for each of very many names.
+    const kept = { pinned: true, isFound: !isListed };
+    const bare = { pinned: false, isFound: !isListed };
     let sliceEndMs = clock.monotonicMs() + SLICE_MS;
     const isStillWanted = async () => {
       await nextTurn();
@@ -412,12 +421,12 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     for (const name of names) {
       if (clock.monotonicMs() >= sliceEndMs && !(await isStillWanted())) return false;
       const entry = index.get(name);
-      const pinned = names.has(name + PIN_SUFFIX);
+      const pinned = pins.has(name);
       if (entry !== undefined) {
         // A .keep may have come or gone since the listing passed it, so a difference is looked at and not believed.
         if (isFull || entry.pinned !== pinned) wantLook(name);
       } else if (!toLook.has(name) && (isFull || !foreign.has(name)) && parseArchiveName(name) !== undefined) {
-        toLook.set(name, { pinned, isFound: !isListed });
+        toLook.set(name, pinned ? kept : bare);
       }
     }
     // A listing may miss what is renamed meanwhile, so what it lacks is looked at and not simply forgotten.

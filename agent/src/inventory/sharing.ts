@@ -1,5 +1,6 @@
+import { getOrMake } from "@cro/shared/get-or-make";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
-import type { ArchiveName } from "../archive/name.ts";
+import type { OwnerName } from "../archive/name.ts";
 import type { Walk } from "../archive/walk.ts";
 
 /** How many containers' names are held at most; beyond that sharing begins anew. */
@@ -10,8 +11,8 @@ const MAX_CONTAINERS = 50_000;
  * directory takes.
  */
 export interface Sharing {
-  /** The same name, its readings those of every other archive that is named after the same pod and container. */
-  name(name: ArchiveName): ArchiveName;
+  /** The same of the owner's name for every archive that is named after the same pod and container. */
+  name(name: OwnerName): OwnerName;
   /**
    * The same walk for good: one that has ended is not touched any more, so that those of a container which found the same
    * can be one. Any other walk is returned as it is.
@@ -20,18 +21,15 @@ export interface Sharing {
 }
 
 export function createSharing(): Sharing {
-  const names = new Map<string, Pick<ArchiveName, "pod" | "candidates">>();
+  const names = new Map<string, OwnerName>();
   const walks = new WeakMap<ContainerIdentity, Walk>();
 
   return {
-    name(name) {
-      const [first] = name.candidates;
-      const key = `${name.pod}_${first?.namespace}-${first?.container}`;
-      const shared = names.get(key);
-      if (shared !== undefined) return { ...name, pod: shared.pod, candidates: shared.candidates };
+    name({ pod, candidates, isAmbiguous }) {
+      const [first] = candidates;
       if (names.size >= MAX_CONTAINERS) names.clear();
-      names.set(key, { pod: name.pod, candidates: name.candidates });
-      return name;
+      const key = `${pod}_${first?.namespace}-${first?.container}`;
+      return getOrMake(names, key, () => ({ pod, candidates, isAmbiguous }));
     },
     walk(identity, walk) {
       if (identity === undefined || walk.verdict?.kind !== "ended") return walk;

@@ -1,7 +1,7 @@
 import { digestOf, type PolicyDocument } from "@cro/shared/policy/document";
 import { Directive, REFUSED, type Refusal } from "@cro/shared/wire/directive";
 import { compareFences, type Fence } from "@cro/shared/wire/fence";
-import { Compile } from "typebox/compile";
+import { Check, Errors } from "typebox/value";
 
 /** The policy in force, and the directive that put it there. */
 export interface AcceptedPolicy {
@@ -16,8 +16,6 @@ export type Verdict =
   | { ok: true; directive: Directive; accepted: AcceptedPolicy }
   | { ok: false; status: number; refusal: Refusal };
 
-const checker = Compile(Directive);
-
 /**
  * Decides on the body of a directive. It must be well-formed, meant for this very agent, not older than what was last
  * accepted, and its policy must be known or be sent along. What is refused changes nothing.
@@ -28,9 +26,9 @@ export function acceptDirective(
 ): Verdict {
   const { node, podUID, current, nowMs } = context;
   const refuse = (status: number, refusal: Refusal): Verdict => ({ ok: false, status, refusal });
-  if (!checker.Check(body)) {
+  if (!Check(Directive, body)) {
     // What does not pass the check has an error.
-    const error = checker.Errors(body)[0] as ReturnType<typeof checker.Errors>[number];
+    const error = Errors(Directive, body)[0] as ReturnType<typeof Errors>[number];
     const field = error.instancePath.split("/").slice(1).join(".");
     const missing = error.keyword === "required" ? error.params.requiredProperties.join(", ") : undefined;
     const path = [field, missing].filter(Boolean).join(".") || "body";

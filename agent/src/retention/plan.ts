@@ -55,8 +55,6 @@ export interface Plan {
   unreachable: UnreachableLimit[];
   /** Allocated bytes of those deletions that the watermark and minFree ask for. */
   watermarkBytes: number;
-  /** Scopes, the node among them, on which nothing acts because an archive that may lie in them was not walked yet. */
-  blocked: number;
 }
 
 /**
@@ -87,7 +85,7 @@ export function planRetention(input: PlanInput): Plan {
   for (const scope of survey.scopes) enforceCount(scope, survey.mayActOn, draft);
   for (const scope of survey.scopes) enforceTotalSize(scope, survey.mayActOn, draft);
   const watermarkBytes = enforceNode(input, survey, draft);
-  return { ...draft, watermarkBytes, blocked: survey.blocked };
+  return { ...draft, watermarkBytes };
 }
 
 type Draft = Pick<Plan, "deletions" | "deferred" | "unreachable">;
@@ -137,7 +135,6 @@ interface Survey {
   /** Whether rules may act on a scope: every archive that may lie in it was walked, and it is active. */
   mayActOn: (scope: Scope) => boolean;
   isNodeBlocked: boolean;
-  blocked: number;
 }
 
 const CONTAINER = 0;
@@ -153,8 +150,6 @@ function surveyArchives(input: PlanInput): Survey {
     if (!archive.walked) unwalked.push(archive);
     if (countsInBytes(archive)) counting.push(archive);
   }
-  const blockedKeys = unwalkedScopes(unwalked);
-  const isNodeBlocked = unwalked.length > 0;
   const containerOf = createContainerLookup(input);
   const entries = inRank(counting).map((archive) => toEntry(archive, containerOf(archive.identity)));
   const scopes: [Scope[], Scope[], Scope[]] = [[], [], []];
@@ -166,19 +161,20 @@ function surveyArchives(input: PlanInput): Survey {
     }
   }
   keepNewest(entries, ({ policy }) => policy.minCheckpoints ?? 0);
-  const blocked = [...blockedKeys].filter((key) => input.isActive(key)).length;
+  // Most plans have nothing to do, and none of these to ask.
+  let blockedKeys: ReadonlySet<string> | undefined;
   return {
     entries,
     scopes: scopes.flat(),
     mayActOn(scope) {
       if (scope.acts === undefined) {
         const key = keyOf(scope);
+        blockedKeys ??= unwalkedScopes(unwalked);
         scope.acts = !blockedKeys.has(key) && input.isActive(key);
       }
       return scope.acts;
     },
-    isNodeBlocked,
-    blocked: isNodeBlocked && hasNodeRules(input) ? blocked + 1 : blocked,
+    isNodeBlocked: unwalked.length > 0,
   };
 }
 

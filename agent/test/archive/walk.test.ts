@@ -345,11 +345,20 @@ describe("a walk", () => {
 
   it("says what it found in the place of a checksum", () => {
     expect(messageOf(Buffer.alloc(BLOCK, "x"))).toBe(
-      "at byte 0 is no tar header: its checksum says nothing, its bytes sum to 60736",
+      "at byte 0 is no tar header: its checksum says nothing, which is not the sum of its bytes",
     );
     const block = tarHeader({ name: "x" });
     block.write("0000017\0 ", 148);
-    expect(messageOf(block)).toMatch(/^at byte 0 is no tar header: its checksum says 15, its bytes sum to \d+$/);
+    expect(messageOf(block)).toMatch(/^at byte 0 is no tar header: its checksum says 15, /);
+  });
+
+  it("sums up the largest bytes there are", () => {
+    const block = Buffer.alloc(BLOCK, 0xff);
+    const sum = 8 * 0x20 + (BLOCK - 8) * 0xff;
+    block.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148);
+    expect(messageOf(block)).toBe("at byte 0 is an entry whose size is no number, negative or too large");
+    block.write(`${(sum - 1).toString(8).padStart(6, "0")}\0 `, 148);
+    expect(messageOf(block)).toMatch(/^at byte 0 is no tar header: /);
   });
 
   it("wants no more bytes once it has ended or was refused, and more of a file that may grow", () => {

@@ -30,7 +30,14 @@ function anEntry(parts: Parameters<typeof writeArchive>[1] = {}, content?: Uint8
     return found.stat;
   };
   const unchangedSinceMs = clock.monotonicMs();
-  const entry = newEntry(name, stat(), { file, listed: 1, pinned: false, isArrival: false, unchangedSinceMs });
+  const entry = newEntry(name, stat(), {
+    file,
+    timeMs: name.timeMs,
+    listed: 1,
+    pinned: false,
+    isArrival: false,
+    unchangedSinceMs,
+  });
   let listed = 1;
   return {
     ...{ path, folder, directory, entry, clock, stat },

@@ -699,7 +699,6 @@ describe("an archive that has not been walked", () => {
       }),
     );
     expect([plan.deletions, plan.deferred, plan.unreachable]).toEqual([[], [], []]);
-    expect(plan.blocked).toBe(7);
   });
 
   it("stops none on scopes that it cannot lie in", () => {
@@ -707,17 +706,10 @@ describe("an archive that has not been walked", () => {
     const spec = { globalPolicy: { maxCheckpointsPerContainer: 1 }, podPolicies: [{ namespace: "x", pod: "x" }] };
     const plan = planRetention(anInput([...archives, unwalked({ container: "side" })], spec));
     expect(plan.deletions).toHaveLength(3);
-    expect(plan.blocked).toBe(3);
     const wide = planRetention(
       anInput([...archives, unwalked({ container: "side" })], { globalPolicy: { maxCheckpointsPerNamespace: 1 } }),
     );
     expect(wide.deletions.map(({ archive }) => archive.identity?.namespace)).toEqual(["ops"]);
-  });
-
-  it("is told for the scopes on which rules may act by now, and for no others", () => {
-    const archives = [...archivesOf(3), unwalked({ container: "side" })];
-    const plan = planRetention(anInput(archives, { globalPolicy }, { isActive: (scope) => scope !== "team/web" }));
-    expect(plan.blocked).toBe(2);
   });
 
   it("stops rules on its owner's scopes even where its name reads otherwise", () => {

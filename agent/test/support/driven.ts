@@ -67,7 +67,7 @@ export function driveEnforcer(
   const stale: string[] = [];
   const logged: Array<Record<string, unknown>> = [];
   const log = pino({ level: "debug" }, { write: (line) => logged.push(JSON.parse(line) as Record<string, unknown>) });
-  let runs = 0;
+  const durationsMs: number[] = [];
   let listed = 0;
   const enforcer = createEnforcer({
     index,
@@ -82,9 +82,7 @@ export function driveEnforcer(
         options.onDeleted?.(entry.file);
       },
       deleteFailed: ({ entry, code }) => failed.push({ file: entry.file, code }),
-      enforced: () => {
-        runs += 1;
-      },
+      enforced: ({ durationMs }) => durationsMs.push(durationMs),
       stale: (file) => stale.push(file),
     },
   });
@@ -105,7 +103,15 @@ export function driveEnforcer(
     if (name === undefined) throw new Error(file);
     const unchangedSinceMs = isSettled ? nowMs - 600_001 : nowMs;
     const entry =
-      known ?? newEntry(name, found.stat, { file, listed, pinned: false, isArrival: isEvent, unchangedSinceMs });
+      known ??
+      newEntry(name, found.stat, {
+        file,
+        timeMs: name.timeMs,
+        listed,
+        pinned: false,
+        isArrival: isEvent,
+        unchangedSinceMs,
+      });
     if (hasChanged(entry, found.stat)) adoptChange(entry, found.stat, { listed, nowMs: unchangedSinceMs });
     if (isWalked) {
       const walking = walkEntry(directory, entry, createReadSpace(READ_AHEAD.some));
@@ -141,7 +147,8 @@ export function driveEnforcer(
     stale,
     logged,
     see,
-    runs: () => runs,
+    runs: () => durationsMs.length,
+    durationsMs,
     listedUpTo: () => listed,
     files: () => deleted.map(({ file }) => file),
     apply: (spec: unknown) => enforcer.setPolicy(anAcceptedPolicy(spec, path)),
