@@ -179,6 +179,7 @@ export async function untilWalked(agent: BenchAgent, count: number): Promise<voi
     const known = Object.values(states).reduce((sum, one) => sum + one, 0);
     if (known === count && states.unread === 0) return;
     if (known > count) throw new Error(`${known} archives where ${count} were expected`);
-    await sleep(200);
+    // A report of very many costs the agent what else it would walk in.
+    await sleep(Math.min(20 + count / 50, 1000));
   }
 }
