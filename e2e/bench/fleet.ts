@@ -4,6 +4,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { createKubeClient, type KubeClient, loadKubeAccess } from "@cro/coordinator/kube/client";
+import { NODE_FLAGS } from "@cro/coordinator/node-flags";
 import { policyDefinition } from "@cro/shared/crd/manifest";
 import pLimit from "p-limit";
 import { chartRules } from "../support/cluster.ts";
@@ -69,7 +70,7 @@ function startCoordinator(context: BenchContext, { kubeconfig, port }: { kubecon
   const args = ["cluster", "--namespace", NAMESPACE, "--kubeconfig", kubeconfig, "--agent-port", `${port}`];
   const child = spawn(
     process.execPath,
-    [`${ROOT}dist/coordinator.js`, ...args, "--metrics-address", "127.0.0.1:0", "--log-level", "warn"],
+    [...NODE_FLAGS, `${ROOT}dist/coordinator.js`, ...args, "--metrics-address", "127.0.0.1:0", "--log-level", "warn"],
     { stdio: ["ignore", "pipe", "inherit"] },
   );
   createInterface(child.stdout).on("line", () => {});

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { NODE_ENVIRONMENT, NODE_FLAGS } from "@cro/agent/node-flags";
+import { NODE_FLAGS as COORDINATOR_FLAGS } from "@cro/coordinator/node-flags";
 import { onTestFailed, onTestFinished, vi } from "vitest";
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -52,7 +53,7 @@ export function run(
 ): Running {
   const bundle = join(ROOT, "dist", `${command}.js`);
   if (!existsSync(bundle)) throw new Error(`${bundle} is missing`);
-  const [flags, own] = command === "agent" ? [NODE_FLAGS, NODE_ENVIRONMENT] : [[], {}];
+  const [flags, own] = command === "agent" ? [NODE_FLAGS, NODE_ENVIRONMENT] : [COORDINATOR_FLAGS, {}];
   const [program = "", ...rest] = [...prefix, process.execPath, ...flags, bundle, ...args];
   return track(spawn(program, rest, { env: { ...process.env, ...own, ...env }, cwd: ROOT }));
 }

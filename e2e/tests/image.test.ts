@@ -11,6 +11,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { NODE_ENVIRONMENT, NODE_FLAGS } from "@cro/agent/node-flags";
+import { NODE_FLAGS as COORDINATOR_FLAGS } from "@cro/coordinator/node-flags";
 import { VERSION } from "@cro/shared/version";
 import { CERTIFICATE_FILES } from "@cro/shared/wire/identities";
 import { afterAll, beforeAll, describe, expect, it, onTestFailed, onTestFinished } from "vitest";
@@ -80,7 +81,7 @@ describe("the Dockerfile", () => {
     expect(commandOf("DaemonSet")).toEqual(["node", ...NODE_FLAGS, "/app/agent.js"]);
     const environment = Object.entries(NODE_ENVIRONMENT).map(([name, value]) => ({ name, value }));
     expect(containerOf("DaemonSet").env).toEqual(expect.arrayContaining(environment));
-    expect(commandOf("Deployment")).toEqual(["node", "/app/coordinator.js"]);
+    expect(commandOf("Deployment")).toEqual(["node", ...COORDINATOR_FLAGS, "/app/coordinator.js"]);
     for (const kind of ["DaemonSet", "Deployment"] as const) expect(files).toContain(commandOf(kind).at(-1));
   });
 });

@@ -9,6 +9,7 @@ import { EXIT, InputError } from "@cro/agent/errors";
 import { NODE_ENVIRONMENT, NODE_FLAGS } from "@cro/agent/node-flags";
 import { planOnce, scanDirectory } from "@cro/agent/once";
 import { ARCHIVE_COLUMNS, archiveCells, describeUnreachable, toJson, toTable } from "@cro/agent/present";
+import { NODE_FLAGS as COORDINATOR_FLAGS } from "@cro/coordinator/node-flags";
 import { formatBytes } from "@cro/shared/quantity";
 import { VERSION } from "@cro/shared/version";
 import { PORTS } from "@cro/shared/wire/identities";
@@ -76,6 +77,7 @@ async function watch(options: Options): Promise<number> {
   let isApplied = false;
   const coordinator = keepRunning({
     command: join(root, "dist/coordinator.js"),
+    nodeFlags: COORDINATOR_FLAGS,
     args: [
       "serve",
       ...["--policy-file", policyFile, "--directory", directory, ...(dryRun ? ["--dry-run"] : [])],
