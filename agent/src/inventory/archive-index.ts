@@ -27,16 +27,13 @@ type Owned<A> = A & { identity: ContainerIdentity };
 type Containers<A> = Map<string, Set<Owned<A>>>;
 
 export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
-  const byFile = new Map<string, A>();
-  /** The identities under which archives are filed, which may have changed since. */
-  const filed = new Map<A, ContainerIdentity | undefined>();
+  const byFile = new Map<string, { archive: A; identity: ContainerIdentity | undefined }>();
   const namespaces = new Map<string, Map<string, Containers<A>>>();
   const undecided = new Map<string, Map<string, Set<A>>>();
 
   function file(archive: A): void {
     const { identity, candidates } = archive;
-    byFile.set(archive.file, archive);
-    filed.set(archive, identity);
+    byFile.set(archive.file, { archive, identity });
     if (identity === undefined) {
       for (const { namespace, pod } of candidates) {
         const pods = getOrMake(undecided, namespace, () => new Map());
@@ -49,9 +46,7 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
     getOrMake(containers, identity.container, () => new Set()).add(archive as Owned<A>);
   }
 
-  function unfile(archive: A): void {
-    const identity = filed.get(archive);
-    filed.delete(archive);
+  function unfile(archive: A, identity: ContainerIdentity | undefined): void {
     if (identity === undefined) {
       for (const { namespace, pod } of archive.candidates) {
         const pods = undecided.get(namespace);
@@ -72,23 +67,25 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
   }
 
   return {
-    get: (name) => byFile.get(name),
+    get: (name) => byFile.get(name)?.archive,
     get size() {
       return byFile.size;
     },
-    all: () => byFile.values(),
+    *all() {
+      for (const { archive } of byFile.values()) yield archive;
+    },
     namespaces: () => namespaces.keys(),
     put(archive) {
-      const known = byFile.get(archive.file);
-      if (known === archive && filed.get(archive) === archive.identity) return;
-      if (known !== undefined) unfile(known);
+      const filed = byFile.get(archive.file);
+      if (filed?.archive === archive && filed.identity === archive.identity) return;
+      if (filed !== undefined) unfile(filed.archive, filed.identity);
       file(archive);
     },
     remove(name) {
-      const known = byFile.get(name);
-      if (known === undefined) return;
+      const filed = byFile.get(name);
+      if (filed === undefined) return;
       byFile.delete(name);
-      unfile(known);
+      unfile(filed.archive, filed.identity);
     },
     *inScope({ namespace, pod, container }) {
       for (const [, containers] of pick(namespaces.get(namespace), pod)) {
