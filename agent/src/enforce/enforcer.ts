@@ -123,9 +123,14 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   let agesSeenMs = Number.NEGATIVE_INFINITY;
   let nextAgeMs = Number.NEGATIVE_INFINITY;
 
-  function markEverything(): void {
+  /** What is to be looked at, of which nothing was so far: since now. */
+  function marked(): Dirty {
     dirty ??= { scopes: new Map(), everything: false, sinceMs: clock.monotonicMs() };
-    dirty.everything = true;
+    return dirty;
+  }
+
+  function markEverything(): void {
+    marked().everything = true;
     schedule();
   }
 
@@ -137,8 +142,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     let scope: Scope = { namespace, pod, container };
     if (rule.level === "namespace" || rule.perNamespace !== undefined) scope = { namespace };
     else if (rule.level === "pod" || rule.perPod !== undefined) scope = { namespace, pod };
-    dirty ??= { scopes: new Map(), everything: false, sinceMs: clock.monotonicMs() };
-    dirty.scopes.set(keyOf(scope), scope);
+    marked().scopes.set(keyOf(scope), scope);
   }
 
   function activate(identity: ContainerIdentity): void {
@@ -162,7 +166,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       .catch((err) => log.error({ err }, "enforcement failed"))
       .finally(() => {
         running = undefined;
-        if (dirty !== undefined && groundOf() !== undefined) schedule();
+        if (groundOf() !== undefined) schedule();
       });
   }
 
@@ -188,10 +192,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
 
   async function enforce(batch: Dirty, ground: Ground): Promise<void> {
     // Namespaces have nothing to do with each other: one after the other, nothing else waits for all of them.
-    let isFirst = true;
     for (const scopes of partsOf(batch)) {
-      if (!isFirst) await nextTurn();
-      isFirst = false;
+      await nextTurn();
       if (!isStill(ground) || !(await enforcePart(scopes, ground, batch.sinceMs))) return;
     }
     await enforceNode(ground, batch.sinceMs);
@@ -506,9 +508,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       if (watermark.phase === "waiting" || clock.monotonicMs() - diskReadAtMs >= DISK_EVERY_MS) {
         const before = watermark.phase;
         lookAtDisk();
-        if ((isDiskOverLimit() || before === "waiting") && watermark.phase === "ready") {
-          dirty ??= { scopes: new Map(), everything: false, sinceMs: clock.monotonicMs() };
-        }
+        if ((isDiskOverLimit() || before === "waiting") && watermark.phase === "ready") marked();
       }
       schedule();
     },

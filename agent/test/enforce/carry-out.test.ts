@@ -51,6 +51,9 @@ describe("while a plan is carried out", () => {
     await driven.calm();
     expect(archivesIn(folder)).toEqual(files.slice(1));
     expect(driven.stale).toEqual([second]);
+    expect(driven.logged).toMatchObject([
+      { archive: second, why: expect.any(String), msg: "archive kept: it changed since the plan" },
+    ]);
   });
 
   it("what goes away and comes back is another to a proof that its pod is gone, though it is the same file", async () => {
@@ -719,6 +722,8 @@ describe("free space", () => {
     const wanted = () => driven.enforcer.status().unreachable.map((limit) => limit.wanted);
     const unit = [...driven.index.all()][0]?.allocated ?? 0;
     expect(wanted()).toEqual([7 * unit]);
+    const told = () => driven.logged.filter(({ msg }) => String(msg).includes("did not free the disk"));
+    expect(told()).toMatchObject([{ wanted: 7 * unit }]);
     const event = () => {
       const [first] = driven.index.all();
       if (first !== undefined) driven.enforcer.changed(first, false);
@@ -731,7 +736,7 @@ describe("free space", () => {
     await event();
     expect(wanted()).toEqual([6 * unit]);
     expect(driven.enforcer.status().disk).toBeUndefined();
-    expect(driven.logged.filter(({ msg }) => String(msg).includes("did not free the disk"))).toHaveLength(1);
+    expect(told()).toHaveLength(1);
   });
 
   it("below minFree is made, the oldest first, and no more than that asks for", async () => {

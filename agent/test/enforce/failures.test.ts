@@ -101,6 +101,7 @@ describe("a run that fails", () => {
     let isBroken = true;
     const driven = driveEnforcer(folder, {
       policy: anAcceptedPolicy(keepOne, folder),
+      mayFail: true,
       readDisk: () => {
         if (!isBroken || driven.index.size < 4) return undefined;
         isBroken = false;

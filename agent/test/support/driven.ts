@@ -54,6 +54,8 @@ export function driveEnforcer(
     onDeleted?: (file: string) => void;
     /** Files that cannot be deleted just now: their place is led astray, below a file, where nothing can be. */
     isStuck?: (file: string) => boolean;
+    /** Whether a run may fail as a whole. */
+    mayFail?: boolean;
   },
 ) {
   const { clock = aClock(), policy } = options;
@@ -68,6 +70,7 @@ export function driveEnforcer(
   const logged: Array<Record<string, unknown>> = [];
   const log = pino({ level: "debug" }, { write: (line) => logged.push(JSON.parse(line) as Record<string, unknown>) });
   const durationsMs: number[] = [];
+  const latenciesMs: number[] = [];
   let listed = 0;
   const enforcer = createEnforcer({
     index,
@@ -77,7 +80,8 @@ export function driveEnforcer(
     readDisk: options.readDisk ?? (() => undefined),
     isClockTrusted: options.isClockTrusted ?? (() => true),
     events: {
-      deleted: ({ entry, reason }) => {
+      deleted: ({ entry, reason, sinceEventMs }) => {
+        latenciesMs.push(sinceEventMs);
         deleted.push({ file: entry.file, reason, bytes: entry.size });
         options.onDeleted?.(entry.file);
       },
@@ -149,17 +153,19 @@ export function driveEnforcer(
     see,
     runs: () => durationsMs.length,
     durationsMs,
+    latenciesMs,
     listedUpTo: () => listed,
     files: () => deleted.map(({ file }) => file),
     apply: (spec: unknown) => enforcer.setPolicy(anAcceptedPolicy(spec, path)),
-    /** Waits until all that was told has been acted upon. */
-    calm: () =>
-      vi.waitFor(
-        () => {
-          if (!enforcer.status().isIdle) throw new Error("the enforcer is busy");
-        },
-        { timeout: 10_000, interval: 5 },
-      ),
+    /** Waits until all that was told has been acted upon, which must not have failed in any way that no test asked for. */
+    calm: async () => {
+      const isBusy = () => {
+        if (!enforcer.status().isIdle) throw new Error("the enforcer is busy");
+      };
+      await vi.waitFor(isBusy, { timeout: 10_000, interval: 5 });
+      const failures = logged.filter(({ msg }) => msg === "enforcement failed").map(({ err }) => err);
+      if (failures.length > 0 && options.mayFail !== true) throw new Error(JSON.stringify(failures));
+    },
   };
 }
 

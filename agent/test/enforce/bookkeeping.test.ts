@@ -1,0 +1,517 @@
+import { unlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { describe, expect, it } from "vitest";
+import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
+import { aClock, aSeries, driveEnforcer } from "../support/driven.ts";
+import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
+
+const DAY_MS = 86_400_000;
+const keepOne = { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 1 } };
+
+type Driven = ReturnType<typeof driveEnforcer>;
+
+/** So many archives of a container, which a .keep beside each protects; nothing is told of them. */
+function seePinned(driven: Driven, folder: string, count: number, parts: Parameters<typeof writeArchive>[1] = {}) {
+  return Array.from({ length: count }, (_, at) => {
+    const file = writeArchive(folder, { ...parts, time: archiveTime(Date.now() - 7_200_000 + at * 1000) });
+    driven.see(file, { isTold: false }).pinned = true;
+    return file;
+  });
+}
+
+async function turns(count: number): Promise<void> {
+  for (let turn = 0; turn < count; turn += 1) await nextTurn();
+}
+
+describe("limits that cannot be reached", () => {
+  const inOrder = (driven: Driven) => {
+    const { unreachable } = driven.enforcer.status();
+    return unreachable.map(({ namespace, pod, container }) => [namespace, pod, container].join(" ")).sort();
+  };
+  const tick = (driven: Driven) => {
+    driven.enforcer.tick();
+    return driven.calm();
+  };
+
+  it.each([
+    [
+      "container",
+      { maxCheckpointsPerContainer: 1 },
+      ["shop web-0 app", "shop web-0 side", "shop web-1 app", "team web-0 app"],
+    ],
+    ["pod", { maxCheckpointsPerPod: 1 }, ["shop web-0 ", "shop web-1 ", "team web-0 "]],
+    ["namespace", { maxCheckpointsPerNamespace: 1 }, ["shop  ", "team  "]],
+  ])("are told for each %s, whatever happens in another, until they can be", async (_, globalPolicy, told) => {
+    const folder = aFolder();
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ applyPoliciesImmediately: true, globalPolicy }, folder),
+    });
+    const [file = ""] = seePinned(driven, folder, 2);
+    seePinned(driven, folder, 2, { container: "side" });
+    seePinned(driven, folder, 2, { pod: "web-1" });
+    const [elsewhere = ""] = seePinned(driven, folder, 2, { namespace: "team" });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(inOrder(driven)).toEqual(told);
+    expect(driven.logged.filter(({ msg }) => msg === "limit cannot be reached")).toHaveLength(told.length);
+    for (const changed of [file, elsewhere]) {
+      const entry = driven.index.get(changed);
+      if (entry === undefined) throw new Error(changed);
+      driven.enforcer.changed(entry, true);
+      await driven.calm();
+      expect(inOrder(driven)).toEqual(told);
+    }
+    unlinkSync(join(folder, elsewhere));
+    driven.see(elsewhere);
+    await driven.calm();
+    expect(inOrder(driven)).toEqual(told.slice(0, -1));
+  });
+
+  it.each([
+    ["pod", { podPolicies: [{ namespace: "shop", pod: "web-0", maxAge: "1m" }] }],
+    ["namespace", { namespacePolicies: [{ namespace: "shop", maxAge: "1m" }] }],
+  ])("in age count all of the %s that the policy is for, also when one container has news", async (_, spec) => {
+    const folder = aFolder();
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ ...spec, applyPoliciesImmediately: true }, folder),
+    });
+    const [file = ""] = seePinned(driven, folder, 1);
+    seePinned(driven, folder, 1, { container: "side" });
+    driven.enforcer.listed();
+    await driven.calm();
+    const entry = driven.index.get(file);
+    if (entry === undefined) throw new Error(file);
+    driven.enforcer.changed(entry, true);
+    await driven.calm();
+    expect(driven.enforcer.status().unreachable).toMatchObject([{ limit: "max_age", wanted: 2, freed: 0 }]);
+  });
+
+  it("of the node's total size is taken back once the rest is small enough", async () => {
+    const folder = aFolder();
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ nodePolicy: { maxTotalSize: "1Mi" } }, folder),
+    });
+    const [first = ""] = seePinned(driven, folder, 4, { pagesBytes: 300 * 1024 });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.enforcer.status().unreachable).toMatchObject([{ limit: "node_max_total_size" }]);
+    unlinkSync(join(folder, first));
+    driven.see(first);
+    await driven.calm();
+    expect(driven.enforcer.status().unreachable).toEqual([]);
+  });
+
+  it("in disk space are not told while that may still come", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 10);
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ nodePolicy: { highWatermarkPercent: 80, lowWatermarkPercent: 60 } }, folder),
+      readDisk: () => ({ sizeBytes: 100_000, usedBytes: 90_000, availableBytes: 10_000 }),
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.deleted.length).toBeGreaterThan(0);
+    driven.see(files.at(-1) ?? "", { isEvent: true });
+    await driven.calm();
+    await tick(driven);
+    expect(driven.enforcer.status().unreachable).toEqual([]);
+  });
+});
+
+describe("a run", () => {
+  it("waits for a policy, and for a directory", async () => {
+    const folder = aFolder();
+    const driven = driveEnforcer(folder, {
+      readDisk: () => ({ sizeBytes: 100, usedBytes: 99, availableBytes: 1 }),
+    });
+    for (const file of aSeries(folder, 2)) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    driven.enforcer.tick();
+    await turns(20);
+    expect(driven.enforcer.status().planned.size).toBe(0);
+    await driven.enforcer.setDirectory(undefined);
+    driven.apply(keepOne);
+    driven.enforcer.tick();
+    await turns(20);
+    expect(driven.runs()).toBe(0);
+    expect(driven.logged).toEqual([]);
+  });
+
+  it("lets all else have its turn before each namespace", async () => {
+    const folder = aFolder();
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder) });
+    const namespaces = Array.from({ length: 10 }, (_, at) => `team-${at}`);
+    for (const namespace of namespaces) driven.see(writeArchive(folder, { namespace }), { isTold: false });
+    driven.enforcer.listed();
+    let passed = 0;
+    while (!driven.enforcer.status().isIdle) {
+      await nextTurn();
+      passed += 1;
+    }
+    expect(driven.runs()).toBe(1);
+    expect(passed).toBeGreaterThanOrEqual(namespaces.length);
+  });
+
+  it("does not begin while another one makes space on a full disk", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 18, { container: "large" });
+    let hasCome = false;
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ nodePolicy: { highWatermarkPercent: 80, lowWatermarkPercent: 60 } }, folder),
+      readDisk: () => ({ sizeBytes: 20 * unit, usedBytes: 18 * unit, availableBytes: 2 * unit }),
+      onDeleted: () => {
+        if (hasCome) return;
+        hasCome = true;
+        driven.see(writeArchive(folder, { time: archiveTime(Date.now()) }), { isEvent: true });
+      },
+    });
+    const unit = Math.max(...files.map((file) => driven.see(file, { isTold: false }).allocated));
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.runs()).toBe(2);
+    // The low watermark is 6 archives below, and one more as a part of one does not do.
+    expect(driven.deleted.length).toBeLessThanOrEqual(7);
+  });
+
+  it("is made once for a policy, however often that comes", async () => {
+    const folder = aFolder();
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder) });
+    driven.enforcer.listed();
+    await driven.calm();
+    driven.apply(keepOne);
+    await driven.calm();
+    expect(driven.runs()).toBe(1);
+  });
+
+  it("is not made any more once it was stopped", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 2);
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder) });
+    driven.enforcer.listed();
+    await driven.calm();
+    await driven.enforcer.stop();
+    for (const file of files) driven.see(file, { isEvent: true });
+    await turns(50);
+    expect([driven.runs(), driven.files()]).toEqual([1, []]);
+  });
+
+  it("that a .pause keeps from deleting tells what it would delete in every namespace", async () => {
+    const folder = aFolder();
+    const files = [...aSeries(folder, 2), ...aSeries(folder, 2, { namespace: "team" })];
+    writeFileSync(join(folder, ".pause"), "");
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder) });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect([...driven.enforcer.status().planned.keys()].sort()).toEqual([files[0], files[2]].sort());
+    unlinkSync(join(folder, ".pause"));
+    driven.enforcer.tick();
+    await driven.calm();
+    expect(driven.logged).toMatchObject([{ paused: false, msg: "deletion goes on" }]);
+    expect(driven.files().sort()).toEqual([files[0], files[2]].sort());
+  });
+
+  it("tells how long after the event each archive went", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 3);
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      onDeleted: () => driven.clock.pass(30),
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    driven.clock.pass(5);
+    await driven.calm();
+    expect(driven.latenciesMs).toEqual([5, 35]);
+  });
+
+  it("that could not delete an archive does not tell of it as planned", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 2);
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder), isStuck: () => true });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.failed).toHaveLength(1);
+    expect(driven.enforcer.status().planned.size).toBe(0);
+  });
+});
+
+describe("an archive that is nobody's", () => {
+  it("because spec.dump and name contradict each other is taken in like any other", async () => {
+    const folder = aFolder();
+    const file = archiveName({ container: "main" });
+    writeFileSync(join(folder, file), archiveBytes({ container: "other" }));
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder) });
+    driven.enforcer.listed();
+    expect(driven.see(file, { isEvent: true }).identity).toBeUndefined();
+    await driven.calm();
+  });
+
+  it("as yet may go while a policy waits for events", async () => {
+    const folder = aFolder();
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ globalPolicy: { maxCheckpointsPerContainer: 1 } }, folder),
+    });
+    driven.enforcer.listed();
+    for (const file of aSeries(folder, 2)) driven.see(file, { isEvent: true });
+    const undecided = writeArchive(folder, { namespace: "team-prod" });
+    driven.see(undecided, { isWalked: false });
+    unlinkSync(join(folder, undecided));
+    driven.see(undecided);
+    await driven.calm();
+    expect(driven.files()).toHaveLength(1);
+  });
+});
+
+describe("an age", () => {
+  const spec = { applyPoliciesImmediately: true, globalPolicy: { maxAge: "1d" } };
+
+  /** An enforcer with one archive that reaches its age in so many milliseconds. */
+  function withOneReachingIn(ms: number, isClockTrusted = () => true) {
+    const folder = aFolder();
+    const timeMs = Math.floor(Date.now() / 1000) * 1000 - 10 * DAY_MS;
+    const clock = aClock({ wallMs: timeMs + DAY_MS - ms });
+    const policy = { ...anAcceptedPolicy(spec, folder), acceptedAtMs: clock.wallMs() };
+    const driven = driveEnforcer(folder, { policy, clock, isClockTrusted });
+    const [file = ""] = aSeries(folder, 1, { startMs: timeMs });
+    const entry = driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    const tick = async () => {
+      driven.enforcer.tick();
+      await driven.calm();
+    };
+    return { folder, clock, driven, file, entry, tick };
+  }
+
+  it("is kept to the millisecond", async () => {
+    const { clock, driven, file, tick } = withOneReachingIn(1000);
+    await tick();
+    clock.pass(1000);
+    await tick();
+    expect(driven.files()).toEqual([]);
+    clock.pass(1);
+    await tick();
+    expect(driven.deleted).toMatchObject([{ file, reason: "max_age" }]);
+  });
+
+  it("of an archive that came since is known at once", async () => {
+    const { clock, driven, folder, tick } = withOneReachingIn(3_600_000);
+    await tick();
+    const [older = ""] = aSeries(folder, 1, { container: "other", startMs: clock.wallMs() - DAY_MS + 5000 });
+    driven.see(older, { isEvent: true });
+    await tick();
+    clock.pass(6000);
+    await tick();
+    expect(driven.files()).toEqual([older]);
+  });
+
+  it("of what is pinned is looked at once", async () => {
+    const { clock, driven, entry, tick } = withOneReachingIn(1000);
+    entry.pinned = true;
+    await tick();
+    clock.pass(2000);
+    await tick();
+    const runs = driven.runs();
+    expect(driven.enforcer.status().unreachable).toMatchObject([{ limit: "max_age", wanted: 1 }]);
+    for (let second = 0; second < 3; second += 1) {
+      clock.pass(1000);
+      await tick();
+    }
+    expect(driven.runs()).toBe(runs);
+  });
+
+  it("that was reached before the policy came waits for a clock that can be trusted, which is told once", async () => {
+    let isTrusted = false;
+    const { driven, file, tick } = withOneReachingIn(-5000, () => isTrusted);
+    await tick();
+    await tick();
+    expect(driven.files()).toEqual([]);
+    isTrusted = true;
+    await tick();
+    expect(driven.files()).toEqual([file]);
+    expect(driven.logged).toMatchObject([{ msg: "the clock jumped; ages wait for the next directive" }]);
+  });
+});
+
+describe("the disk", () => {
+  const MIB = 1024 * 1024;
+  const node = { highWatermarkPercent: 80, lowWatermarkPercent: 60 };
+
+  /** An enforcer on a disk of 100 MiB with one archive, and what is read of it. */
+  function onADisk(nodePolicy: Record<string, unknown>, usedMib: number | undefined) {
+    const folder = aFolder();
+    const disk = { usedMib, reads: 0 };
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ nodePolicy }, folder),
+      readDisk: () => {
+        disk.reads += 1;
+        if (disk.usedMib === undefined) return undefined;
+        const usedBytes = disk.usedMib * MIB;
+        return { sizeBytes: 100 * MIB, usedBytes, availableBytes: 100 * MIB - usedBytes };
+      },
+    });
+    driven.see(aSeries(folder, 1)[0] ?? "", { isTold: false });
+    driven.enforcer.listed();
+    const tickAfter = async (ms: number) => {
+      driven.clock.pass(ms);
+      driven.enforcer.tick();
+      await driven.calm();
+    };
+    return { folder, driven, disk, tickAfter };
+  }
+
+  it.each([
+    ["has room enough", { ...node, minFree: "10Mi" }, 50],
+    ["is as full as it may be", { ...node, minFree: "20Mi" }, 80],
+    ["is as full as it may be, by what must stay free alone", { minFree: "20Mi" }, 80],
+    ["does not tell how full it is", node, undefined],
+  ])("is looked at every 10 s and makes no work where it %s", async (_, nodePolicy, usedMib) => {
+    const { driven, disk, tickAfter } = onADisk(nodePolicy, usedMib);
+    await driven.calm();
+    await tickAfter(10_000);
+    const before = { runs: driven.runs(), reads: disk.reads };
+    for (let second = 1; second < 10; second += 1) await tickAfter(1000);
+    expect({ runs: driven.runs(), reads: disk.reads }).toEqual(before);
+    await tickAfter(1000);
+    expect({ runs: driven.runs(), reads: disk.reads }).toEqual({ ...before, reads: before.reads + 1 });
+  });
+
+  it("is looked at after a deletion, so that what is told of it is true", async () => {
+    const folder = aFolder();
+    let freed = 0;
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      readDisk: () => ({ sizeBytes: 100, usedBytes: 50 - freed, availableBytes: 50 + freed }),
+      onDeleted: () => {
+        freed += 10;
+      },
+    });
+    for (const file of aSeries(folder, 2)) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.enforcer.status().disk?.availableBytes).toBe(60);
+  });
+
+  /** An enforcer on a disk of 20 archives of which 18 are there, and two small ones of which one must go. */
+  function onAFullDisk(small: number) {
+    const folder = aFolder();
+    const disk = { used: 18 };
+    const large = aSeries(folder, 18, { container: "large" });
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(
+        {
+          applyPoliciesImmediately: true,
+          nodePolicy: node,
+          globalPolicy: { maxCheckpointsPerContainer: 0 },
+          containerPolicies: [{ namespace: "shop", pod: "*", container: "small", maxCheckpoints: 1 }],
+        },
+        folder,
+      ),
+      readDisk: () => ({ sizeBytes: 20 * unit, usedBytes: disk.used * unit, availableBytes: (20 - disk.used) * unit }),
+    });
+    const unit = Math.max(...large.map((file) => driven.see(file, { isTold: false }).allocated));
+    for (const file of aSeries(folder, small, { container: "small" })) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    const tickAfter = async (ms: number) => {
+      driven.clock.pass(ms);
+      driven.enforcer.tick();
+      await driven.calm();
+    };
+    const passed = () => driven.deleted.filter(({ reason }) => reason === "node_watermark").length;
+    return { driven, disk, tickAfter, passed };
+  }
+
+  it("is believed to have the space as soon as it shows it, within a second", async () => {
+    const { driven, disk, tickAfter, passed } = onAFullDisk(0);
+    await driven.calm();
+    const first = passed();
+    expect(first).toBeGreaterThan(0);
+    disk.used = 18 - first;
+    await tickAfter(1000);
+    disk.used = 18;
+    await tickAfter(10_000);
+    expect(passed()).toBeGreaterThan(first);
+  });
+
+  it("that does not show what another rule freed has space made on it after a minute", async () => {
+    const { driven, tickAfter, passed } = onAFullDisk(2);
+    await driven.calm();
+    expect([driven.deleted.length, passed()]).toEqual([1, 0]);
+    await tickAfter(61_000);
+    await tickAfter(1000);
+    expect(passed()).toBeGreaterThan(0);
+    expect(driven.enforcer.status().unreachable).toEqual([]);
+  });
+
+  it("of another directory owes nothing", async () => {
+    const { driven, passed } = onAFullDisk(0);
+    await driven.calm();
+    const first = passed();
+    await driven.enforcer.setDirectory(driven.directory);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(passed()).toBeGreaterThan(first);
+  });
+});
+
+describe("a directory that is gone", () => {
+  it("leaves nothing to be told of, and nothing to be waited for", async () => {
+    const folder = aFolder();
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ ...keepOne, mode: "DryRun" }, folder),
+    });
+    for (const file of aSeries(folder, 2)) driven.see(file, { isTold: false });
+    for (const file of aSeries(folder, 2, { namespace: "ops" })) driven.see(file, { isTold: false, isSettled: false });
+    seePinned(driven, folder, 2, { namespace: "team" });
+    driven.enforcer.listed();
+    await expect.poll(driven.runs).toBe(1);
+    const before = driven.enforcer.status();
+    expect([before.planned.size, before.unreachable.length, before.isIdle]).toEqual([1, 1, false]);
+    await driven.enforcer.setDirectory(undefined);
+    const after = driven.enforcer.status();
+    expect([after.planned.size, after.unreachable.length, after.isIdle]).toEqual([0, 0, true]);
+  });
+
+  it("takes with it what could not be deleted there", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 2);
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder), isStuck: () => true });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.failed).toHaveLength(1);
+    await driven.enforcer.setDirectory(driven.directory);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual([files[0]]);
+  });
+});
+
+describe("a proof", () => {
+  it("waits for archives of its pod that have not been walked", async () => {
+    const folder = aFolder();
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ globalPolicy: { retainOrphan: false } }, folder),
+    });
+    const [walked = ""] = aSeries(folder, 1);
+    const [unwalked = ""] = aSeries(folder, 1, { container: "other" });
+    const undecided = writeArchive(folder, { container: "a-b", time: archiveTime(Date.now() - 60_000) });
+    driven.see(walked, { isTold: false });
+    for (const file of [unwalked, undecided]) driven.see(file, { isTold: false, isWalked: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    driven.proofs.reported(1, driven.listedUpTo());
+    const facts = [{ bootId: "boot", report: 1, namespace: "shop", pod: "web-0" }];
+    driven.enforcer.proved(driven.proofs.receive(facts, driven.clock.monotonicMs()));
+    await driven.calm();
+    expect(driven.files()).toEqual([walked]);
+    expect(driven.proofs.current(driven.clock.monotonicMs())).toHaveLength(1);
+    driven.see(unwalked);
+    await driven.calm();
+    expect(driven.files()).toEqual([walked, unwalked]);
+    expect(driven.proofs.current(driven.clock.monotonicMs())).toEqual([]);
+  });
+});
