@@ -1,6 +1,6 @@
 /**
  * What the coordinator's Node is started with. It makes much garbage that V8 would let lie for long; collecting it sooner
- * halves the memory of a large cluster, for a tenth more of CPU time. What they save is in docs/performance.md.
+ * saves a third of its memory on a large cluster, for more CPU time. What they save is in docs/performance.md.
  */
 export const NODE_FLAGS: readonly string[] = [
   "--max-semi-space-size=4",
