@@ -24,14 +24,17 @@ async function turns(count: number): Promise<void> {
   for (let turn = 0; turn < count; turn += 1) await nextTurn();
 }
 
+/** Lets so much time pass, and the enforcer take notice of it. */
+async function tickAfter(driven: Driven, ms: number): Promise<void> {
+  driven.clock.pass(ms);
+  driven.enforcer.tick();
+  await driven.calm();
+}
+
 describe("limits that cannot be reached", () => {
   const inOrder = (driven: Driven) => {
     const { unreachable } = driven.enforcer.status();
     return unreachable.map(({ namespace, pod, container }) => [namespace, pod, container].join(" ")).sort();
-  };
-  const tick = (driven: Driven) => {
-    driven.enforcer.tick();
-    return driven.calm();
   };
 
   it.each([
@@ -115,7 +118,7 @@ describe("limits that cannot be reached", () => {
     expect(driven.deleted.length).toBeGreaterThan(0);
     driven.see(files.at(-1) ?? "", { isEvent: true });
     await driven.calm();
-    await tick(driven);
+    await tickAfter(driven, 0);
     expect(driven.enforcer.status().unreachable).toEqual([]);
   });
 });
@@ -279,58 +282,47 @@ describe("an age", () => {
     const [file = ""] = aSeries(folder, 1, { startMs: timeMs });
     const entry = driven.see(file, { isTold: false });
     driven.enforcer.listed();
-    const tick = async () => {
-      driven.enforcer.tick();
-      await driven.calm();
-    };
-    return { folder, clock, driven, file, entry, tick };
+    return { folder, clock, driven, file, entry };
   }
 
   it("is kept to the millisecond", async () => {
-    const { clock, driven, file, tick } = withOneReachingIn(1000);
-    await tick();
-    clock.pass(1000);
-    await tick();
+    const { driven, file } = withOneReachingIn(1000);
+    await tickAfter(driven, 0);
+    await tickAfter(driven, 1000);
     expect(driven.files()).toEqual([]);
-    clock.pass(1);
-    await tick();
+    await tickAfter(driven, 1);
     expect(driven.deleted).toMatchObject([{ file, reason: "max_age" }]);
   });
 
   it("of an archive that came since is known at once", async () => {
-    const { clock, driven, folder, tick } = withOneReachingIn(3_600_000);
-    await tick();
+    const { clock, driven, folder } = withOneReachingIn(3_600_000);
+    await tickAfter(driven, 0);
     const [older = ""] = aSeries(folder, 1, { container: "other", startMs: clock.wallMs() - DAY_MS + 5000 });
     driven.see(older, { isEvent: true });
-    await tick();
-    clock.pass(6000);
-    await tick();
+    await tickAfter(driven, 0);
+    await tickAfter(driven, 6000);
     expect(driven.files()).toEqual([older]);
   });
 
   it("of what is pinned is looked at once", async () => {
-    const { clock, driven, entry, tick } = withOneReachingIn(1000);
+    const { driven, entry } = withOneReachingIn(1000);
     entry.pinned = true;
-    await tick();
-    clock.pass(2000);
-    await tick();
+    await tickAfter(driven, 0);
+    await tickAfter(driven, 2000);
     const runs = driven.runs();
     expect(driven.enforcer.status().unreachable).toMatchObject([{ limit: "max_age", wanted: 1 }]);
-    for (let second = 0; second < 3; second += 1) {
-      clock.pass(1000);
-      await tick();
-    }
+    for (let second = 0; second < 3; second += 1) await tickAfter(driven, 1000);
     expect(driven.runs()).toBe(runs);
   });
 
   it("that was reached before the policy came waits for a clock that can be trusted, which is told once", async () => {
     let isTrusted = false;
-    const { driven, file, tick } = withOneReachingIn(-5000, () => isTrusted);
-    await tick();
-    await tick();
+    const { driven, file } = withOneReachingIn(-5000, () => isTrusted);
+    await tickAfter(driven, 0);
+    await tickAfter(driven, 0);
     expect(driven.files()).toEqual([]);
     isTrusted = true;
-    await tick();
+    await tickAfter(driven, 0);
     expect(driven.files()).toEqual([file]);
     expect(driven.logged).toMatchObject([{ msg: "the clock jumped; ages wait for the next directive" }]);
   });
@@ -355,12 +347,7 @@ describe("the disk", () => {
     });
     driven.see(aSeries(folder, 1)[0] ?? "", { isTold: false });
     driven.enforcer.listed();
-    const tickAfter = async (ms: number) => {
-      driven.clock.pass(ms);
-      driven.enforcer.tick();
-      await driven.calm();
-    };
-    return { folder, driven, disk, tickAfter };
+    return { driven, disk };
   }
 
   it.each([
@@ -369,13 +356,13 @@ describe("the disk", () => {
     ["is as full as it may be, by what must stay free alone", { minFree: "20Mi" }, 80],
     ["does not tell how full it is", node, undefined],
   ])("is looked at every 10 s and makes no work where it %s", async (_, nodePolicy, usedMib) => {
-    const { driven, disk, tickAfter } = onADisk(nodePolicy, usedMib);
+    const { driven, disk } = onADisk(nodePolicy, usedMib);
     await driven.calm();
-    await tickAfter(10_000);
+    await tickAfter(driven, 10_000);
     const before = { runs: driven.runs(), reads: disk.reads };
-    for (let second = 1; second < 10; second += 1) await tickAfter(1000);
+    for (let second = 1; second < 10; second += 1) await tickAfter(driven, 1000);
     expect({ runs: driven.runs(), reads: disk.reads }).toEqual(before);
-    await tickAfter(1000);
+    await tickAfter(driven, 1000);
     expect({ runs: driven.runs(), reads: disk.reads }).toEqual({ ...before, reads: before.reads + 1 });
   });
 
@@ -415,33 +402,28 @@ describe("the disk", () => {
     const unit = Math.max(...large.map((file) => driven.see(file, { isTold: false }).allocated));
     for (const file of aSeries(folder, small, { container: "small" })) driven.see(file, { isTold: false });
     driven.enforcer.listed();
-    const tickAfter = async (ms: number) => {
-      driven.clock.pass(ms);
-      driven.enforcer.tick();
-      await driven.calm();
-    };
     const passed = () => driven.deleted.filter(({ reason }) => reason === "node_watermark").length;
-    return { driven, disk, tickAfter, passed };
+    return { driven, disk, passed };
   }
 
   it("is believed to have the space as soon as it shows it, within a second", async () => {
-    const { driven, disk, tickAfter, passed } = onAFullDisk(0);
+    const { driven, disk, passed } = onAFullDisk(0);
     await driven.calm();
     const first = passed();
     expect(first).toBeGreaterThan(0);
     disk.used = 18 - first;
-    await tickAfter(1000);
+    await tickAfter(driven, 1000);
     disk.used = 18;
-    await tickAfter(10_000);
+    await tickAfter(driven, 10_000);
     expect(passed()).toBeGreaterThan(first);
   });
 
   it("that does not show what another rule freed has space made on it after a minute", async () => {
-    const { driven, tickAfter, passed } = onAFullDisk(2);
+    const { driven, passed } = onAFullDisk(2);
     await driven.calm();
     expect([driven.deleted.length, passed()]).toEqual([1, 0]);
-    await tickAfter(61_000);
-    await tickAfter(1000);
+    await tickAfter(driven, 61_000);
+    await tickAfter(driven, 1000);
     expect(passed()).toBeGreaterThan(0);
     expect(driven.enforcer.status().unreachable).toEqual([]);
   });
