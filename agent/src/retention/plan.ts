@@ -144,14 +144,19 @@ const NAMESPACE = 2;
 const NOTHING_LISTED = -1;
 
 function surveyArchives(input: PlanInput): Survey {
-  const counting: OwnedArchive[] = [];
+  const incomplete: OwnedArchive[] = [];
+  const others: OwnedArchive[] = [];
   const unwalked: Archive[] = [];
   for (const archive of input.archives) {
     if (!archive.walked) unwalked.push(archive);
-    if (countsInBytes(archive)) counting.push(archive);
+    if (countsInBytes(archive)) (archive.state === "incomplete" ? incomplete : others).push(archive);
   }
   const containerOf = createContainerLookup(input);
-  const entries = inRank(counting).map((archive) => toEntry(archive, containerOf(archive.identity)));
+  // In the order in which they go: incomplete ones first, then the oldest.
+  const entries = incomplete
+    .sort(compareAge)
+    .concat(sortByAge(others))
+    .map((archive) => toEntry(archive, containerOf(archive.identity)));
   const scopes: [Scope[], Scope[], Scope[]] = [[], [], []];
   for (const entry of entries) {
     for (const scope of entry.container.limited) {
@@ -190,25 +195,33 @@ function toEntry(archive: Archive, container: Container): Entry {
   };
 }
 
-/** In the order in which they go: incomplete ones first, then the oldest. */
-function inRank(archives: readonly OwnedArchive[]): OwnedArchive[] {
-  const incomplete = archives.filter(({ state }) => state === "incomplete");
-  const others = archives.filter(({ state }) => state !== "incomplete");
-  return incomplete.sort(compareAge).concat(sortByAge(others));
-}
-
 /**
- * The oldest first. First by numbers of second and place alone, for to compare archives, somewhere in memory, is what a
- * sort would spend its time on; what is nearly in order then costs one comparison each.
+ * The oldest first: by numbers of second and place, for to compare archives, somewhere in memory, is what a sort would
+ * spend its time on. Only those of the same second are compared themselves.
  */
 function sortByAge(archives: OwnedArchive[]): OwnedArchive[] {
   const count = archives.length;
-  const seconds = Float64Array.from(archives, ({ timeMs }) => Math.floor(timeMs / 1000));
-  const first = seconds.reduce((least, second) => Math.min(least, second), 0);
-  const keys = seconds.map((second, place) => (second - first) * count + place).sort();
-  const isExact = Number.isSafeInteger(keys.at(-1));
-  const nearlySorted = isExact ? Array.from(keys, (key) => archives[key % count] as OwnedArchive) : archives;
-  return nearlySorted.sort(compareAge);
+  const keys = new Float64Array(count);
+  archives.forEach(({ timeMs }, place) => {
+    keys[place] = Math.floor(timeMs / 1000) * count + place;
+  });
+  keys.sort();
+  const keyAt = (rank: number) => keys[rank] as number;
+  // Beyond, numbers are not exact; the first and the last are the largest either way.
+  if (!Number.isSafeInteger(Math.max(Math.abs(keyAt(0)), Math.abs(keyAt(count - 1))))) return archives.sort(compareAge);
+
+  const secondAt = (rank: number) => Math.floor(keyAt(rank) / count);
+  const sorted: OwnedArchive[] = [];
+  for (let rank = 0; rank < count; rank += 1) {
+    sorted.push(archives[keyAt(rank) - secondAt(rank) * count] as OwnedArchive);
+  }
+  for (let start = 0, end = 1; start < count; start = end, end += 1) {
+    while (secondAt(end) === secondAt(start)) end += 1;
+    if (end - start === 1) continue;
+    const tied = sorted.slice(start, end).sort(compareAge);
+    for (const [at, archive] of tied.entries()) sorted[start + at] = archive;
+  }
+  return sorted;
 }
 
 function keyOf({ width, identity }: Scope): string {
