@@ -332,7 +332,7 @@ describe("the disk", () => {
   const MIB = 1024 * 1024;
   const node = { highWatermarkPercent: 80, lowWatermarkPercent: 60 };
 
-  /** An enforcer on a disk of 100 MiB with one archive, and what is read of it. */
+  /** An enforcer on a disk of 100 MiB with two archives, and how often it is looked at. */
   function onADisk(nodePolicy: Record<string, unknown>, usedMib: number | undefined) {
     const folder = aFolder();
     const disk = { usedMib, reads: 0 };
@@ -345,7 +345,7 @@ describe("the disk", () => {
         return { sizeBytes: 100 * MIB, usedBytes, availableBytes: 100 * MIB - usedBytes };
       },
     });
-    driven.see(aSeries(folder, 1)[0] ?? "", { isTold: false });
+    for (const file of aSeries(folder, 2)) driven.see(file, { isTold: false });
     driven.enforcer.listed();
     return { driven, disk };
   }
@@ -364,6 +364,16 @@ describe("the disk", () => {
     expect({ runs: driven.runs(), reads: disk.reads }).toEqual(before);
     await tickAfter(driven, 1000);
     expect({ runs: driven.runs(), reads: disk.reads }).toEqual({ ...before, reads: before.reads + 1 });
+  });
+
+  it("that has room again after all is not told to lack it any more, within a second", async () => {
+    const { driven, disk } = onADisk(node, 90);
+    await driven.calm();
+    expect(driven.deleted).toMatchObject([{ reason: "node_watermark" }]);
+    expect(driven.enforcer.status().unreachable).toMatchObject([{ limit: "node_watermark" }]);
+    disk.usedMib = 50;
+    await tickAfter(driven, 1000);
+    expect(driven.enforcer.status().unreachable).toEqual([]);
   });
 
   it("is looked at after a deletion, so that what is told of it is true", async () => {
