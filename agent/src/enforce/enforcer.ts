@@ -123,7 +123,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   let agesSeenMs = Number.NEGATIVE_INFINITY;
   let nextAgeMs = Number.NEGATIVE_INFINITY;
 
-  /** What is to be looked at, of which nothing was so far: since now. */
+  /** What is to be looked at next; it begins now where nothing was. */
   function marked(): Dirty {
     dirty ??= { scopes: new Map(), everything: false, sinceMs: clock.monotonicMs() };
     return dirty;

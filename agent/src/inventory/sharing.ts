@@ -27,9 +27,10 @@ export function createSharing(): Sharing {
   return {
     name({ pod, candidates, isAmbiguous }) {
       const [first] = candidates;
-      if (names.size >= MAX_CONTAINERS) names.clear();
-      const key = `${pod}_${first?.namespace}-${first?.container}`;
-      return getOrMake(names, key, () => ({ pod, candidates, isAmbiguous }));
+      return getOrMake(names, `${pod}_${first?.namespace}-${first?.container}`, () => {
+        if (names.size >= MAX_CONTAINERS) names.clear();
+        return { pod, candidates, isAmbiguous };
+      });
     },
     walk(identity, walk) {
       if (identity === undefined || walk.verdict?.kind !== "ended") return walk;

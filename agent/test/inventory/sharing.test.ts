@@ -28,6 +28,15 @@ it("keeps apart what differs in pod, namespace or container", () => {
   }
 });
 
+it("shares what it holds also when it holds as much as it may, and begins anew with the next", () => {
+  const sharing = createSharing();
+  const first = sharing.name(parse({ pod: "web-0" }));
+  for (let pod = 1; pod < 50_000; pod += 1) sharing.name({ pod: `web-${pod}`, candidates: [], isAmbiguous: false });
+  expect(sharing.name(parse({ pod: "web-0" }))).toBe(first);
+  sharing.name(parse({ pod: "one-more" }));
+  expect(sharing.name(parse({ pod: "web-0" }))).not.toBe(first);
+});
+
 it("makes one of two walks that ended with the same of the same container", () => {
   const sharing = createSharing();
   const first = sharing.walk(spec, aWalk({ kind: "ended", hasConfig: true, spec }));
