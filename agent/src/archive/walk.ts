@@ -143,8 +143,9 @@ function takeHeader(walk: Walk, block: Uint8Array): string | undefined {
     return undefined;
   }
   const sum = parseOctal(block, 148, 156);
-  if (!isSumOf(block, sum)) {
-    return `is no tar header: its checksum says ${sum ?? "nothing"}, which is not the sum of its bytes`;
+  const unsigned = unsignedSum(block);
+  if (sum !== unsigned && sum !== signedSum(block)) {
+    return `is no tar header: its checksum says ${sum ?? "nothing"}, its bytes sum to ${unsigned}`;
   }
   if (++walk.headers > MAX_HEADERS) return `begins header ${walk.headers}, of at most ${MAX_HEADERS}`;
 
@@ -189,9 +190,8 @@ function isBlank(block: Uint8Array): boolean {
   return block.every((byte) => byte === 0);
 }
 
-/** The block whose checksum is taken, in three views. Walks take turns, and none comes back to what lies here. */
+/** The block whose checksum is taken, in two views. Walks take turns, and none comes back to what lies here. */
 const summed = new Uint8Array(BLOCK_BYTES);
-const summedAsSigned = new Int8Array(summed.buffer);
 const summedAsWords = new Int32Array(summed.buffer);
 
 /** A byte of a block, of which {@link advanceWalk} saw that it is whole. */
@@ -200,10 +200,10 @@ function byteOf(block: Uint8Array, at: number): number {
 }
 
 /**
- * Whether a block's bytes sum up to that, the checksum's own eight taken for spaces: as unsigned bytes or, as some old
- * writers did, as signed ones. The former go four at a time, for this is most of what a walk computes.
+ * The sum of a block's bytes, the checksum's own eight taken for spaces. They go four at a time, for this is most of what
+ * a walk computes.
  */
-function isSumOf(block: Uint8Array, sum: number | undefined): boolean {
+function unsignedSum(block: Uint8Array): number {
   summed.set(block);
   summed.fill(SPACE, 148, 156);
   let pairs = 0; // two sums of 16 bits each, which 256 bytes do not fill
@@ -211,8 +211,13 @@ function isSumOf(block: Uint8Array, sum: number | undefined): boolean {
     const word = summedAsWords[at] as number;
     pairs = (pairs + (word & 0x00ff00ff) + ((word >>> 8) & 0x00ff00ff)) | 0;
   }
-  if (sum === (pairs & 0xffff) + (pairs >>> 16)) return true;
-  return sum === summedAsSigned.reduce((total, byte) => total + byte, 0);
+  return (pairs & 0xffff) + (pairs >>> 16);
+}
+
+/** The same over signed bytes, as some old writers summed them up. */
+function signedSum(block: Uint8Array): number {
+  const bytes = Int8Array.from(block).fill(SPACE, 148, 156);
+  return bytes.reduce((total, byte) => total + byte, 0);
 }
 
 /** Octal digits with NULs or spaces around them; an empty field is 0, anything else undefined. */

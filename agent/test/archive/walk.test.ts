@@ -345,11 +345,11 @@ describe("a walk", () => {
 
   it("says what it found in the place of a checksum", () => {
     expect(messageOf(Buffer.alloc(BLOCK, "x"))).toBe(
-      "at byte 0 is no tar header: its checksum says nothing, which is not the sum of its bytes",
+      "at byte 0 is no tar header: its checksum says nothing, its bytes sum to 60736",
     );
     const block = tarHeader({ name: "x" });
     block.write("0000017\0 ", 148);
-    expect(messageOf(block)).toMatch(/^at byte 0 is no tar header: its checksum says 15, /);
+    expect(messageOf(block)).toMatch(/^at byte 0 is no tar header: its checksum says 15, its bytes sum to \d+$/);
   });
 
   it("sums up the largest bytes there are", () => {
