@@ -3,14 +3,13 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { archiveBytes, archiveTime, writeArchive } from "../support/archives.ts";
-import { aClock, aSeries, driveEnforcer } from "../support/driven.ts";
+import { aClock, aSeries, driveEnforcer, keepOne } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
 
 const archivesIn = (folder: string) =>
   readdirSync(folder)
     .filter((name) => name.endsWith(".tar"))
     .sort();
-const keepOne = { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 1 } };
 const keepTwo = { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 2 } };
 
 describe("while a plan is carried out", () => {
@@ -462,24 +461,6 @@ describe("the books", () => {
     await driven.calm();
     expect(driven.durationsMs).toEqual([80]);
   });
-
-  it("log a limit that cannot be reached no second time where everything is planned anew, and take it back with its namespace", async () => {
-    const folder = aFolder();
-    const files = aSeries(folder, 2);
-    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder) });
-    for (const file of files) driven.see(file, { isTold: false }).pinned = true;
-    driven.enforcer.listed();
-    await driven.calm();
-    driven.apply({ ...keepOne, nodePolicy: { maxTotalSize: "1Ti" } });
-    await driven.calm();
-    expect(driven.runs()).toBe(2);
-    expect(driven.enforcer.status().unreachable).toHaveLength(1);
-    expect(driven.logged.filter(({ msg }) => msg === "limit cannot be reached")).toHaveLength(1);
-    for (const file of files) driven.index.remove(file);
-    driven.enforcer.listed();
-    await driven.calm();
-    expect(driven.enforcer.status().unreachable).toEqual([]);
-  });
 });
 
 describe("a policy that does not act at once", () => {
@@ -626,7 +607,7 @@ describe("free space", () => {
   const node = { highWatermarkPercent: 80, lowWatermarkPercent: 60 };
 
   /** A disk of 20 archives' size on which nothing that is deleted ever shows. */
-  function onAStubbornDisk() {
+  function onAStubbornDisk({ onDeleted }: { onDeleted?: () => void } = {}) {
     const folder = aFolder();
     const clock = aClock();
     const files = aSeries(folder, 18, { container: "large" });
@@ -637,8 +618,7 @@ describe("free space", () => {
     const unit = () => driven.index.get(files.at(-1) ?? "")?.allocated ?? 0;
     let used: number | undefined = 18;
     const driven = driveEnforcer(folder, {
-      policy,
-      clock,
+      ...{ policy, clock, ...(onDeleted && { onDeleted }) },
       readDisk: () =>
         used === undefined
           ? undefined
@@ -654,6 +634,7 @@ describe("free space", () => {
         driven.enforcer.tick();
         await driven.calm();
       },
+      passed: () => driven.deleted.filter(({ reason }) => reason === "node_watermark").length,
     };
   }
 
@@ -711,6 +692,61 @@ describe("free space", () => {
     await tick();
     expect(driven.enforcer.status().unreachable).toEqual([]);
     expect(driven.deleted).toHaveLength(7 + 6);
+  });
+
+  it("is made by one run, and no other begins meanwhile", async () => {
+    let hasCome = false;
+    const { folder, driven } = onAStubbornDisk({
+      onDeleted: () => {
+        if (hasCome) return;
+        hasCome = true;
+        driven.see(writeArchive(folder, { time: archiveTime(Date.now()) }), { isEvent: true });
+      },
+    });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.runs()).toBe(2);
+    expect(driven.deleted.length).toBeLessThanOrEqual(7);
+  });
+
+  it("is believed to be there as soon as it shows, within a second", async () => {
+    const { clock, driven, tick, setUsed, passed } = onAStubbornDisk();
+    driven.enforcer.listed();
+    await driven.calm();
+    const first = passed();
+    expect(first).toBeGreaterThan(0);
+    setUsed(18 - first);
+    clock.pass(1000);
+    await tick();
+    setUsed(18);
+    clock.pass(10_000);
+    await tick();
+    expect(passed()).toBeGreaterThan(first);
+  });
+
+  it("is made after a minute where what another rule freed does not show", async () => {
+    const { folder, clock, driven, tick, passed } = onAStubbornDisk();
+    for (const file of aSeries(folder, 2, { container: "small" })) driven.see(file, { isEvent: true });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect([driven.deleted.length, passed()]).toEqual([1, 0]);
+    clock.pass(61_000);
+    await tick();
+    clock.pass(1000);
+    await tick();
+    expect(passed()).toBeGreaterThan(0);
+    expect(driven.enforcer.status().unreachable).toEqual([]);
+  });
+
+  it("that another directory owes is not waited for", async () => {
+    const { driven, passed } = onAStubbornDisk();
+    driven.enforcer.listed();
+    await driven.calm();
+    const first = passed();
+    await driven.enforcer.setDirectory(driven.directory);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(passed()).toBeGreaterThan(first);
   });
 
   it("is reported as lacking once, by what it lacks just now, also while the file system does not tell how full it is", async () => {

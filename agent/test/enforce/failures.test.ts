@@ -3,10 +3,8 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { readDisk } from "../../src/enforce/disk.ts";
 import { openDirectory } from "../../src/inventory/directory.ts";
-import { aSeries, driveEnforcer } from "../support/driven.ts";
+import { aSeries, driveEnforcer, keepOne } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
-
-const keepOne = { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 1 } };
 
 describe("an archive that cannot be deleted", () => {
   /** Two archives of which the first has to go and cannot, for as long as it is stuck. */
@@ -51,6 +49,23 @@ describe("an archive that cannot be deleted", () => {
       { archive: stuck, err: { code: "ENOTDIR" }, msg: "archive cannot be deleted; it is tried again" },
     ]);
     expect(driven.deleted).toEqual([]);
+  });
+
+  it("is not told of as planned", async () => {
+    const { driven } = aStuckOne();
+    await driven.calm();
+    expect(driven.failed).toHaveLength(1);
+    expect(driven.enforcer.status().planned.size).toBe(0);
+  });
+
+  it("is forgotten with its directory", async () => {
+    const { stuck, driven } = aStuckOne();
+    await driven.calm();
+    expect(driven.failed).toHaveLength(1);
+    await driven.enforcer.setDirectory(driven.directory);
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual([stuck]);
   });
 
   it("is deleted as soon as that can be, and what fails later begins anew", async () => {

@@ -39,6 +39,9 @@ export function aClock({ wallMs = Date.now(), monotonicMs = 1_000_000 } = {}) {
   };
 }
 
+/** A policy that keeps the newest archive of each container, and acts at once. */
+export const keepOne = { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 1 } };
+
 /**
  * An enforcer on a real directory without an observer: the test says what is seen and when, and may act in the middle of
  * a plan, after each deletion. Ends with the test.
