@@ -241,6 +241,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
         for (const entry of entries) {
           entries.delete(entry);
           await walk(current, entry);
+          if (isSliceOver()) await breathe();
           if (isOver(current)) return;
           if (toLook.size > 0 || (entries === toWalkLater && toWalk.size > 0)) break;
         }

@@ -15,6 +15,7 @@ import {
 } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import { pino } from "pino";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
@@ -43,6 +44,22 @@ describe("what lies in the directory already", () => {
     expect([...watching.index.inScope({ namespace: "team-prod" })]).toHaveLength(2);
     expect([...watching.index.inScope({ namespace: "a-b", pod: "p", container: "c" })]).toHaveLength(2);
     expect(watching.events).toEqual([]);
+  });
+
+  it("lets all else have its turn while it is walked, also where each walk ends at its first read", async () => {
+    const folder = aFolder();
+    const count = 8000;
+    for (let pod = 0; pod < count; pod += 1) writeFileSync(join(folder, archiveName({ pod: `p${pod}` })), "");
+    const { index } = watchDirectory(folder);
+    let walked = 0;
+    let mostInOneTurn = 0;
+    while (walked < count) {
+      await nextTurn();
+      const now = [...index.all()].filter((entry) => entry.walked).length;
+      mostInOneTurn = Math.max(mostInOneTurn, now - walked);
+      walked = now;
+    }
+    expect(mostInOneTurn).toBeLessThan(count / 2);
   });
 
   it("is kept and not counted where it is junk, and the reason is logged", async () => {
