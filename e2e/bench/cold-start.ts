@@ -42,6 +42,8 @@ export default {
         const opened = await agent.line(({ msg }) => msg === "directory opened");
         const listed = await agent.line(({ msg }) => msg === "directory listed");
         names.push((listed.time ?? 0) - (opened.time ?? 0));
+        // As a coordinator does every 30 s.
+        await agent.report();
         await untilWalked(agent, count);
         walk.push(Date.now() - (listed.time ?? 0));
         cpu.push(cpuMsOf(agent.pid));

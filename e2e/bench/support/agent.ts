@@ -14,6 +14,7 @@ import type { OrphanFact } from "@cro/shared/wire/directive";
 import type { Report } from "@cro/shared/wire/report";
 import type { BenchContext } from "./benchmark.ts";
 import { issueCertificates } from "./certificates.ts";
+import { cpuMsOf } from "./process-facts.ts";
 
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const LOOP_DELAY = fileURLToPath(new URL("loop-delay.mjs", import.meta.url));
@@ -172,14 +173,24 @@ export async function startAgent(
   return agent;
 }
 
-/** Waits until every archive of the agent's directory has been walked. */
+/** The share of a core that an agent uses at least while it walks. */
+const WALKING = 0.1;
+
+/**
+ * Waits until every archive of the agent's directory has been walked. It is asked only when it seems to be at rest: a
+ * coordinator asks every 30 s, and a report of very many costs what else would be walked meanwhile.
+ */
 export async function untilWalked(agent: BenchAgent, count: number): Promise<void> {
-  for (;;) {
+  const everyMs = Math.min(20 + count / 500, 200);
+  for (let isDone = false; !isDone; ) {
+    for (let usedMs = everyMs; usedMs > WALKING * everyMs; ) {
+      const before = cpuMsOf(agent.pid);
+      await sleep(everyMs);
+      usedMs = cpuMsOf(agent.pid) - before;
+    }
     const { states } = await agent.report();
     const known = Object.values(states).reduce((sum, one) => sum + one, 0);
-    if (known === count && states.unread === 0) return;
     if (known > count) throw new Error(`${known} archives where ${count} were expected`);
-    // A report of very many costs the agent what else it would walk in.
-    await sleep(Math.min(20 + count / 50, 1000));
+    isDone = known === count && states.unread === 0;
   }
 }
