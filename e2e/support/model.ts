@@ -343,17 +343,25 @@ export function outcomesOf(
         const touched = namesOf(after, ({ changedAtMs }) => changedAtMs >= touchedFromMs);
         return settle({ model: after, deleted }, { touched, isLast, isEverythingFresh });
       });
-      const distinct = new Map(stages.map((stage) => [listingOf(mountedFolder(stage.model)).join(), stage]));
+      const distinct = new Map<string, Outcome>();
+      for (const stage of stages) {
+        const key = listingOf(mountedFolder(stage.model)).join();
+        distinct.set(key, withReasonsOf(stage, distinct.get(key) ?? stage));
+      }
       stages = [...distinct.values()].slice(0, isLast ? MAX_WAYS : 3);
     }
     for (const outcome of stages) {
       const key = JSON.stringify([outcome.model.folders.map(listingOf), [...outcome.model.active].sort()]);
-      const known = found.get(key);
-      if (known === undefined) found.set(key, outcome);
-      else for (const [file, deletion] of outcome.deleted) noteDeletion(known.deleted, file, deletion);
+      found.set(key, withReasonsOf(found.get(key) ?? outcome, outcome));
     }
   }
   return [...found.values()];
+}
+
+/** The same outcome, in which whatever went may have gone as it did in another one that ends alike. */
+function withReasonsOf(outcome: Outcome, other: Outcome): Outcome {
+  for (const [file, deletion] of other.deleted) noteDeletion(outcome.deleted, file, deletion);
+  return outcome;
 }
 
 function noteDeletion(deleted: Map<string, Deletion>, file: string, { reasons, fromMs }: Deletion): void {
@@ -398,7 +406,9 @@ function settle(
   const pending = starts.map((unsettled) => ({ model: cloneModel(model), deleted, unsettled, proved: [] as string[] }));
   for (let way = pending.shift(); way !== undefined && seen.size < MAX_WAYS; way = pending.shift()) {
     const { unsettled, proved } = way;
-    const key = JSON.stringify([listingOf(mountedFolder(way.model)), [...unsettled].sort(), [...proved].sort()]);
+    const reasons = [...way.deleted].map(([file, deletion]) => [file, ...[...deletion.reasons].sort()].join()).sort();
+    const listing = listingOf(mountedFolder(way.model));
+    const key = JSON.stringify([listing, [...unsettled].sort(), [...proved].sort(), reasons]);
     if (seen.has(key)) continue;
     seen.add(key);
     const after = { model: way.model, deleted: new Map(way.deleted) };

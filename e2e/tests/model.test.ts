@@ -1,7 +1,9 @@
+import { compilePolicy } from "@cro/shared/policy/compile";
 import fc from "fast-check";
-import { beforeAll, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { soak, withSeed } from "../../shared/test/support/soak.ts";
 import { describeWithKube, installPolicyDefinition } from "../support/kube.ts";
+import { emptyFolder, type NodeModel, obey, outcomesOf, putFile } from "../support/model.ts";
 import { begin, commandSequences, end, startModel } from "../support/model-commands.ts";
 import { startWorld } from "../support/model-world.ts";
 
@@ -13,6 +15,44 @@ const MAX_COMMANDS = 250;
 /** How long one run takes at the most, and how long a failing one is made shorter, in milliseconds. */
 const RUN_MS = 3 * 60_000;
 const SHRINKING_MS = 2 * 60_000;
+
+describe("the model", () => {
+  it("lets the proof that a pod is gone come before its archives have settled, or after a count took the oldest", () => {
+    const compile = (spec: unknown) => {
+      const compiled = compilePolicy(spec);
+      if (!compiled.ok) throw new Error(JSON.stringify(compiled.problems));
+      return compiled.policy.document;
+    };
+    const model: NodeModel = {
+      folders: [emptyFolder()],
+      mounts: [0],
+      isAgentUp: true,
+      policy: compile({}),
+      active: new Set(),
+      wallShiftMs: 0,
+      hasReference: true,
+      gone: new Set(["shop/web"]),
+    };
+    const owner = { namespace: "shop", pod: "web", container: "main" };
+    for (const [file, agoMs] of Object.entries({ older: 2000, newer: 1000 })) {
+      const timeMs = Date.now() - agoMs;
+      const content = { kind: "whole", written: { owner, runtime: "cri-o", pagesBytes: 1 } } as const;
+      const spelling = { pod: owner.pod, joined: "shop-main", timeMs };
+      putFile(model, { file, spelling, content, size: 1, mtimeMs: timeMs });
+    }
+    const globalPolicy = { maxCheckpointsPerContainer: 1, retainOrphan: false };
+    const policy = compile({ applyPoliciesImmediately: true, globalPolicy });
+
+    const how = { isAtOnce: true, isEverythingFresh: false };
+    const outcomes = outcomesOf(model, [(node) => obey(node, policy)], how);
+    expect(outcomes.map(({ deleted }) => [...deleted].map(([file, { reasons }]) => [file, reasons]).sort())).toEqual([
+      [
+        ["newer", new Set(["orphan"])],
+        ["older", new Set(["max_checkpoints", "orphan"])],
+      ],
+    ]);
+  });
+});
 
 describeWithKube("the whole, at random", (kube) => {
   beforeAll(() => installPolicyDefinition(kube.client), 60_000);
