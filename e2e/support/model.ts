@@ -327,7 +327,7 @@ export function outcomesOf(
   changes: readonly Change[],
   { isAtOnce, isEverythingFresh }: { isAtOnce: boolean; isEverythingFresh: boolean },
 ): Outcome[] {
-  const found = new Map<string, Outcome>();
+  const found: Outcome[] = [];
   const groupings = isAtOnce || changes.length > 5 ? [[changes.length]] : groupingsOf(changes.length);
   for (const sizes of groupings.length === 0 ? [[0]] : groupings) {
     let stages: Outcome[] = [{ model: cloneModel(model), deleted: new Map() }];
@@ -343,25 +343,23 @@ export function outcomesOf(
         const touched = namesOf(after, ({ changedAtMs }) => changedAtMs >= touchedFromMs);
         return settle({ model: after, deleted }, { touched, isLast, isEverythingFresh });
       });
-      const distinct = new Map<string, Outcome>();
-      for (const stage of stages) {
-        const key = listingOf(mountedFolder(stage.model)).join();
-        distinct.set(key, withReasonsOf(stage, distinct.get(key) ?? stage));
-      }
-      stages = [...distinct.values()].slice(0, isLast ? MAX_WAYS : 3);
+      const alike = oneOfEach(stages, (after) => listingOf(mountedFolder(after)).join());
+      stages = alike.slice(0, isLast ? MAX_WAYS : 3);
     }
-    for (const outcome of stages) {
-      const key = JSON.stringify([outcome.model.folders.map(listingOf), [...outcome.model.active].sort()]);
-      found.set(key, withReasonsOf(found.get(key) ?? outcome, outcome));
-    }
+    found.push(...stages);
   }
-  return [...found.values()];
+  return oneOfEach(found, ({ folders, active }) => JSON.stringify([folders.map(listingOf), [...active].sort()]));
 }
 
-/** The same outcome, in which whatever went may have gone as it did in another one that ends alike. */
-function withReasonsOf(outcome: Outcome, other: Outcome): Outcome {
-  for (const [file, deletion] of other.deleted) noteDeletion(outcome.deleted, file, deletion);
-  return outcome;
+/** Of the outcomes whose models have the same key the last one, in which whatever went may have gone as in any of them. */
+function oneOfEach(outcomes: readonly Outcome[], keyOf: (model: NodeModel) => string): Outcome[] {
+  const found = new Map<string, Outcome>();
+  for (const outcome of outcomes) {
+    const key = keyOf(outcome.model);
+    for (const [file, deletion] of found.get(key)?.deleted ?? []) noteDeletion(outcome.deleted, file, deletion);
+    found.set(key, outcome);
+  }
+  return [...found.values()];
 }
 
 function noteDeletion(deleted: Map<string, Deletion>, file: string, { reasons, fromMs }: Deletion): void {
