@@ -1,7 +1,7 @@
 import type { Archive } from "@cro/agent/archive/archive";
 import { planRetention } from "@cro/agent/retention/plan";
-import { compilePolicy } from "@cro/shared/policy/compile";
 import type { PolicyDocument } from "@cro/shared/policy/document";
+import { policyDocument } from "../support/policy-document.ts";
 import { aSize, chance, owners } from "./support/archives.ts";
 import type { Benchmark, Figure } from "./support/benchmark.ts";
 
@@ -32,7 +32,7 @@ function aPolicy(rules: number): PolicyDocument {
 function aPart(from: number, perLevel: number): PolicyDocument {
   const name = (index: number, prefix: string) => (index % 2 === 0 ? `${prefix}${index}-*` : `${prefix}${index}`);
   const list = (make: (index: number) => object) => Array.from({ length: perLevel }, (_, index) => make(from + index));
-  const compiled = compilePolicy({
+  return policyDocument({
     applyPoliciesImmediately: true,
     globalPolicy: GLOBAL,
     containerPolicies: list((index) => ({
@@ -45,8 +45,6 @@ function aPart(from: number, perLevel: number): PolicyDocument {
     namespacePolicies: list((index) => ({ namespace: name(index, "ns-"), maxCheckpoints: 20 })),
     nodePolicy: { maxTotalSize: "100Ti" },
   });
-  if (!compiled.ok) throw new Error(JSON.stringify(compiled.problems));
-  return compiled.policy.document;
 }
 
 function archives(count: number, nowMs: number): Archive[] {

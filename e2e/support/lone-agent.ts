@@ -1,10 +1,10 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { compilePolicy } from "@cro/shared/policy/compile";
 import { digestOf } from "@cro/shared/policy/document";
 import { AGENT_DNS_NAME, CERTIFICATE_FILES } from "@cro/shared/wire/identities";
 import { Agent, request } from "undici";
 import { expect } from "vitest";
+import { policyDocument } from "./policy-document.ts";
 import { aFolder, freePort, run, until } from "./processes.ts";
 
 interface Keyed {
@@ -44,9 +44,7 @@ export function aDirective(
   { spec = {}, ...changes }: Record<string, unknown> & { spec?: unknown } = {},
   directory = "/nowhere",
 ) {
-  const compiled = compilePolicy(spec);
-  if (!compiled.ok) throw new Error(JSON.stringify(compiled.problems));
-  const document = { ...compiled.policy.document, directory, applyImmediately: true };
+  const document = { ...policyDocument(spec), directory, applyImmediately: true };
   const digest = digestOf(JSON.stringify(document));
   const time = new Date().toISOString();
   const policy = { digest, document };

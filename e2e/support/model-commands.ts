@@ -35,6 +35,7 @@ import {
   type Spelling,
 } from "./model.ts";
 import { INCOMPLETE_AFTER_MS, OWNERS, PODS, type World } from "./model-world.ts";
+import { policyDocument } from "./policy-document.ts";
 
 /** The node, and the cluster around it as far as the node is to feel it. */
 export interface Model {
@@ -117,20 +118,14 @@ const isEffective = ({ leads, failingFor }: Model) => leads && failingFor === un
 /** Whether somebody may begin to lead at any moment. */
 const isUncertain = ({ leads, coordinators }: Model) => !leads && coordinators > 0;
 
-function compile(spec: unknown): PolicyDocument {
-  const result = compilePolicy(spec);
-  if (!result.ok) throw new Error(JSON.stringify(result.problems));
-  return result.policy.document;
-}
-
 /** What the leader wants of the agent; undefined where it wants nothing. */
 function wantedPolicy(m: Model, r: World): PolicyDocument | undefined {
   const ruler = [...m.resources].sort(
     ([a, one], [b, other]) => Date.parse(one.createdAt) - Date.parse(other.createdAt) || (a < b ? -1 : 1),
   )[0]?.[1];
-  if (ruler === undefined) return compile({ checkpointDirectory: r.release.mounted });
+  if (ruler === undefined) return policyDocument({ checkpointDirectory: r.release.mounted });
   const good = m.good.get(ruler.uid);
-  return good === undefined ? undefined : compile(good);
+  return good === undefined ? undefined : policyDocument(good);
 }
 
 interface Act {

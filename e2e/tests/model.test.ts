@@ -1,11 +1,11 @@
-import { compilePolicy } from "@cro/shared/policy/compile";
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
 import { soak, withSeed } from "../../shared/test/support/soak.ts";
 import { describeWithKube, installPolicyDefinition } from "../support/kube.ts";
-import { emptyFolder, type NodeModel, obey, outcomesOf, putFile } from "../support/model.ts";
+import { obey, outcomesOf, putFile } from "../support/model.ts";
 import { begin, commandSequences, end, startModel } from "../support/model-commands.ts";
 import { startWorld } from "../support/model-world.ts";
+import { policyDocument } from "../support/policy-document.ts";
 
 /** Nodes that live side by side, for most of what happens to one is waiting. */
 const NODES = 6;
@@ -18,21 +18,7 @@ const SHRINKING_MS = 2 * 60_000;
 
 describe("the model", () => {
   it("lets the proof that a pod is gone come before its archives have settled, or after a count took the oldest", () => {
-    const compile = (spec: unknown) => {
-      const compiled = compilePolicy(spec);
-      if (!compiled.ok) throw new Error(JSON.stringify(compiled.problems));
-      return compiled.policy.document;
-    };
-    const model: NodeModel = {
-      folders: [emptyFolder()],
-      mounts: [0],
-      isAgentUp: true,
-      policy: compile({}),
-      active: new Set(),
-      wallShiftMs: 0,
-      hasReference: true,
-      gone: new Set(["shop/web"]),
-    };
+    const model = { ...startModel().node, policy: policyDocument({}), gone: new Set(["shop/web"]) };
     const owner = { namespace: "shop", pod: "web", container: "main" };
     for (const [file, agoMs] of Object.entries({ older: 2000, newer: 1000 })) {
       const timeMs = Date.now() - agoMs;
@@ -41,7 +27,7 @@ describe("the model", () => {
       putFile(model, { file, spelling, content, size: 1, mtimeMs: timeMs });
     }
     const globalPolicy = { maxCheckpointsPerContainer: 1, retainOrphan: false };
-    const policy = compile({ applyPoliciesImmediately: true, globalPolicy });
+    const policy = policyDocument({ applyPoliciesImmediately: true, globalPolicy });
 
     const how = { isAtOnce: true, isEverythingFresh: false };
     const outcomes = outcomesOf(model, [(node) => obey(node, policy)], how);

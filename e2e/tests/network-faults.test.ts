@@ -3,7 +3,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { createAgentClient } from "@cro/coordinator/agents/client";
 import { type AgentAddress, serializePolicy, writeDirective } from "@cro/coordinator/agents/directive";
 import { createPusher } from "@cro/coordinator/agents/push";
-import { compilePolicy } from "@cro/shared/policy/compile";
 import fc from "fast-check";
 import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
@@ -13,6 +12,7 @@ import { installRelease, type TestNode } from "../support/cluster.ts";
 import { type Fault, startFaultProxy } from "../support/fault-proxy.ts";
 import { createNamespace, createPod, describeWithKube, installPolicyDefinition, remove } from "../support/kube.ts";
 import { startLoneAgent } from "../support/lone-agent.ts";
+import { policyDocument } from "../support/policy-document.ts";
 import { aFolder, type Running, until } from "../support/processes.ts";
 import { archivesIn, series } from "../support/standalone.ts";
 import { startWireProxy, type WireFault, type WireProxy } from "../support/wire-proxy.ts";
@@ -82,9 +82,8 @@ describe("the link between a coordinator and an agent", () => {
   }
 
   function policyFor(directory: string, maxCheckpointsPerContainer: number) {
-    const compiled = compilePolicy({ globalPolicy: { maxCheckpointsPerContainer } });
-    if (!compiled.ok) throw new Error(JSON.stringify(compiled.problems));
-    return serializePolicy({ ...compiled.policy.document, directory, applyImmediately: true });
+    const document = policyDocument({ globalPolicy: { maxCheckpointsPerContainer } });
+    return serializePolicy({ ...document, directory, applyImmediately: true });
   }
 
   const directiveOf = (address: AgentAddress, directory: string, parts: { term: number; limit: number }) =>

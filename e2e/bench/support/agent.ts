@@ -9,9 +9,9 @@ import { fileURLToPath } from "node:url";
 import { NODE_ENVIRONMENT, NODE_FLAGS } from "@cro/agent/node-flags";
 import { type AgentClient, createAgentClient } from "@cro/coordinator/agents/client";
 import { serializePolicy, writeDirective } from "@cro/coordinator/agents/directive";
-import { compilePolicy } from "@cro/shared/policy/compile";
 import type { OrphanFact } from "@cro/shared/wire/directive";
 import type { Report } from "@cro/shared/wire/report";
+import { policyDocument } from "../../support/policy-document.ts";
 import type { BenchContext } from "./benchmark.ts";
 import { issueCertificates } from "./certificates.ts";
 import { cpuMsOf } from "./process-facts.ts";
@@ -105,9 +105,7 @@ export async function startAgent(
     startedMs,
     metricsUrl: `http://127.0.0.1:${metrics}/metrics`,
     async apply(spec, directory, orphans = []) {
-      const compiled = compilePolicy(spec);
-      if (!compiled.ok) throw new Error(JSON.stringify(compiled.problems));
-      const policy = serializePolicy({ ...compiled.policy.document, directory });
+      const policy = serializePolicy({ ...policyDocument(spec), directory });
       revision += 1;
       const fence = { term: 1, revision };
       const parts = { fence, address: identity, timeMs: Date.now(), policy, withDocument: true, orphans };
@@ -176,21 +174,23 @@ export async function startAgent(
 /** The share of a core that an agent uses at least while it walks. */
 const WALKING = 0.1;
 
+async function isAtRest({ pid }: BenchAgent, forMs: number): Promise<boolean> {
+  const before = cpuMsOf(pid);
+  await sleep(forMs);
+  return cpuMsOf(pid) - before <= WALKING * forMs;
+}
+
 /**
  * Waits until every archive of the agent's directory has been walked. It is asked only when it seems to be at rest: a
  * coordinator asks every 30 s, and a report of very many costs what else would be walked meanwhile.
  */
 export async function untilWalked(agent: BenchAgent, count: number): Promise<void> {
   const everyMs = Math.min(20 + count / 500, 200);
-  for (let isDone = false; !isDone; ) {
-    for (let usedMs = everyMs; usedMs > WALKING * everyMs; ) {
-      const before = cpuMsOf(agent.pid);
-      await sleep(everyMs);
-      usedMs = cpuMsOf(agent.pid) - before;
-    }
+  for (;;) {
+    if (!(await isAtRest(agent, everyMs))) continue;
     const { states } = await agent.report();
     const known = Object.values(states).reduce((sum, one) => sum + one, 0);
+    if (known === count && states.unread === 0) return;
     if (known > count) throw new Error(`${known} archives where ${count} were expected`);
-    isDone = known === count && states.unread === 0;
   }
 }
