@@ -1,11 +1,12 @@
 import { randomUUID } from "node:crypto";
 import { mkdir } from "node:fs/promises";
+import { isDeepStrictEqual } from "node:util";
 import { createGovernor } from "@cro/shared/policy/govern";
 import { VERSION } from "@cro/shared/version";
 import { REFUSED } from "@cro/shared/wire/directive";
 import { type Deletion, REPORT_LIMITS, type Report } from "@cro/shared/wire/report";
 import { pino } from "pino";
-import { systemClock } from "./clock.ts";
+import { createTrustedTime, systemClock } from "./clock.ts";
 import type { ServeConfig } from "./config.ts";
 import { readDisk } from "./enforce/disk.ts";
 import { createEnforcer } from "./enforce/enforcer.ts";
@@ -18,8 +19,7 @@ import { createArchiveIndex } from "./inventory/archive-index.ts";
 import type { Entry } from "./inventory/entry.ts";
 import { createObserver } from "./inventory/observer.ts";
 import { createMetrics } from "./metrics.ts";
-import { type AcceptedPolicy, acceptDirective } from "./policy/accept.ts";
-import { isClockTrusted, type TimeReference } from "./policy/clock-trust.ts";
+import { type AcceptedPolicy, acceptDirective, type Verdict } from "./policy/accept.ts";
 import { createOrphanProofs } from "./policy/orphan-proofs.ts";
 import { createStateFolder, type Watched } from "./policy/state-folder.ts";
 import { buildReport } from "./report.ts";
@@ -46,27 +46,32 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   const bootId = randomUUID();
   const index = createArchiveIndex<Entry>();
   const proofs = createOrphanProofs(bootId);
+  const time = createTrustedTime(clock);
   const { promise: ended, resolve: end } = Promise.withResolvers<{ code: number; problem?: string }>();
 
   let accepted: AcceptedPolicy | undefined;
+  /** Whether what was accepted is acted upon. */
+  let isInForce = false;
   let watched: Watched | undefined;
   let openedAtMs = Number.NEGATIVE_INFINITY;
   let govern: ReturnType<typeof createGovernor> | undefined;
-  let time: TimeReference | undefined;
+  /** When the last directive of this start came, on the monotonic clock. */
+  let directedAtMs: number | undefined;
   let certificates: Certificates | undefined;
+  /** Runs while a kept policy waits for the coordinator, which may know that it is no longer what is wanted. */
+  let waitingForCoordinator: NodeJS.Timeout | undefined;
   let reports = 0;
   let orphanCursor = 0;
   const deletions: Deletion[] = [];
   let deletionCount = 0;
 
-  const isTrusted = () => isClockTrusted(time, clock);
   const enforcer = createEnforcer({
     index,
     proofs,
     clock,
     log,
     readDisk,
-    isClockTrusted: isTrusted,
+    time,
     events: {
       deleted: ({ entry, reason, sinceEventMs }) => {
         const { namespace, pod, container } = entry.identity ?? { namespace: "", pod: "", container: "" };
@@ -127,7 +132,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       unreachable: () => enforcer.status().unreachable.map(({ limit }) => limit),
       disk: () => enforcer.status().disk,
       fence: () => accepted?.fence,
-      directiveAgeSeconds: () => time && (clock.monotonicMs() - time.monotonicMs) / 1000,
+      directiveAgeSeconds: () => (directedAtMs === undefined ? undefined : (clock.monotonicMs() - directedAtMs) / 1000),
       isPaused: () => enforcer.status().isPaused,
       isWatchDegraded: () => observer.status().isDegraded,
       certificateNotAfterMs: () => certificates?.notAfterMs,
@@ -139,28 +144,50 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     metrics.stateErrors.inc();
   });
 
-  function enforcePolicy(policy: AcceptedPolicy): void {
+  /** Takes in what was accepted: the directory is watched from now on. */
+  function observe(policy: AcceptedPolicy): void {
     if (govern === undefined || accepted?.digest !== policy.digest) govern = createGovernor(policy.document);
     accepted = policy;
-    enforcer.setPolicy(policy);
     observer.setPath(policy.document.directory, watched);
   }
 
-  async function directive(body: unknown) {
-    const verdict = acceptDirective(body, { node, podUID, current: accepted, nowMs: clock.wallMs() });
+  /** Puts in force what was accepted. */
+  function enforce(): void {
+    clearTimeout(waitingForCoordinator);
+    if (accepted === undefined) return;
+    isInForce = true;
+    enforcer.setPolicy(accepted);
+  }
+
+  /** Directives one after the other: each is on disk before anything is done for it, and before the next is judged. */
+  let directing: Promise<unknown> = Promise.resolve();
+  function directive(body: unknown): Promise<Verdict> {
+    const receivedAtMs = clock.monotonicMs();
+    const verdict = directing.then(() => follow(body, receivedAtMs));
+    directing = verdict.catch(() => {});
+    return verdict;
+  }
+
+  async function follow(body: unknown, receivedAtMs: number): Promise<Verdict> {
+    const verdict = acceptDirective(body, { node, podUID, current: accepted });
     if (!verdict.ok) {
       // Asking for the document is how a new policy normally arrives.
       const level = verdict.status === REFUSED.documentNeeded ? "debug" : "warn";
       log[level]({ status: verdict.status, reason: verdict.refusal.error }, "directive refused");
       return verdict;
     }
-    const { directive: received, accepted: next } = verdict;
-    time = { coordinatorMs: Date.parse(received.time), monotonicMs: clock.monotonicMs() };
-    if (accepted?.fence.term !== next.fence.term || accepted.fence.revision !== next.fence.revision) {
-      log.info({ ...next.fence, policy: next.digest, mode: next.document.mode }, "directive accepted");
-      enforcePolicy(next);
+    const { directive: received } = verdict;
+    time.told(Date.parse(received.time), receivedAtMs);
+    directedAtMs = receivedAtMs;
+    const next = { ...verdict.accepted, acceptedAtMs: verdict.accepted.acceptedAtMs ?? time.nowMs() };
+    if (!isDeepStrictEqual(next, accepted)) {
+      const { fence, digest, document } = next;
+      // Kept first: an agent that was killed in between would else obey an older leader again.
       await state.writeAccepted(next);
+      log.info({ ...fence, policy: digest, mode: document.mode }, "directive accepted");
+      observe(next);
     }
+    enforce();
     enforcer.proved(proofs.receive(received.orphans, clock.monotonicMs()));
     return verdict;
   }
@@ -228,6 +255,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     notReady: () => {
       const { isListed, state: seen, message } = observer.status();
       if (accepted === undefined) return "no policy yet";
+      if (!isInForce) return "the last accepted policy waits for the coordinator";
       return isListed ? undefined : (message ?? `the directory is not listed yet (${seen})`);
     },
   });
@@ -236,8 +264,12 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   watched = await state.readWatched();
   const kept = await state.readAccepted();
   if (kept !== undefined) {
-    log.info({ ...kept.fence, policy: kept.digest }, "the last accepted policy is in force");
-    enforcePolicy(kept);
+    log.info({ ...kept.fence, policy: kept.digest }, "waiting for the coordinator; else the last accepted policy acts");
+    observe(kept);
+    waitingForCoordinator = setTimeout(() => {
+      log.info({ ...kept.fence, policy: kept.digest }, "no coordinator came; the last accepted policy acts");
+      enforce();
+    }, config.waitForCoordinatorMs);
   } else log.info("nothing is deleted until the coordinator sends a policy");
 
   let api: ReturnType<typeof createApi> | undefined;
@@ -264,6 +296,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     ended,
     async stop() {
       clearInterval(timer);
+      clearTimeout(waitingForCoordinator);
       watching.stop();
       await keepWatched();
       await enforcer.stop();

@@ -19,6 +19,8 @@ export interface ServeConfig {
   metricsAddress: Address;
   metricsGranularity: string;
   incompleteAfterMs: number;
+  /** How long a policy that was accepted before this start waits for the coordinator before it acts. */
+  waitForCoordinatorMs: number;
   logLevel: string;
 }
 

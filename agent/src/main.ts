@@ -12,6 +12,8 @@ import { GRANULARITIES } from "./granularity.ts";
 
 const DEFAULT_INCOMPLETE_AFTER_MS = 10 * 60_000;
 
+const DEFAULT_WAIT_FOR_COORDINATOR_MS = 30_000;
+
 const incompleteAfter = () =>
   new Option("--incomplete-after <duration>", "how long a torn archive must be unchanged to count as incomplete")
     .argParser(parseMilliseconds)
@@ -26,14 +28,21 @@ function context(incompleteAfterMs: number): CommandContext {
   };
 }
 
-async function serve(options: Omit<ServeConfig, "incompleteAfterMs"> & { incompleteAfter: number }): Promise<number> {
-  const { incompleteAfter: incompleteAfterMs, ...rest } = options;
-  const agent = await startAgent({ ...rest, incompleteAfterMs }).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "EADDRINUSE" || cause.code === "EACCES" || cause.code === "EADDRNOTAVAIL") {
-      throw new InputError(`--metrics-address: ${cause.message}; name another one`);
-    }
-    throw cause;
-  });
+async function serve(
+  options: Omit<ServeConfig, "incompleteAfterMs" | "waitForCoordinatorMs"> & {
+    incompleteAfter: number;
+    waitForCoordinator: number;
+  },
+): Promise<number> {
+  const { incompleteAfter: incompleteAfterMs, waitForCoordinator: waitForCoordinatorMs, ...rest } = options;
+  const agent = await startAgent({ ...rest, incompleteAfterMs, waitForCoordinatorMs }).catch(
+    (cause: NodeJS.ErrnoException) => {
+      if (cause.code === "EADDRINUSE" || cause.code === "EACCES" || cause.code === "EADDRNOTAVAIL") {
+        throw new InputError(`--metrics-address: ${cause.message}; name another one`);
+      }
+      throw cause;
+    },
+  );
   const asked = new Promise<{ code: number; problem?: string }>((resolve) => {
     for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve({ code: EXIT.done }));
   });
@@ -78,6 +87,14 @@ async function main(): Promise<number> {
         .default("namespace"),
     )
     .addOption(incompleteAfter())
+    .addOption(
+      new Option(
+        "--wait-for-coordinator <duration>",
+        "how long the last policy waits for the coordinator after a start",
+      )
+        .argParser(parseMilliseconds)
+        .default(DEFAULT_WAIT_FOR_COORDINATOR_MS, "30s"),
+    )
     .option("--log-level <level>", "trace, debug, info, warn, error", "info")
     .action(async ({ checkpointRoot, ...options }) => {
       code = await serve({ ...options, checkpointRoots: checkpointRoot });

@@ -87,7 +87,6 @@ export function planOnce(
     policy,
     govern: createGovernor(policy),
     nowMs: clock.wallMs(),
-    isClockTrusted: true,
     orphans: [],
     isActive: () => !isWatching || policy.applyImmediately,
     node: { disk: readDisk(scan.directory) },

@@ -93,7 +93,6 @@ export default {
             archives: all,
             policy,
             nowMs,
-            isClockTrusted: true,
             orphans: [],
             isActive: () => true,
             node: { disk: undefined },

@@ -195,8 +195,7 @@ function planOf(
   return referencePlan({
     archives: archivesOf(model, unsettled),
     policy,
-    nowMs: wallMs(model),
-    isClockTrusted: !model.hasReference || Math.abs(model.wallShiftMs) <= TOLERANCE_MS,
+    nowMs: model.hasReference && Math.abs(model.wallShiftMs) <= TOLERANCE_MS ? wallMs(model) : undefined,
     orphans: proved.map((key) => {
       const [namespace = "", pod = ""] = key.split("/");
       return { namespace, pod, listedUpTo: Number.MAX_SAFE_INTEGER };

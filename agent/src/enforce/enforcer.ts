@@ -1,23 +1,32 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { Policy } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
 import { type Archive, countsInBytes, isDeletable } from "../archive/archive.ts";
-import type { Clock } from "../clock.ts";
+import type { Clock, TrustedTime } from "../clock.ts";
 import type { ArchiveIndex } from "../inventory/archive-index.ts";
 import type { Directory } from "../inventory/directory.ts";
 import type { Entry } from "../inventory/entry.ts";
 import type { AcceptedPolicy } from "../policy/accept.ts";
 import type { OrphanProofs } from "../policy/orphan-proofs.ts";
-import { type DiskUsage, type OrphanCover, type Plan, type PlannedDeletion, planRetention } from "../retention/plan.ts";
-import { containerScope, namespaceScope, podScope, scopesOf } from "../retention/scope.ts";
+import { type DiskUsage, type OrphanCover, type Plan, planRetention } from "../retention/plan.ts";
+import { createAges } from "./ages.ts";
+import { type Batch, createAttention, type Due, keyOf, type Scope } from "./attention.ts";
+import { type Basis, carryOut, type Ending, type Step, stepsOf } from "./carry-out.ts";
 import type { DiskReading } from "./disk.ts";
-import { isPaused, REFUSED_BY_PAUSE, removeArchive } from "./remove.ts";
-import { afterDeletions, afterLook, type WatermarkState } from "./watermark.ts";
+import { createFailures } from "./failures.ts";
+import type { InForce } from "./in-force.ts";
+import { isPaused, type Removal } from "./remove.ts";
+import {
+  afterArrival,
+  afterDeletions,
+  afterLook,
+  afterPolicy,
+  passLimit,
+  READY,
+  type WatermarkState,
+} from "./watermark.ts";
 
-/** How long a deletion that failed rests before it is tried again, in milliseconds: doubled from the first to the second. */
-const RETRY_MS = { first: 1000, longest: 5 * 60_000 } as const;
 /** How often the file system is asked how full it is, in milliseconds; more often while freed space is awaited. */
 const DISK_EVERY_MS = 10_000;
 
@@ -36,8 +45,7 @@ export interface EnforcerOptions {
   clock: Clock;
   log: Logger;
   events: EnforcerEvents;
-  /** Whether the machine's clock may be used to tell ages. */
-  isClockTrusted: () => boolean;
+  time: Pick<TrustedTime, "nowMs">;
   readDisk: (directory: Directory) => DiskReading | undefined;
 }
 
@@ -56,10 +64,11 @@ export interface EnforcerStatus {
 /** Brings the watched directory within its policy: change → plan → deletion, one run at a time. */
 export interface Enforcer {
   /**
-   * Works on another directory from now on, or on none; nothing is deleted before {@link listed}. Settles when nothing
-   * is done in the one before any more.
+   * Works on another directory from now on, or on none; nothing is deleted before {@link listed}. `resumed` are the events
+   * of this very directory that were not acted upon to the end when it was last watched. Settles when nothing is done in
+   * the one before any more.
    */
-  setDirectory(directory: Directory | undefined): Promise<void>;
+  setDirectory(directory: Directory | undefined, resumed?: Due): Promise<void>;
   /** The directory has been listed as a whole. */
   listed(): void;
   setPolicy(policy: AcceptedPolicy): void;
@@ -70,12 +79,11 @@ export interface Enforcer {
   /** To be called about once a second: ages, retries, the disk, the pause. */
   tick(): void;
   status(): EnforcerStatus;
+  /** What is to be resumed after the agent, or the directory, was away. */
+  due(): Due | undefined;
   /** Settles when the run under way, if any, has ended. */
   stop(): Promise<void>;
 }
-
-/** The policy in force, with the lookup of what governs whom. */
-type InForce = AcceptedPolicy & { govern: (identity: ContainerIdentity) => Policy };
 
 /** What a run stands on. It is given up where either of them is replaced. */
 interface Ground {
@@ -83,84 +91,36 @@ interface Ground {
   inForce: InForce;
 }
 
-interface Scope {
-  namespace: string;
-  pod?: string;
-  container?: string;
-}
-
-interface Dirty {
-  scopes: Map<string, Scope>;
-  everything: boolean;
-  /** When the first of these changes happened, on the monotonic clock. */
-  sinceMs: number;
-}
-
 export function createEnforcer(options: EnforcerOptions): Enforcer {
-  const { index, proofs, clock, log, events, isClockTrusted, readDisk } = options;
+  const { index, proofs, clock, log, events, time, readDisk } = options;
+  const attention = createAttention({ index, clock });
+  const ages = createAges({ index, clock, time });
+  const failures = createFailures(clock);
 
   let directory: Directory | undefined;
   let isListed = false;
   let policy: InForce | undefined;
-  /** Scopes on which the present policy acts, where it does not act everywhere at once. */
-  let active = new Set<string>();
-  let dirty: Dirty | undefined;
   let running: Promise<void> | undefined;
+  /** Of the plan under way. */
+  let basis: Basis = { archives: new Set(), isOvertaken: false };
+  /** Scopes whose plan a changed file ended, of which the observer may know nothing yet: planned again with the next tick. */
+  const postponed = new Map<string, Scope>();
+  let isNodePostponed = false;
   let stopped = false;
 
   const planned = new Map<string, Reason>();
   const deferred = new Set<string>();
   const unreachable = new Map<string, UnreachableLimit>();
-  const failures = new Map<string, { attempts: number; notBeforeMs: number }>();
   let deleteErrors = 0;
 
   let paused = false;
-  let trusted = true;
-  let watermark: WatermarkState = { phase: "ready" };
+  let isTimeTrusted = false;
+  let watermark: WatermarkState = READY;
   let disk: DiskReading | undefined;
   let diskReadAtMs = Number.NEGATIVE_INFINITY;
-  /** Up to when the passing of ages has been looked at, and when the next one passes; wall clock. */
-  let agesSeenMs = Number.NEGATIVE_INFINITY;
-  let nextAgeMs = Number.NEGATIVE_INFINITY;
-
-  /** What is to be looked at next; it begins now where nothing was. */
-  function marked(): Dirty {
-    dirty ??= { scopes: new Map(), everything: false, sinceMs: clock.monotonicMs() };
-    return dirty;
-  }
-
-  function markEverything(): void {
-    marked().everything = true;
-    schedule();
-  }
-
-  /** Marks the widest scope that the policy of this container limits: all that its rules may look at. */
-  function mark(identity: ContainerIdentity): void {
-    if (policy === undefined) return;
-    const { namespace, pod, container } = identity;
-    const rule = policy.govern(identity);
-    let scope: Scope = { namespace, pod, container };
-    if (rule.level === "namespace" || rule.perNamespace !== undefined) scope = { namespace };
-    else if (rule.level === "pod" || rule.perPod !== undefined) scope = { namespace, pod };
-    marked().scopes.set(keyOf(scope), scope);
-  }
-
-  function activate(identity: ContainerIdentity): void {
-    if (policy === undefined || policy.document.applyImmediately) return;
-    for (const key of scopesOf(policy.govern(identity), identity)) active.add(key);
-  }
-
-  /** Forgets that a policy acts on scopes that hold no archive any more: the next one in them is an event anyway. */
-  function deactivateEmpty({ identity }: Entry): void {
-    if (active.size === 0 || identity === undefined) return;
-    const { namespace, pod } = identity;
-    if (isEmpty(index.inScope(identity))) active.delete(containerScope(identity));
-    if (isEmpty(index.inScope({ namespace, pod }))) active.delete(podScope(identity));
-    if (isEmpty(index.inScope({ namespace }))) active.delete(namespaceScope(identity));
-  }
 
   function schedule(): void {
-    if (running !== undefined || stopped || dirty === undefined) return;
+    if (running !== undefined || stopped || !attention.isPending()) return;
     running = nextTurn()
       .then(run)
       .catch((err) => log.error({ err }, "enforcement failed"))
@@ -181,16 +141,16 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   }
 
   async function run(): Promise<void> {
-    for (let ground = groundOf(); dirty !== undefined && ground !== undefined; ground = groundOf()) {
-      const batch = dirty;
-      dirty = undefined;
+    for (let ground = groundOf(); attention.isPending() && ground !== undefined; ground = groundOf()) {
+      const batch = attention.take();
+      if (batch === undefined) return;
       const startedMs = clock.monotonicMs();
       await enforce(batch, ground);
       events.enforced({ durationMs: clock.monotonicMs() - startedMs });
     }
   }
 
-  async function enforce(batch: Dirty, ground: Ground): Promise<void> {
+  async function enforce(batch: Batch, ground: Ground): Promise<void> {
     // Namespaces have nothing to do with each other: one after the other, nothing else waits for all of them.
     for (const scopes of partsOf(batch)) {
       await nextTurn();
@@ -199,39 +159,46 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     await enforceNode(ground, batch.sinceMs);
   }
 
-  /** What is to be looked at, by namespace. */
-  function partsOf({ scopes, everything }: Dirty): Iterable<Scope[]> {
+  /** What is to be planned for, by namespace. */
+  function partsOf({ scopes, everything }: Batch): Iterable<Scope[]> {
+    const all = [...scopes.values()];
     if (everything) {
       // A namespace that is gone is planned for too, if a limit of it was told: so that it is taken back.
-      const told = [...unreachable.values()].map(({ namespace }) => namespace).filter((name) => name !== undefined);
-      return [...new Set([...index.namespaces(), ...told])].map((namespace) => [{ namespace }]);
+      for (const { namespace } of unreachable.values()) {
+        if (namespace !== undefined && isEmpty(index.inScope({ namespace }))) all.push({ namespace });
+      }
     }
-    return Map.groupBy(scopes.values(), ({ namespace }) => namespace).values();
+    return Map.groupBy(all, ({ namespace }) => namespace).values();
   }
 
-  /** Plans for scopes of one namespace and carries that out; false where it was given up. */
-  async function enforcePart(scopes: readonly Scope[], ground: Ground, sinceMs: number): Promise<boolean> {
-    const archives = gather(scopes);
+  /** Plans for scopes of one namespace and carries that out; false if the run must end. */
+  async function enforcePart(scopes: Scope[], ground: Ground, sinceMs: number): Promise<boolean> {
+    const archives = new Set<Entry>();
+    for (const scope of scopes) for (const archive of index.inScope(scope)) archives.add(archive);
     const covers = proofs.current(clock.monotonicMs());
     const plan = planRetention({ ...situation(ground), archives, orphans: covers, node: undefined });
     const keys = new Set(scopes.map(keyOf));
     keepBooks(plan, archives, (limit) => isWithin(limit, keys));
-    if (!(await carryOut(plan.deletions, ground, { sinceMs, isPass: false }))) return false;
-    // A proof whose archives wait, to settle or to be looked into, is not used up by a plan that could not act on it.
-    const waiting = [...plan.deferred.map(({ archive }) => archive), ...[...archives].filter(({ walked }) => !walked)];
-    const covered = (some: Iterable<Archive>, cover: OrphanCover) =>
-      [...some].some(({ identity }) => identity !== undefined && isCovered(identity, cover));
-    proofs.use(covers.filter((cover) => covered(archives, cover) && !covered(waiting, cover)));
+    const asked = covers.filter((cover) => hasCovered(archives, cover));
+    const { ending, undone } = await execute(plan, { ground, archives, sinceMs });
+    if (ending === "overtaken") planAgain(scopes);
+    if (ending === "stopped") return false;
+    if (ending !== "done") return true;
+    const waiting = [...undone, ...plan.deferred.map(({ archive }) => archive)];
+    if (waiting.length === 0) attention.finish(scopes);
+    // A proof whose archives wait to settle, to be walked or to be deleted is still needed.
+    proofs.use(asked.filter((cover) => !hasCovered(waiting, cover) && !index.isBlocked(keyOf(cover))));
     return true;
   }
 
   /** The rules of the node as a whole need all archives, so they run only when one of their limits is broken. */
   async function enforceNode(ground: Ground, sinceMs: number): Promise<void> {
     const { maxTotalBytes, watermark: percent, minFreeBytes } = ground.inForce.document.node;
+    const passLimitBytes = passLimit(watermark);
     let usage: DiskUsage | undefined;
     if (percent !== undefined || minFreeBytes !== undefined) {
       lookAtDisk();
-      if (watermark.phase === "ready") usage = disk;
+      if (passLimitBytes > 0) usage = disk;
     }
     const isOverTotal = maxTotalBytes !== undefined && countedBytes() > maxTotalBytes;
     const isOverDisk = usage !== undefined && isDiskOverLimit();
@@ -240,38 +207,51 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       else noteStalled();
       return;
     }
+    // A rule of the node acts only when every archive was walked; the last walk brings the next run.
+    if (index.unwalked > 0) return;
     const archives = new Set(index.all());
-    const plan = planRetention({ ...situation(ground), archives, orphans: [], node: { disk: usage } });
-    keepBooks(plan, archives, () => true);
-    await carryOut(plan.deletions, ground, { sinceMs, isPass: plan.watermarkBytes > 0 });
+    const node = { disk: usage, passLimitBytes };
+    const plan = planRetention({ ...situation(ground), archives, orphans: [], node });
+    const isStalled = watermark.phase === "stalled";
+    keepBooks(plan, archives, ({ limit }) => !(isStalled && limit === "node_watermark"));
+    const { ending } = await execute(plan, { ground, archives, sinceMs });
+    if (ending !== "overtaken") return;
+    if (basis.isOvertaken) attention.markNode();
+    else isNodePostponed = true;
+  }
+
+  /** A plan was overtaken. If the observer knows by what, it is made anew at once; else the observer first looks. */
+  function planAgain(scopes: Scope[]): void {
+    if (basis.isOvertaken) attention.markAgain(scopes);
+    else for (const scope of scopes) postponed.set(keyOf(scope), scope);
   }
 
   function situation({ inForce }: Ground) {
     return {
       policy: inForce.document,
       govern: inForce.govern,
-      nowMs: clock.wallMs(),
-      isClockTrusted: isClockTrusted(),
-      isActive: inForce.document.applyImmediately ? () => true : (scope: string) => active.has(scope),
+      nowMs: time.nowMs(),
+      isActive: attention.isActive,
+      stuck: failures.resting(),
     };
   }
 
-  function gather(scopes: Iterable<Scope>): Set<Entry> {
-    const archives = new Set<Entry>();
-    for (const scope of scopes) {
-      for (const archive of index.inScope(scope)) archives.add(archive);
-      for (const archive of index.undecidedIn(scope)) archives.add(archive);
-    }
-    return archives;
-  }
-
-  function keepBooks(plan: Plan, archives: Iterable<Entry>, isReplanned: (limit: UnreachableLimit) => boolean): void {
+  function keepBooks(
+    plan: Plan,
+    archives: ReadonlySet<Entry>,
+    isReplanned: (limit: UnreachableLimit) => boolean,
+  ): void {
     for (const { file } of archives) {
       planned.delete(file);
       deferred.delete(file);
     }
     for (const { archive, reason } of plan.deletions) planned.set(archive.file, reason);
     for (const { archive } of plan.deferred) deferred.add(archive.file);
+    for (const file of failures.due()) {
+      const entry = index.get(file);
+      // No rule wants it gone any more.
+      if (entry !== undefined && archives.has(entry) && !planned.has(file)) failures.forget(file);
+    }
     const known = new Set(unreachable.keys());
     forgetUnreachable(isReplanned);
     for (const limit of plan.unreachable) {
@@ -295,82 +275,90 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     unreachable.set("node_watermark ", { limit: "node_watermark", wanted, freed: 0, unit: "bytes" });
   }
 
-  /** Carries a plan out. False where it was given up, because a new policy or directory came or the enforcer stops. */
-  async function carryOut(
-    deletions: readonly PlannedDeletion[],
-    ground: Ground,
-    { sinceMs, isPass }: { sinceMs: number; isPass: boolean },
-  ): Promise<boolean> {
+  /** Carries a plan out, unless nothing may be deleted. `undone` are planned archives that are still there. */
+  async function execute(
+    plan: Plan,
+    { ground, archives, sinceMs }: { ground: Ground; archives: Set<Entry>; sinceMs: number },
+  ): Promise<{ ending: Ending; undone: Entry[] }> {
     const { from, inForce } = ground;
-    if (inForce.document.mode === "DryRun" || deletions.length === 0) return true;
+    if (inForce.document.mode === "DryRun" || plan.deletions.length === 0) return { ending: "done", undone: [] };
     if (isPaused(from)) {
       paused = true;
-      return true;
+      return { ending: "paused", undone: [] };
     }
-    const availableBeforeBytes = readDisk(from)?.availableBytes ?? 0;
-    let freedBytes = 0;
-    let isPassTaken = false;
-    for (const { entry, asPlanned, reason } of remember(deletions)) {
-      if (!isStill(ground)) return false;
-      const { file } = entry;
-      const isAsPlanned = () => index.get(file) === entry && entry.listed === asPlanned.listed;
-      const failure = failures.get(file);
-      if (!isAsPlanned() || !isDeletable(entry)) continue;
-      if (failure !== undefined && clock.monotonicMs() < failure.notBeforeMs) continue;
-      const removal = await removeArchive(from, asPlanned);
-      if (removal.outcome === "deleted" || removal.outcome === "gone") {
-        failures.delete(file);
+    basis = { archives, isOvertaken: false };
+    const steps = stepsOf(plan.deletions, (container) => index.inScope(container));
+    const undone = new Set(steps.map(({ entry }) => entry));
+    const freed = { bytes: 0, shownBytes: 0, isPass: false };
+    const available = () => readDisk(from)?.availableBytes ?? 0;
+    let availableBytes = 0;
+    const ending = await carryOut(steps, {
+      from,
+      basis,
+      mayGoOn: () => isStill(ground),
+      mayDelete: ({ entry, asPlanned, reason }) => {
+        availableBytes = available();
+        return isAsPlanned(entry, asPlanned) && isDeletable(entry) && (reason !== "orphan" || isProved(entry));
+      },
+      onRemoval: (step, removal) => {
+        if (removal.outcome === "deleted" || removal.outcome === "gone") undone.delete(step.entry);
+        if (removal.outcome === "deleted") {
+          freed.bytes += step.asPlanned.allocated;
+          freed.shownBytes += Math.max(0, available() - availableBytes);
+          freed.isPass ||= plan.watermarkBytes > 0 && step.reason === "node_watermark";
+        }
+        noteRemoval(step, removal, sinceMs);
+      },
+    });
+    if (freed.bytes > 0) {
+      watermark = afterDeletions(watermark, { ...freed, availableBytes: available(), nowMs: clock.monotonicMs() });
+      lookAtDisk();
+    }
+    return { ending, undone: [...undone] };
+  }
+
+  function noteRemoval({ entry, asPlanned, reason }: Step, removal: Removal, sinceMs: number): void {
+    const { file } = entry;
+    switch (removal.outcome) {
+      case "deleted":
+      case "gone":
+        failures.forget(file);
         planned.delete(file);
         // Meanwhile another may have been seen under its name.
-        if (isAsPlanned()) {
+        if (isAsPlanned(entry, asPlanned)) {
           index.remove(file);
-          deactivateEmpty(entry);
+          attention.deactivateEmpty(entry);
         }
-      }
-      if (removal.outcome === "deleted") {
-        freedBytes += asPlanned.allocated;
-        isPassTaken ||= isPass && reason === "node_watermark";
-        events.deleted({ entry: asPlanned, reason, sinceEventMs: clock.monotonicMs() - sinceMs });
-      } else if (removal.outcome === "refused") {
-        if (removal.why === REFUSED_BY_PAUSE) {
-          paused = true;
-          break;
+        if (removal.outcome === "deleted") {
+          events.deleted({ entry: asPlanned, reason, sinceEventMs: clock.monotonicMs() - sinceMs });
         }
+        break;
+      case "refused":
         log.info({ archive: file, why: removal.why }, "archive kept: it changed since the plan");
         events.stale(file);
-      } else if (removal.outcome === "failed") {
-        noteFailure(entry, removal);
+        break;
+      case "paused":
+        paused = true;
+        break;
+      case "failed": {
+        deleteErrors += 1;
+        const { code, cause } = removal;
+        if (failures.note(file) === 1) {
+          log.error({ archive: file, err: cause }, "archive cannot be deleted; it is tried again");
+        }
+        events.deleteFailed({ entry, code });
       }
     }
-    watermark = afterDeletions(watermark, {
-      bytes: freedBytes,
-      isPass: isPassTaken,
-      availableBeforeBytes,
-      nowMs: clock.monotonicMs(),
-    });
-    if (freedBytes > 0) lookAtDisk();
-    return true;
   }
 
-  /**
-   * What the planned archives are just now. Entries change with their files, while what may be deleted is only ever what
-   * the plan was made for.
-   */
-  function remember(deletions: readonly PlannedDeletion[]): Array<{ entry: Entry; asPlanned: Entry; reason: Reason }> {
-    return deletions.map(({ archive, reason }) => {
-      // A plan is made of the very entries that it was made for.
-      const entry = archive as Entry;
-      return { entry, asPlanned: { ...entry }, reason };
-    });
+  function isAsPlanned(entry: Entry, asPlanned: Entry): boolean {
+    return index.get(entry.file) === entry && entry.listed === asPlanned.listed;
   }
 
-  function noteFailure(entry: Entry, { code, cause }: { code: string; cause: unknown }): void {
-    const attempts = (failures.get(entry.file)?.attempts ?? 0) + 1;
-    const restMs = Math.min(RETRY_MS.first * 2 ** (attempts - 1), RETRY_MS.longest);
-    failures.set(entry.file, { attempts, notBeforeMs: clock.monotonicMs() + restMs });
-    deleteErrors += 1;
-    if (attempts === 1) log.error({ archive: entry.file, err: cause }, "archive cannot be deleted; it is tried again");
-    events.deleteFailed({ entry, code });
+  /** Whether a proof that the pod is gone may still be acted upon: carrying a plan out may take longer than that. */
+  function isProved({ identity, listed }: Entry): boolean {
+    const covers = proofs.current(clock.monotonicMs());
+    return covers.some((cover) => identity !== undefined && listed <= cover.listedUpTo && isCovered(identity, cover));
   }
 
   function countedBytes(): number {
@@ -400,96 +388,78 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     if (before !== watermark.phase) noteStalled();
   }
 
-  /** Makes events of the ages that were reached since the last look: a scope whose archive grew too old is acted upon. */
+  /** Makes events of the ages that were reached: a scope whose archive grew too old is acted upon. */
   function watchAges(): void {
-    const nowMs = clock.wallMs();
-    if (policy === undefined || !isListed || !isClockTrusted() || nowMs < nextAgeMs) return;
-    const { global, rules } = policy.document;
-    nextAgeMs = Number.POSITIVE_INFINITY;
-    if ([global, ...rules].every(({ maxAgeMs }) => maxAgeMs === undefined)) return;
-    let isAllKnown = true;
-    for (const entry of index.all()) {
-      if (entry.identity === undefined) {
-        isAllKnown &&= entry.walked;
-        continue;
-      }
-      const { maxAgeMs } = policy.govern(entry.identity);
-      if (maxAgeMs === undefined) continue;
-      const reachedMs = entry.timeMs + maxAgeMs + 1;
-      if (reachedMs > nowMs) nextAgeMs = Math.min(nextAgeMs, reachedMs);
-      else if (reachedMs > agesSeenMs) {
-        activate(entry.identity);
-        mark(entry.identity);
-      }
+    if (!isListed) return;
+    for (const identity of ages.reached()) {
+      attention.activate(identity);
+      attention.mark(identity);
     }
-    // Whose an archive is that is still to be walked, and so at which age it goes, is seen later.
-    if (isAllKnown) agesSeenMs = nowMs;
-    else nextAgeMs = Number.NEGATIVE_INFINITY;
   }
 
   function retryFailures(): void {
-    const nowMs = clock.monotonicMs();
-    for (const [file, { notBeforeMs }] of failures) {
+    for (const file of failures.due()) {
       const identity = index.get(file)?.identity;
-      if (identity === undefined || !planned.has(file)) failures.delete(file);
-      else if (nowMs >= notBeforeMs) mark(identity);
+      if (identity === undefined) failures.forget(file);
+      else attention.mark(identity);
     }
   }
 
   return {
-    async setDirectory(next) {
+    async setDirectory(next, resumed) {
       directory = next;
       isListed = false;
-      active = new Set();
-      planned.clear();
-      deferred.clear();
-      unreachable.clear();
-      failures.clear();
-      watermark = { phase: "ready" };
+      attention.setDirectory(resumed);
+      for (const memory of [planned, deferred, unreachable, failures, postponed]) memory.clear();
+      isNodePostponed = false;
+      watermark = READY;
       disk = undefined;
       diskReadAtMs = Number.NEGATIVE_INFINITY;
       await running;
     },
     listed() {
       isListed = true;
-      nextAgeMs = Number.NEGATIVE_INFINITY;
-      markEverything();
+      ages.restart();
+      attention.markEverything();
+      schedule();
     },
     setPolicy(next) {
       // A plan goes on where only the directive is a new one.
       if (policy?.digest === next.digest) return;
       policy = { ...next, govern: createGovernor(next.document) };
-      active = new Set();
-      // Space that is awaited under the old policy is still to come under the new one, if that wants it.
+      attention.setPolicy(policy);
+      ages.setPolicy(policy);
+      watermark = afterPolicy(watermark);
       lookAtDisk();
-      agesSeenMs = next.acceptedAtMs;
-      nextAgeMs = Number.NEGATIVE_INFINITY;
-      markEverything();
+      attention.markEverything();
+      schedule();
     },
     changed(entry, isEvent) {
+      if (basis.archives.has(entry)) basis.isOvertaken = true;
       if (index.get(entry.file) !== entry) {
         planned.delete(entry.file);
         deferred.delete(entry.file);
-        deactivateEmpty(entry);
+        attention.deactivateEmpty(entry);
       }
       if (entry.identity !== undefined) {
-        if (isEvent) activate(entry.identity);
-        const maxAgeMs = policy?.govern(entry.identity).maxAgeMs;
-        if (maxAgeMs !== undefined) nextAgeMs = Math.min(nextAgeMs, entry.timeMs + maxAgeMs + 1);
+        // The proof that its pod is gone may have come before it was known to be that pod's.
+        if (isEvent || isProved(entry)) attention.activate(entry.identity);
+        if (isEvent) watermark = afterArrival(watermark, entry.allocated);
+        ages.noticed(entry);
       }
       // Until it was walked, it stood in the way of every scope that its name allows.
       for (const reading of entry.identity === undefined || entry.name.isAmbiguous
         ? entry.candidates
         : [entry.identity]) {
-        mark(reading);
+        attention.mark(reading);
       }
       schedule();
     },
     proved(covers) {
       for (const { namespace, pod, container } of covers) {
         for (const { identity } of index.inScope({ namespace, pod, container })) {
-          activate(identity);
-          mark(identity);
+          attention.activate(identity);
+          attention.mark(identity);
         }
       }
       schedule();
@@ -499,16 +469,20 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       const wasPaused = paused;
       paused = isPaused(directory);
       if (wasPaused !== paused) log.warn({ paused }, paused ? "deletion is paused" : "deletion goes on");
-      const wasTrusted = trusted;
-      trusted = isClockTrusted();
-      if (wasTrusted && !trusted) log.warn("the clock jumped; ages wait for the next directive");
-      if ((wasPaused && !paused) || (!wasTrusted && trusted)) markEverything();
+      const wasTimeTrusted = isTimeTrusted;
+      isTimeTrusted = time.nowMs() !== undefined;
+      if (wasTimeTrusted && !isTimeTrusted) log.warn("the clock jumped; ages wait for the next directive");
+      if ((wasPaused && !paused) || (!wasTimeTrusted && isTimeTrusted)) attention.markEverything();
       watchAges();
       retryFailures();
+      attention.markAgain(postponed.values());
+      postponed.clear();
+      if (isNodePostponed) attention.markNode();
+      isNodePostponed = false;
       if (watermark.phase === "waiting" || clock.monotonicMs() - diskReadAtMs >= DISK_EVERY_MS) {
         const before = watermark.phase;
         lookAtDisk();
-        if ((isDiskOverLimit() || before === "waiting") && watermark.phase === "ready") marked();
+        if ((isDiskOverLimit() || before === "waiting") && passLimit(watermark) > 0) attention.markNode();
       }
       schedule();
     },
@@ -517,18 +491,15 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       unreachable: [...unreachable.values()],
       deleteErrors,
       isPaused: paused,
-      isIdle: dirty === undefined && running === undefined && deferred.size === 0,
+      isIdle: !attention.isPending() && running === undefined && deferred.size === 0,
       disk,
     }),
+    due: attention.due,
     async stop() {
       stopped = true;
       await running;
     },
   };
-}
-
-function keyOf({ namespace, pod, container }: Partial<Scope>): string {
-  return [namespace, pod, container].filter((name) => name !== undefined).join("/");
 }
 
 function isEmpty(items: Iterable<unknown>): boolean {
@@ -548,6 +519,11 @@ function isWithin({ namespace, pod, container }: UnreachableLimit, scopes: Reado
       (pod !== undefined && scopes.has(`${namespace}/${pod}`)) ||
       (container !== undefined && scopes.has(`${namespace}/${pod}/${container}`)))
   );
+}
+
+function hasCovered(archives: Iterable<Archive>, cover: OrphanCover): boolean {
+  for (const { identity } of archives) if (identity !== undefined && isCovered(identity, cover)) return true;
+  return false;
 }
 
 function isCovered(identity: ContainerIdentity, cover: Partial<Scope>): boolean {

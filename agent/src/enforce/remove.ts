@@ -1,4 +1,4 @@
-import { lstatSync } from "node:fs";
+import { type BigIntStats, lstatSync } from "node:fs";
 import { unlink } from "node:fs/promises";
 import type { Archive } from "../archive/archive.ts";
 import type { Directory } from "../inventory/directory.ts";
@@ -8,8 +8,8 @@ export const PIN_SUFFIX = ".keep";
 /** The file that stops every deletion in its directory. */
 export const PAUSE_FILE = ".pause";
 
-/** Why a deletion is refused while a {@link PAUSE_FILE} is there. */
-export const REFUSED_BY_PAUSE = "deletion is paused";
+/** A file as it was when something was decided about it. */
+export type Seen = Pick<Archive, "file" | "size" | "mtimeNs"> & { inode: bigint };
 
 export type Removal =
   | { outcome: "deleted" }
@@ -17,14 +17,18 @@ export type Removal =
   | { outcome: "gone" }
   /** It is not what the plan was made for: the next plan decides. */
   | { outcome: "refused"; why: string }
+  /** A {@link PAUSE_FILE} is there. */
+  | { outcome: "paused" }
   | { outcome: "failed"; code: string; cause: unknown };
 
 /**
  * Deletes an archive, if it still is what the plan was made for: the same inode, size and mtime, a regular file, not
- * pinned, and deletion not paused. The look and the unlink follow each other with nothing awaited in between.
+ * pinned, and deletion not paused. `survivor` is the newest archive that the plan leaves to its container: if that is no
+ * longer what it was, the plan might take the last one there is, and nothing is deleted. The look and the unlink follow
+ * each other with nothing awaited in between.
  */
-export async function removeArchive(directory: Directory, archive: Archive & { inode: bigint }): Promise<Removal> {
-  const refusal = lookAgain(directory, archive);
+export async function removeArchive(directory: Directory, archive: Seen, survivor?: Seen): Promise<Removal> {
+  const refusal = lookAgain(directory, archive, survivor);
   if (refusal !== undefined) return refusal;
   try {
     await unlink(directory.at(archive.file));
@@ -34,19 +38,35 @@ export async function removeArchive(directory: Directory, archive: Archive & { i
   }
 }
 
-function lookAgain(directory: Directory, archive: Archive & { inode: bigint }): Removal | undefined {
+function lookAgain(directory: Directory, archive: Seen, survivor: Seen | undefined): Removal | undefined {
   const refuse = (why: string): Removal => ({ outcome: "refused", why });
   try {
     const now = lstatSync(directory.at(archive.file), { bigint: true });
     if (!now.isFile()) return refuse("is no regular file any more");
     if (now.ino !== archive.inode) return refuse("was replaced");
-    if (now.size !== BigInt(archive.size) || now.mtimeNs !== archive.mtimeNs) return refuse("was changed");
+    if (hasOtherContent(now, archive)) return refuse("was changed");
   } catch (cause) {
     return failure(cause);
   }
   if (isPinned(directory, archive.file)) return refuse("was pinned");
-  if (isPaused(directory)) return refuse(REFUSED_BY_PAUSE);
+  if (survivor !== undefined && !isStill(directory, survivor)) {
+    return refuse(`is perhaps the newest of its container, as ${survivor.file} is not what it was`);
+  }
+  if (isPaused(directory)) return { outcome: "paused" };
   return undefined;
+}
+
+function hasOtherContent(now: BigIntStats, { size, mtimeNs }: Seen): boolean {
+  return now.size !== BigInt(size) || now.mtimeNs !== mtimeNs;
+}
+
+function isStill(directory: Directory, seen: Seen): boolean {
+  try {
+    const now = lstatSync(directory.at(seen.file), { bigint: true });
+    return now.isFile() && now.ino === seen.inode && !hasOtherContent(now, seen);
+  } catch {
+    return false;
+  }
 }
 
 /** Whether a `.keep` lies beside the archive. Only a name that cannot exist or does not is no pin; any doubt is one. */

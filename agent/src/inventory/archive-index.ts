@@ -1,6 +1,7 @@
 import { getOrMake } from "@cro/shared/get-or-make";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import type { Archive } from "../archive/archive.ts";
+import { scopesAround } from "../retention/scope.ts";
 
 /**
  * Archives by file name and by scope, so that what happens to one container costs what that container has, however many
@@ -12,51 +13,52 @@ export interface ArchiveIndex<A extends Archive> {
   all(): Iterable<A>;
   /** Those that have archives whose owner is known. */
   namespaces(): Iterable<string>;
-  /** Adds an archive, or files it anew after its identity changed. */
+  /** Adds an archive, or files it anew after its identity changed or it was walked. */
   put(archive: A): void;
   remove(file: string): void;
   /** Archives of a namespace, of one of its pods, or of one container of that. */
   inScope(scope: { namespace: string; pod?: string | undefined; container?: string | undefined }): Iterable<Owned<A>>;
-  /** Archives whose owner is not known and that may turn out to be of this namespace, or of this pod of it. */
-  undecidedIn(scope: { namespace: string; pod?: string | undefined }): Iterable<A>;
+  /**
+   * Whether a scope, by its key, may hold an archive that has not been walked: whatever its name allows counts. No rule
+   * may act on such a scope, so there is no use in planning for it.
+   */
+  isBlocked(scope: string): boolean;
+  /** How many archives have not been walked. */
+  readonly unwalked: number;
 }
 
 /** Filed under an identity, and so known to have one. */
 type Owned<A> = A & { identity: ContainerIdentity };
 
+/** An archive as it was when it was filed. */
+interface Filed<A> {
+  archive: A;
+  identity: ContainerIdentity | undefined;
+  walked: boolean;
+}
+
 type Containers<A> = Map<string, Set<Owned<A>>>;
 
 export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
-  const byFile = new Map<string, { archive: A; identity: ContainerIdentity | undefined }>();
+  const byFile = new Map<string, Filed<A>>();
   const namespaces = new Map<string, Map<string, Containers<A>>>();
-  const undecided = new Map<string, Map<string, Set<A>>>();
+  /** How many archives that have not been walked may lie in each scope. */
+  const unwalkedIn = new Map<string, number>();
+  let unwalked = 0;
 
   function file(archive: A): void {
-    const { identity, candidates } = archive;
-    byFile.set(archive.file, { archive, identity });
-    if (identity === undefined) {
-      for (const { namespace, pod } of candidates) {
-        const pods = getOrMake(undecided, namespace, () => new Map());
-        getOrMake(pods, pod, () => new Set()).add(archive);
-      }
-      return;
-    }
+    const { identity, walked } = archive;
+    byFile.set(archive.file, { archive, identity, walked });
+    if (!walked) countUnwalked(archive, identity, 1);
+    if (identity === undefined) return;
     const pods = getOrMake(namespaces, identity.namespace, () => new Map());
     const containers = getOrMake(pods, identity.pod, () => new Map());
     getOrMake(containers, identity.container, () => new Set()).add(archive as Owned<A>);
   }
 
-  function unfile(archive: A, identity: ContainerIdentity | undefined): void {
-    if (identity === undefined) {
-      for (const { namespace, pod } of archive.candidates) {
-        const pods = undecided.get(namespace);
-        const set = pods?.get(pod);
-        set?.delete(archive);
-        if (set?.size === 0) pods?.delete(pod);
-        if (pods?.size === 0) undecided.delete(namespace);
-      }
-      return;
-    }
+  function unfile({ archive, identity, walked }: Filed<A>): void {
+    if (!walked) countUnwalked(archive, identity, -1);
+    if (identity === undefined) return;
     const pods = namespaces.get(identity.namespace);
     const containers = pods?.get(identity.pod);
     const set = containers?.get(identity.container);
@@ -64,6 +66,15 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
     if (set?.size === 0) containers?.delete(identity.container);
     if (containers?.size === 0) pods?.delete(identity.pod);
     if (pods?.size === 0) namespaces.delete(identity.namespace);
+  }
+
+  function countUnwalked(archive: A, identity: ContainerIdentity | undefined, by: 1 | -1): void {
+    unwalked += by;
+    for (const key of scopesAround(identity === undefined ? archive.candidates : [...archive.candidates, identity])) {
+      const count = (unwalkedIn.get(key) ?? 0) + by;
+      if (count === 0) unwalkedIn.delete(key);
+      else unwalkedIn.set(key, count);
+    }
   }
 
   return {
@@ -77,23 +88,29 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
     namespaces: () => namespaces.keys(),
     put(archive) {
       const filed = byFile.get(archive.file);
-      if (filed?.archive === archive && filed.identity === archive.identity) return;
-      if (filed !== undefined) unfile(filed.archive, filed.identity);
+      const { identity, walked } = archive;
+      if (filed?.archive === archive && filed.identity === identity) {
+        if (filed.walked !== walked) countUnwalked(archive, identity, walked ? -1 : 1);
+        filed.walked = walked;
+        return;
+      }
+      if (filed !== undefined) unfile(filed);
       file(archive);
     },
     remove(name) {
       const filed = byFile.get(name);
       if (filed === undefined) return;
       byFile.delete(name);
-      unfile(filed.archive, filed.identity);
+      unfile(filed);
     },
     *inScope({ namespace, pod, container }) {
       for (const [, containers] of pick(namespaces.get(namespace), pod)) {
         for (const [, archives] of pick(containers, container)) yield* archives;
       }
     },
-    *undecidedIn({ namespace, pod }) {
-      for (const [, archives] of pick(undecided.get(namespace), pod)) yield* archives;
+    isBlocked: (scope) => unwalkedIn.has(scope),
+    get unwalked() {
+      return unwalked;
     },
   };
 }

@@ -8,8 +8,11 @@ export interface AcceptedPolicy {
   fence: Fence;
   digest: string;
   document: PolicyDocument;
-  /** When this policy came into force, in milliseconds since 1970: what happened to an archive before is not news to it. */
-  acceptedAtMs: number;
+  /**
+   * When this policy was accepted, by a time that could be trusted, in milliseconds since 1970: ages reached before are no
+   * news to it. Undefined while no such time is known.
+   */
+  acceptedAtMs?: number | undefined;
 }
 
 export type Verdict =
@@ -22,9 +25,9 @@ export type Verdict =
  */
 export function acceptDirective(
   body: unknown,
-  context: { node: string; podUID: string; current: AcceptedPolicy | undefined; nowMs: number },
+  context: { node: string; podUID: string; current: AcceptedPolicy | undefined },
 ): Verdict {
-  const { node, podUID, current, nowMs } = context;
+  const { node, podUID, current } = context;
   const refuse = (status: number, refusal: Refusal): Verdict => ({ ok: false, status, refusal });
   if (!Check(Directive, body)) {
     // What does not pass the check has an error.
@@ -60,5 +63,5 @@ export function acceptDirective(
   if (digestOf(JSON.stringify(document)) !== digest) {
     return refuse(REFUSED.invalid, { error: "policy.digest: is not that of policy.document", field: "policy.digest" });
   }
-  return { ok: true, directive: body, accepted: { fence, digest, document, acceptedAtMs: nowMs } };
+  return { ok: true, directive: body, accepted: { fence, digest, document } };
 }

@@ -17,7 +17,7 @@ const AcceptedSchema = Type.Object({
   fence: Fence,
   digest: Type.String(),
   document: PolicyDocument,
-  acceptedAtMs: Type.Number(),
+  acceptedAtMs: Type.Optional(Type.Number()),
 });
 const WatchedSchema = Type.Object({ device: Type.String(), inode: Type.String(), untilMs: Type.Number() });
 

@@ -23,15 +23,21 @@ export interface PlanInput {
   policy: PolicyDocument;
   /** The lookup that `createGovernor(policy)` yields, where the caller has it already. */
   govern?: ((identity: ContainerIdentity) => Policy) | undefined;
-  /** The time, in milliseconds since 1970. */
-  nowMs: number;
-  /** Whether `nowMs` may be believed; no archive is too old by a clock that may not. */
-  isClockTrusted: boolean;
+  /** A time that can be trusted, in milliseconds since 1970; undefined if there is none: then no archive is too old. */
+  nowMs: number | undefined;
   orphans: readonly OrphanCover[];
   /** Whether rules may act on a scope now, by its key. Rules of the node as a whole do not ask. */
   isActive: (scope: string) => boolean;
+  /**
+   * Files that cannot be deleted just now, because deleting them failed. No rule takes them. A complete one counts, so
+   * others go in its stead, but never the newest complete archive of its container: no failure may cost that. An
+   * incomplete one does not count, because it must never push out a complete one.
+   */
+  stuck?: ReadonlySet<string> | undefined;
   /** Undefined where `archives` are not all of the node's: then no rule of the node acts. */
-  node: { disk: DiskUsage | undefined } | undefined;
+  node:
+    | { disk: DiskUsage | undefined /** What may go for free space, in allocated bytes. */; passLimitBytes?: number }
+    | undefined;
 }
 
 /** Of the file system that holds the archives; unknown usage deletes nothing. */
@@ -76,10 +82,11 @@ export function planRetention(input: PlanInput): Plan {
     violates: (archive, { maxCheckpointBytes }) =>
       maxCheckpointBytes !== undefined && archive.size > maxCheckpointBytes,
   });
-  if (input.isClockTrusted) {
+  const { nowMs } = input;
+  if (nowMs !== undefined) {
     takeViolating(survey, draft, {
       reason: "max_age",
-      violates: (archive, { maxAgeMs }) => maxAgeMs !== undefined && input.nowMs - archive.timeMs > maxAgeMs,
+      violates: (archive, { maxAgeMs }) => maxAgeMs !== undefined && nowMs - archive.timeMs > maxAgeMs,
     });
   }
   for (const scope of survey.scopes) enforceCount(scope, survey.mayActOn, draft);
@@ -112,6 +119,8 @@ interface Container {
   limited: Scope[];
   /** Archives listed up to here are proved to be orphans that the policy does not retain. */
   orphanedUpTo: number;
+  /** Whether deleting one of its archives fails just now. */
+  hasStuck: boolean;
   /** How many of its newest complete archives are kept so far. */
   kept: number;
 }
@@ -149,14 +158,16 @@ function surveyArchives(input: PlanInput): Survey {
   const unwalked: Archive[] = [];
   for (const archive of input.archives) {
     if (!archive.walked) unwalked.push(archive);
-    if (countsInBytes(archive)) (archive.state === "incomplete" ? incomplete : others).push(archive);
+    if (!countsInBytes(archive)) continue;
+    if (archive.state !== "incomplete") others.push(archive);
+    else if (archive.pinned || !input.stuck?.has(archive.file)) incomplete.push(archive);
   }
   const containerOf = createContainerLookup(input);
   // In the order in which they go: incomplete ones first, then the oldest.
   const entries = incomplete
     .sort(compareAge)
     .concat(sortByAge(others))
-    .map((archive) => toEntry(archive, containerOf(archive.identity)));
+    .map((archive) => toEntry(archive, containerOf(archive.identity), input.stuck));
   const scopes: [Scope[], Scope[], Scope[]] = [[], [], []];
   for (const entry of entries) {
     for (const scope of entry.container.limited) {
@@ -165,7 +176,7 @@ function surveyArchives(input: PlanInput): Survey {
       scope.entries.push(entry);
     }
   }
-  keepNewest(entries, ({ policy }) => policy.minCheckpoints ?? 0);
+  keepNewest(entries, ({ policy, hasStuck }) => Math.max(policy.minCheckpoints ?? 0, hasStuck ? 1 : 0));
   // Most plans have nothing to do, and none of these to ask.
   let blockedKeys: ReadonlySet<string> | undefined;
   return {
@@ -183,13 +194,15 @@ function surveyArchives(input: PlanInput): Survey {
   };
 }
 
-function toEntry(archive: Archive, container: Container): Entry {
+function toEntry(archive: Archive, container: Container, stuck: PlanInput["stuck"]): Entry {
+  const isStuck = stuck?.has(archive.file) ?? false;
+  container.hasStuck ||= isStuck;
   return {
     archive,
     container,
     isComplete: archive.state === "complete",
     isIncomplete: archive.state === "incomplete",
-    isDeletable: isDeletable(archive),
+    isDeletable: !isStuck && isDeletable(archive),
     isKept: false,
     isTaken: false,
   };
@@ -301,6 +314,7 @@ function createContainerLookup({ policy, govern, orphans }: PlanInput): (identit
       own: scopes[0] as Scope,
       limited: scopes.filter(({ limits }) => limits !== undefined),
       orphanedUpTo: governing.retainOrphan ? NOTHING_LISTED : orphanedUpTo(identity, governing),
+      hasStuck: false,
       kept: 0,
     };
     pod.children.set(identity.container, container);
@@ -421,7 +435,8 @@ function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft
   const before = sumAllocated(draft.deletions);
   // What is deferred goes as soon as it has settled: another archive must not go for its bytes meanwhile.
   const freedBytes = before + sumAllocated(draft.deferred);
-  const over = bytesToFree(input.policy.node, input.node.disk, { freedBytes });
+  const wanted = bytesToFree(input.policy.node, input.node.disk, { freedBytes });
+  const over = Math.min(wanted, input.node.passLimitBytes ?? Number.POSITIVE_INFINITY);
   const excess = createExcess(over, { reason: "node_watermark", amountOf: allocatedOf, draft });
   excess.takeFrom(entries, isIncomplete);
   excess.takeFromLargest(entries);

@@ -40,9 +40,14 @@ export function unwalkedScopes(archives: Iterable<Archive>): Set<string> {
   for (const archive of archives) {
     if (archive.walked) continue;
     const readings = archive.identity === undefined ? archive.candidates : [...archive.candidates, archive.identity];
-    for (const reading of readings) {
-      keys.add(namespaceScope(reading)).add(podScope(reading)).add(containerScope(reading));
-    }
+    for (const key of scopesAround(readings)) keys.add(key);
   }
+  return keys;
+}
+
+/** Keys of every scope around these containers, each once. */
+export function scopesAround(containers: Iterable<ContainerIdentity>): Set<string> {
+  const keys = new Set<string>();
+  for (const one of containers) keys.add(namespaceScope(one)).add(podScope(one)).add(containerScope(one));
   return keys;
 }

@@ -253,12 +253,12 @@ describe("an age", () => {
   const spec = { applyPoliciesImmediately: true, globalPolicy: { maxAge: "1d" } };
 
   /** An enforcer with one archive that reaches its age in so many milliseconds. */
-  function withOneReachingIn(ms: number, isClockTrusted = () => true) {
+  function withOneReachingIn(ms: number, isTimeTrusted = () => true) {
     const folder = aFolder();
     const timeMs = Math.floor(Date.now() / 1000) * 1000 - 10 * DAY_MS;
     const clock = aClock({ wallMs: timeMs + DAY_MS - ms });
     const policy = { ...anAcceptedPolicy(spec, folder), acceptedAtMs: clock.wallMs() };
-    const driven = driveEnforcer(folder, { policy, clock, isClockTrusted });
+    const driven = driveEnforcer(folder, { policy, clock, isTimeTrusted });
     const [file = ""] = aSeries(folder, 1, { startMs: timeMs });
     const entry = driven.see(file, { isTold: false });
     driven.enforcer.listed();
@@ -295,15 +295,18 @@ describe("an age", () => {
     expect(driven.runs()).toBe(runs);
   });
 
-  it("that was reached before the policy came waits for a clock that can be trusted, which is told once", async () => {
+  it("that was reached before the policy came waits for a time that can be trusted; losing it is told once", async () => {
     let isTrusted = false;
     const { driven, file } = withOneReachingIn(-5000, () => isTrusted);
     await tickAfter(driven, 0);
     await tickAfter(driven, 0);
     expect(driven.files()).toEqual([]);
+    expect(driven.logged).toEqual([]);
     isTrusted = true;
     await tickAfter(driven, 0);
     expect(driven.files()).toEqual([file]);
+    isTrusted = false;
+    for (let second = 0; second < 3; second += 1) await tickAfter(driven, 1000);
     expect(driven.logged).toMatchObject([{ msg: "the clock jumped; ages wait for the next directive" }]);
   });
 });
@@ -414,6 +417,11 @@ describe("a proof", () => {
     driven.see(unwalked);
     await driven.calm();
     expect(driven.files()).toEqual([walked, unwalked]);
+    // The last one may be of that pod, too.
+    expect(driven.proofs.current(driven.clock.monotonicMs())).toHaveLength(1);
+    driven.see(undecided);
+    await driven.calm();
+    expect(driven.files()).toEqual([walked, unwalked, undecided]);
     expect(driven.proofs.current(driven.clock.monotonicMs())).toEqual([]);
   });
 });

@@ -225,7 +225,7 @@ describe("ages", () => {
     let isTrusted = false;
     const watching = watchDirectory(folder, {
       spec: { applyPoliciesImmediately: true, globalPolicy: { maxAge: "1d" } },
-      isClockTrusted: () => isTrusted,
+      isTimeTrusted: () => isTrusted,
     });
     await until(() => expect(watching.index.get(file)?.settled).toBe(true));
     await until(() => expect(watching.isCalm()).toBe(true));

@@ -68,7 +68,6 @@ describe("the last look before a deletion", () => {
     ["pinned", "was pinned", (path) => writeFileSync(`${path}.keep`, "")],
     ["pinned by a directory", "was pinned", (path) => mkdirSync(`${path}.keep`)],
     ["pinned by a link that leads nowhere", "was pinned", (path) => symlinkSync("/nowhere", `${path}.keep`)],
-    ["paused", "deletion is paused", (_path, folder) => writeFileSync(join(folder, ".pause"), "")],
     [
       "a link now",
       "is no regular file any more",
@@ -93,6 +92,45 @@ describe("the last look before a deletion", () => {
     expect(findFile(directory, entry.file).kind).not.toBe("absent");
   });
 
+  it("keeps everything while deletion is paused", async () => {
+    const { path, folder, directory, entry } = anEntry();
+    writeFileSync(join(folder, ".pause"), "");
+    expect(await removeArchive(directory, entry)).toEqual({ outcome: "paused" });
+    expect(existsSync(path)).toBe(true);
+  });
+
+  const survivorChanges: Array<[what: string, change: (path: string) => void]> = [
+    ["moved away", (path) => renameSync(path, `${path}.aside`)],
+    [
+      "replaced",
+      (path) => {
+        renameSync(path, `${path}.aside`);
+        writeFileSync(path, "other");
+      },
+    ],
+    ["written to", (path) => writeFileSync(path, "more", { flag: "a" })],
+    [
+      "a link now",
+      (path) => {
+        renameSync(path, `${path}.aside`);
+        symlinkSync(`${path}.aside`, path);
+      },
+    ],
+  ];
+  it.each(survivorChanges)("keeps an archive if the newest one that would be left was %s", async (_, change) => {
+    const { path, folder, directory, entry } = anEntry();
+    const file = writeArchive(folder, { time: "2030-01-01T00:00:00Z" });
+    const found = findFile(directory, file);
+    if (found.kind !== "file") throw new Error("no file");
+    const facts = { file, timeMs: entry.timeMs, listed: 2, pinned: false, isArrival: false, unchangedSinceMs: 0 };
+    const survivor = newEntry(entry.name, found.stat, facts);
+    change(join(folder, file));
+    const why = `is perhaps the newest of its container, as ${file} is not what it was`;
+    expect(await removeArchive(directory, entry, survivor)).toEqual({ outcome: "refused", why });
+    expect(existsSync(path)).toBe(true);
+    expect(await removeArchive(directory, entry)).toEqual({ outcome: "deleted" });
+  });
+
   describe("where a file cannot be looked at or unlinked", () => {
     /** The directory with the place of one file led astray: below a file, where nothing can be. */
     const astray = (
@@ -112,10 +150,13 @@ describe("the last look before a deletion", () => {
       expect(existsSync(path)).toBe(true);
     });
 
-    it.each([".keep", ".pause"])("keeps what may have a %s, for any doubt is one", async (suffix) => {
+    it.each([
+      [".keep", "refused"],
+      [".pause", "paused"],
+    ])("keeps what may have a %s, for any doubt is one", async (suffix, outcome) => {
       const { path, directory, entry } = anEntry();
       const led = astray(directory, { path, isLed: (file) => file.endsWith(suffix) });
-      expect((await removeArchive(led, entry)).outcome).toBe("refused");
+      expect((await removeArchive(led, entry)).outcome).toBe(outcome);
       expect(existsSync(path)).toBe(true);
     });
 

@@ -1,96 +1,152 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { afterDeletions, afterLook, type WatermarkState } from "../../src/enforce/watermark.ts";
+import { soak } from "../../../shared/test/support/soak.ts";
+import {
+  afterArrival,
+  afterDeletions,
+  afterLook,
+  afterPolicy,
+  type Freed,
+  passLimit,
+  READY,
+  type WatermarkState,
+} from "../../src/enforce/watermark.ts";
 
-describe("the wait for freed space", () => {
-  const disk = (availableBytes: number) => ({ sizeBytes: 100, usedBytes: 100 - availableBytes, availableBytes });
+const MINUTE_MS = 60_000;
+const disk = (availableBytes: number) => ({ usedBytes: 1000 - availableBytes, availableBytes });
+/** A pass that deleted ten bytes, of which the file system shows none. */
+const aPass = (freed: Partial<Freed> = {}): Freed => ({
+  ...{ bytes: 10, shownBytes: 0, isPass: true, availableBytes: 5, nowMs: 0 },
+  ...freed,
+});
+const full = (availableBytes: number, nowMs: number) => ({ disk: disk(availableBytes), isOverLimit: true, nowMs });
 
-  it("ends when the space shows, or is no longer wanted", () => {
-    const waiting = afterDeletions({ phase: "ready" }, { bytes: 10, isPass: true, availableBeforeBytes: 5, nowMs: 0 });
-    expect(waiting.phase).toBe("waiting");
-    const look = (available: number, isOverLimit: boolean, nowMs: number) =>
-      afterLook(waiting, { disk: disk(available), isOverLimit, nowMs }).phase;
-    expect(look(15, true, 1)).toBe("ready");
-    expect(look(14, true, 59_999)).toBe("waiting");
-    expect(look(14, false, 1)).toBe("ready");
-    expect(look(14, true, 60_000)).toBe("stalled");
+describe("a pass whose space shows", () => {
+  it.each([
+    ["whole", 10],
+    ["but for the tail of a file", 9],
+  ])("at its unlinks, %s, is followed by the next one, whatever others write meanwhile", (_, shownBytes) => {
+    expect(afterDeletions(READY, aPass({ shownBytes, availableBytes: 0 }))).toEqual(READY);
   });
 
-  it("stalls only after deletions for the disk's sake; others just delay it", () => {
-    const waiting = afterDeletions({ phase: "ready" }, { bytes: 10, isPass: false, availableBeforeBytes: 5, nowMs: 0 });
-    expect(afterLook(waiting, { disk: disk(5), isOverLimit: true, nowMs: 60_000 }).phase).toBe("ready");
+  it("within a minute is followed by the next one", () => {
+    const waiting = afterDeletions(READY, aPass());
+    expect(waiting).toMatchObject({ phase: "waiting", untilMs: MINUTE_MS, expectedAvailableBytes: 15 });
+    expect(passLimit(waiting)).toBe(0);
+    expect(afterLook(waiting, full(14, MINUTE_MS - 1))).toBe(waiting);
+    expect(afterLook(waiting, full(15, MINUTE_MS - 1))).toEqual(READY);
   });
 
-  it("never lets a pass run while what the last one freed does not show", () => {
-    fc.assert(
-      fc.property(
-        fc.array(
-          fc.record({ available: fc.nat(100), isOverLimit: fc.boolean(), stepMs: fc.nat(30_000), frees: fc.nat(20) }),
-        ),
-        (steps) => {
-          let state: WatermarkState = { phase: "ready" };
-          let nowMs = 0;
-          let expected: number | undefined;
-          for (const { available, isOverLimit, stepMs, frees } of steps) {
-            nowMs += stepMs;
-            state = afterLook(state, { disk: disk(available), isOverLimit, nowMs });
-            if (state.phase !== "ready") {
-              expect(available).toBeLessThan(expected ?? 0);
-              continue;
-            }
-            if (!isOverLimit || frees === 0) continue;
-            state = afterDeletions(state, { bytes: frees, isPass: true, availableBeforeBytes: available, nowMs });
-            expected = available + frees;
-          }
-        },
-      ),
-    );
+  it("ends what stalls there were before", () => {
+    const again: WatermarkState = { phase: "ready", stalls: 3 };
+    expect(afterDeletions(again, aPass({ shownBytes: 10 }))).toEqual(READY);
+    expect(afterDeletions(again, aPass({ bytes: 0 }))).toBe(again);
+  });
+});
+
+describe("waiting", () => {
+  it("ends as soon as the limit holds, however that came", () => {
+    expect(afterLook(afterDeletions(READY, aPass()), { disk: disk(0), isOverLimit: false, nowMs: 1 })).toEqual(READY);
   });
 
   it("lasts a minute from the first deletion, and awaits what later ones free, too", () => {
-    const first = afterDeletions({ phase: "ready" }, { bytes: 10, isPass: true, availableBeforeBytes: 5, nowMs: 1000 });
-    expect(first).toEqual({ phase: "waiting", untilMs: 61_000, expectedAvailableBytes: 15, wasPass: true });
-    // Before the second one nothing of the first showed, or more than was awaited.
-    const second = { bytes: 3, isPass: false, nowMs: 30_000 };
-    expect(afterDeletions(first, { ...second, availableBeforeBytes: 7 })).toEqual({
-      ...first,
-      expectedAvailableBytes: 18,
+    const first = afterDeletions(READY, aPass({ nowMs: 1000 }));
+    const second = aPass({ bytes: 4, isPass: false, nowMs: 30_000 });
+    expect(afterDeletions(first, { ...second, availableBytes: 7 })).toEqual({ ...first, expectedAvailableBytes: 19 });
+    expect(afterDeletions(first, { ...second, availableBytes: 20 })).toEqual({ ...first, expectedAvailableBytes: 24 });
+    // What the second one gave back at once is nothing that the first one still owes.
+    const shown = { ...second, shownBytes: 4, availableBytes: 9 };
+    expect(afterDeletions(first, shown)).toEqual({ ...first, expectedAvailableBytes: 19 });
+  });
+
+  it("for what another rule deleted ends after a minute without a stall", () => {
+    const waiting = afterDeletions(READY, aPass({ isPass: false }));
+    expect(afterLook(waiting, full(5, MINUTE_MS))).toEqual(READY);
+    const both = afterDeletions(waiting, aPass({ bytes: 1, nowMs: 1 }));
+    expect(afterLook(both, full(5, MINUTE_MS))).toMatchObject({ phase: "stalled" });
+  });
+});
+
+describe("a stall", () => {
+  const stall = (stalls = 0) => {
+    const waiting = afterDeletions({ phase: "ready", stalls }, aPass());
+    return afterLook(waiting, full(5, MINUTE_MS));
+  };
+
+  it("follows a pass whose space did not show within a minute, and allows none", () => {
+    expect(stall()).toEqual({
+      ...{ phase: "stalled", stalls: 1, untilMs: 6 * MINUTE_MS, expectedAvailableBytes: 15, arrivedBytes: 0 },
     });
-    expect(afterDeletions(first, { ...second, availableBeforeBytes: 20 })).toEqual({
-      ...first,
-      expectedAvailableBytes: 23,
-    });
+    expect(passLimit(stall())).toBe(0);
   });
 
-  it("is for no pass where none of the deletions was", () => {
-    const ready: WatermarkState = { phase: "ready" };
-    const other = { bytes: 1, isPass: false, availableBeforeBytes: 5, nowMs: 0 };
-    const others = afterDeletions(afterDeletions(ready, other), other);
-    expect(afterLook(others, { disk: disk(5), isOverLimit: true, nowMs: 60_000 })).toEqual(ready);
+  it.each([
+    [0, 5],
+    [1, 10],
+    [2, 20],
+    [3, 40],
+    [4, 60],
+    [40, 60],
+  ])("after %i others in a row ends by itself after %i minutes", (stalls, minutes) => {
+    const stalled = stall(stalls);
+    const endMs = (1 + minutes) * MINUTE_MS;
+    expect(afterLook(stalled, full(5, endMs - 1))).toBe(stalled);
+    const next = afterLook(stalled, full(5, endMs));
+    expect(next).toEqual({ phase: "ready", stalls: stalls + 1 });
+    expect(passLimit(next)).toBe(Number.POSITIVE_INFINITY);
   });
 
-  it("is for a pass as soon as one of the deletions was for the disk's sake", () => {
-    const other = afterDeletions({ phase: "ready" }, { bytes: 10, isPass: false, availableBeforeBytes: 5, nowMs: 0 });
-    const both = afterDeletions(other, { bytes: 1, isPass: true, availableBeforeBytes: 5, nowMs: 1 });
-    expect(afterLook(both, { disk: disk(5), isOverLimit: true, nowMs: 60_000 })).toEqual({
-      phase: "stalled",
-      expectedAvailableBytes: 16,
-    });
+  it("ends at once when the space shows, when the limit holds, and under a new policy", () => {
+    expect(afterLook(stall(), full(14, 2 * MINUTE_MS))).toEqual(stall());
+    expect(afterLook(stall(), full(15, 2 * MINUTE_MS))).toEqual(READY);
+    expect(afterLook(stall(), { disk: disk(0), isOverLimit: false, nowMs: 2 * MINUTE_MS })).toEqual(READY);
+    expect(afterPolicy(stall())).toEqual({ phase: "ready", stalls: 1 });
+    expect(afterPolicy(READY)).toBe(READY);
+    const waiting = afterDeletions(READY, aPass());
+    expect(afterPolicy(waiting)).toBe(waiting);
   });
 
-  it("begins with no deletion of nothing, and does not begin anew where it was in vain", () => {
-    const nothing = { bytes: 0, isPass: true, availableBeforeBytes: 5, nowMs: 0 };
-    expect(afterDeletions({ phase: "ready" }, nothing)).toEqual({ phase: "ready" });
-    const stalled: WatermarkState = { phase: "stalled", expectedAvailableBytes: 15 };
-    expect(afterDeletions(stalled, { ...nothing, bytes: 7 })).toEqual(stalled);
-    const look = (available: number, isOverLimit: boolean) =>
-      afterLook(stalled, { disk: disk(available), isOverLimit, nowMs: 0 });
-    expect(look(14, true)).toEqual(stalled);
-    expect(look(15, true)).toEqual({ phase: "ready" });
-    expect(look(0, false)).toEqual({ phase: "ready" });
+  it("lets go as many bytes as came since", () => {
+    const arrived = afterArrival(afterArrival(stall(), 7), 3);
+    expect(passLimit(arrived)).toBe(10);
+    const taken = afterDeletions(arrived, aPass({ bytes: 6 }));
+    expect(passLimit(taken)).toBe(4);
+    expect(passLimit(afterDeletions(taken, aPass({ bytes: 6 })))).toBe(0);
+    expect(passLimit(afterDeletions(taken, aPass({ bytes: 6, isPass: false })))).toBe(4);
+    expect(afterArrival(READY, 7)).toBe(READY);
   });
+});
 
-  it("is nothing that a look begins", () => {
-    expect(afterLook({ phase: "ready" }, { disk: disk(0), isOverLimit: true, nowMs: 0 })).toEqual({ phase: "ready" });
+it("never allows more bytes in an hour than can show, or came, or a pass wants every few minutes", () => {
+  const step = fc.record({
+    stepMs: fc.nat(120_000),
+    arrivedBytes: fc.nat(5),
+    wanted: fc.integer({ min: 1, max: 30 }),
   });
+  fc.assert(
+    fc.property(fc.array(step, { minLength: 1, maxLength: 300 }), (steps) => {
+      // Nothing that is deleted ever shows: somebody holds every file open.
+      let state: WatermarkState = READY;
+      let nowMs = 0;
+      let freePasses = 0;
+      let arrived = 0;
+      let takenForArrivals = 0;
+      for (const { stepMs, arrivedBytes, wanted } of steps) {
+        nowMs += stepMs;
+        state = afterLook(state, full(5, nowMs));
+        state = afterArrival(state, arrivedBytes);
+        arrived += arrivedBytes;
+        const bytes = Math.min(passLimit(state), wanted);
+        if (bytes === 0) continue;
+        if (state.phase === "ready") freePasses += 1;
+        else takenForArrivals += bytes;
+        state = afterDeletions(state, aPass({ bytes, nowMs }));
+      }
+      expect(takenForArrivals).toBeLessThanOrEqual(arrived);
+      // The first at once, the second after 6 minutes, the third after 11 more, then 21, 41 and 61.
+      const earliestMs = [0, 6, 17, 38, 79].map((minutes) => minutes * MINUTE_MS);
+      expect(freePasses).toBeLessThanOrEqual(earliestMs.filter((ms) => ms <= nowMs).length + nowMs / (61 * MINUTE_MS));
+    }),
+    { numRuns: soak(500) },
+  );
 });

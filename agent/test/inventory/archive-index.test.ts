@@ -1,3 +1,4 @@
+import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import fc from "fast-check";
 import { expect, it } from "vitest";
 import type { Archive } from "../../src/archive/archive.ts";
@@ -11,11 +12,12 @@ const step = fc.oneof(
     file: fc.nat(9),
     identity: fc.option(identity, { nil: undefined }),
     other: identity,
+    walked: fc.boolean(),
   }),
   fc.record({ kind: fc.constant("remove" as const), file: fc.nat(9) }),
 );
 
-it("finds by scope exactly what was filed last, and what may turn out to be of a scope", () => {
+it("finds by scope exactly what was filed last, and knows which scopes wait for a walk", () => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), identity, (steps, asked) => {
       const index = createArchiveIndex<Archive>();
@@ -30,6 +32,7 @@ it("finds by scope exactly what was filed last, and what may turn out to be of a
         // An archive keeps its object while what is known of it changes.
         const archive = model.get(file) ?? ({ file, candidates: [next.other] } as unknown as Archive);
         archive.identity = next.identity;
+        archive.walked = next.walked;
         index.put(archive);
         model.set(file, archive);
       }
@@ -44,13 +47,14 @@ it("finds by scope exactly what was filed last, and what may turn out to be of a
       for (const scope of [{ namespace }, { namespace, pod }, { namespace, pod, container }]) {
         expect(found(index.inScope(scope))).toEqual(expected((archive) => of(archive, scope)));
       }
-      const mayBe = ({ identity: known, candidates }: Archive, scope: { namespace: string; pod?: string }) =>
-        known === undefined &&
-        candidates.some(
-          (candidate) => candidate.namespace === namespace && (scope.pod ?? candidate.pod) === candidate.pod,
-        );
-      for (const scope of [{ namespace }, { namespace, pod }]) {
-        expect(found(index.undecidedIn(scope))).toEqual(expected((archive) => mayBe(archive, scope)));
+      const readings = ({ identity: known, candidates }: Archive) => (known ? [...candidates, known] : candidates);
+      const waiting = [...model.values()].filter(({ walked }) => !walked);
+      expect(index.unwalked).toBe(waiting.length);
+      for (const scope of [[namespace], [namespace, pod], [namespace, pod, container]]) {
+        const mayBeIn = (one: ContainerIdentity) =>
+          [one.namespace, one.pod, one.container].slice(0, scope.length).join("/") === scope.join("/");
+        const isBlocked = waiting.some((archive) => readings(archive).some(mayBeIn));
+        expect([scope, index.isBlocked(scope.join("/"))]).toEqual([scope, isBlocked]);
       }
     }),
   );

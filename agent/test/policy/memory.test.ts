@@ -1,30 +1,9 @@
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { isClockTrusted } from "../../src/policy/clock-trust.ts";
 import { createOrphanProofs } from "../../src/policy/orphan-proofs.ts";
 import { createStateFolder } from "../../src/policy/state-folder.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
-
-const MINUTE_MS = 60_000;
-
-describe("the clock", () => {
-  const reference = { coordinatorMs: 1_800_000_000_000, monotonicMs: 1000 };
-  const at = (wallMs: number, monotonicMs: number) => ({ wallMs: () => wallMs, monotonicMs: () => monotonicMs });
-
-  it("is believed within five minutes of the coordinator's, carried on by the monotonic clock", () => {
-    const laterMs = 3_600_000;
-    const agreed = reference.coordinatorMs + laterMs;
-    expect(isClockTrusted(reference, at(agreed, 1000 + laterMs))).toBe(true);
-    expect(isClockTrusted(reference, at(agreed + 5 * MINUTE_MS, 1000 + laterMs))).toBe(true);
-    expect(isClockTrusted(reference, at(agreed + 5 * MINUTE_MS + 1, 1000 + laterMs))).toBe(false);
-    expect(isClockTrusted(reference, at(agreed - 5 * MINUTE_MS - 1, 1000 + laterMs))).toBe(false);
-  });
-
-  it("is taken as it is while no coordinator has told the time", () => {
-    expect(isClockTrusted(undefined, at(0, 0))).toBe(true);
-  });
-});
 
 describe("proofs of orphans", () => {
   const fact = { bootId: "boot", report: 7, namespace: "n", pod: "p" };

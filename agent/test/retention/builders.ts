@@ -60,7 +60,6 @@ export function anInput(archives: readonly Archive[], spec: Record<string, unkno
     archives,
     policy: aPolicy(spec),
     nowMs: NOW_MS,
-    isClockTrusted: true,
     orphans: [],
     isActive: () => true,
     node: { disk: undefined },

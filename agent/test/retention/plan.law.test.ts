@@ -17,15 +17,20 @@ const arbInput = ({ isWalked = true, hasNode = true } = {}): fc.Arbitrary<PlanIn
     .record({
       archives: arbArchives({ isWalked }),
       policy: arbPolicy({ hasNode }),
-      nowMs: fc.constant(NOW_MS),
-      isClockTrusted: fc.boolean(),
+      nowMs: fc.option(fc.constant(NOW_MS), { nil: undefined }),
+      stuck: fc.option(fc.array(fc.nat(30), { maxLength: 4 }), { nil: undefined }),
       orphans: arbOrphans(),
       isActive: arbActive(),
-      node: fc.option(fc.record({ disk: arbDisk() }), { nil: undefined }),
+      node: fc.option(
+        fc.record({ disk: arbDisk(), passLimitBytes: fc.option(fc.nat(100), { nil: Number.POSITIVE_INFINITY }) }),
+        { nil: undefined },
+      ),
     })
-    .map(({ node, ...rest }) => ({
+    .map(({ node, stuck, ...rest }) => ({
       ...rest,
+      stuck: stuck && new Set(stuck.flatMap((at) => rest.archives[at]?.file ?? [])),
       node: node && {
+        passLimitBytes: node.passLimitBytes,
         disk: node.disk && {
           // A file system holds at least what the archives take up.
           usedBytes: node.disk.usedBytes + rest.archives.reduce((sum, { allocated }) => sum + allocated, 0),
@@ -51,13 +56,22 @@ function floorOf(input: PlanInput): Set<Archive> {
         if (identity === undefined || state !== "complete") return false;
         const rank = (seen.get(containerScope(identity)) ?? 0) + 1;
         seen.set(containerScope(identity), rank);
-        return rank <= (governs(input.policy.rules, input.policy.global, identity).minCheckpoints ?? 0);
+        const { minCheckpoints = 0 } = governs(input.policy.rules, input.policy.global, identity);
+        // While a complete archive of the container is stuck, its newest one stays.
+        const hasStuck = listOf(input).some(
+          (other) =>
+            input.stuck?.has(other.file) &&
+            other.identity !== undefined &&
+            (other.state === "complete" || other.pinned) &&
+            containerScope(other.identity) === containerScope(identity),
+        );
+        return rank <= Math.max(minCheckpoints, hasStuck ? 1 : 0);
       }),
   );
 }
 
 /** What is there, and how full the disk is, once a plan is carried out. */
-function after(input: PlanInput, { deletions }: Plan): PlanInput {
+function after(input: PlanInput, { deletions, watermarkBytes }: Plan): PlanInput {
   const gone = new Set(deletions.map(({ archive }) => archive));
   const freed = deletions.reduce((sum, { archive }) => sum + archive.allocated, 0);
   const disk = input.node?.disk;
@@ -65,6 +79,7 @@ function after(input: PlanInput, { deletions }: Plan): PlanInput {
     ...input,
     archives: listOf(input).filter((archive) => !gone.has(archive)),
     node: input.node && {
+      passLimitBytes: Math.max(0, (input.node.passLimitBytes ?? Number.POSITIVE_INFINITY) - watermarkBytes),
       disk: disk && { usedBytes: disk.usedBytes - freed, availableBytes: disk.availableBytes + freed },
     },
   };
@@ -212,7 +227,9 @@ describe("planRetention, whatever the archives and the policy", () => {
           const [namespace, pod, container] = key.split("/");
           const policy = govern(first.identity);
           const limit = container ? policy.perContainer : pod ? policy.perPod : policy.perNamespace;
-          const isWhole = ({ state }: Archive) => state === "complete" || state === "incomplete";
+          const isStuck = ({ file }: Archive) => input.stuck?.has(file) ?? false;
+          const isWhole = (one: Archive) =>
+            one.state === "complete" || (one.state === "incomplete" && (one.pinned || !isStuck(one)));
           const count = members.filter((one) => isWhole(one) && !(one.pinned && one.state === "incomplete")).length;
           const bytes = members.filter((one) => one.pinned || isWhole(one)).reduce((sum, { size }) => sum + size, 0);
           const broken = [
@@ -226,7 +243,8 @@ describe("planRetention, whatever the archives and the policy", () => {
           // Narrower scopes take more than a wider one knew when it told of its limit, so that it may hold after all.
           expect(told).toEqual(expect.arrayContaining(broken));
           if (broken.length === 0) continue;
-          expect(members.filter((one) => isWhole(one) && !one.pinned && !floor.has(one.archive))).toEqual([]);
+          const mayGo = (one: Archive) => isWhole(one) && !one.pinned && !isStuck(one);
+          expect(members.filter((one) => mayGo(one) && !floor.has(one.archive))).toEqual([]);
         }
       }),
       RUNS,

@@ -126,7 +126,7 @@ describe("maxAge", () => {
 
   it("takes nothing, and tells of nothing, by a clock that may not be trusted", () => {
     const archives = [named("a", { age: 9999 }), named("b", { age: 9999, pinned: true })];
-    const plan = planRetention(anInput(archives, spec, { isClockTrusted: false }));
+    const plan = planRetention(anInput(archives, spec, { nowMs: undefined }));
     expect([plan.deletions, plan.unreachable]).toEqual([[], []]);
   });
 

@@ -58,19 +58,24 @@ export function referencePlan(input: PlanInput) {
   const left = () =>
     archives.filter((archive): archive is Owned => archive.identity !== undefined && !gone.has(archive));
   const whole = (archive: Archive) => archive.state === "complete" || archive.state === "incomplete";
-  const inBytes = (archive: Archive) => archive.state !== "unidentified" && (archive.pinned || whole(archive));
+  const isStuck = ({ file }: Archive) => input.stuck?.has(file) ?? false;
+  const isStuckTorn = (archive: Archive) => archive.state === "incomplete" && !archive.pinned && isStuck(archive);
+  const inBytes = (archive: Archive) =>
+    archive.state !== "unidentified" && (archive.pinned || whole(archive)) && !isStuckTorn(archive);
   const inNumbers = (archive: Archive) =>
-    archive.state === "complete" || (archive.state === "incomplete" && !archive.pinned);
-  const deletable = (archive: Archive) => whole(archive) && !archive.pinned;
+    archive.state === "complete" || (archive.state === "incomplete" && !archive.pinned && !isStuck(archive));
+  const deletable = (archive: Archive) => whole(archive) && !archive.pinned && !isStuck(archive);
   const newest = (archive: Owned) =>
     left()
       .filter((other) => other.state === "complete" && keyOf(other.identity, 3) === keyOf(archive.identity, 3))
       .sort(byAge)
       .reverse();
+  const hasStuck = ({ identity }: Owned) =>
+    left().some((other) => isStuck(other) && inBytes(other) && keyOf(other.identity, 3) === keyOf(identity, 3));
   const floor = new Set(
     left().filter((archive) =>
       newest(archive)
-        .slice(0, policyOf(archive).minCheckpoints ?? 0)
+        .slice(0, Math.max(policyOf(archive).minCheckpoints ?? 0, hasStuck(archive) ? 1 : 0))
         .includes(archive),
     ),
   );
@@ -125,8 +130,9 @@ export function referencePlan(input: PlanInput) {
     }
   };
   each("max_checkpoint_size", (archive) => archive.size > (policyOf(archive).maxCheckpointBytes ?? Infinity));
-  if (input.isClockTrusted) {
-    each("max_age", (archive) => input.nowMs - archive.timeMs > (policyOf(archive).maxAgeMs ?? Infinity));
+  const { nowMs } = input;
+  if (nowMs !== undefined) {
+    each("max_age", (archive) => nowMs - archive.timeMs > (policyOf(archive).maxAgeMs ?? Infinity));
   }
 
   const perScope = (act: (members: () => Owned[], limits: NonNullable<Policy["perPod"]>, names: object) => void) => {
@@ -223,6 +229,7 @@ export function referencePlan(input: PlanInput) {
         while (target * 100 >= node.watermark.low * size) target -= 1;
       }
       while (size - target < (node.minFreeBytes ?? 0)) target -= 1;
+      target = Math.max(target, used - (input.node.passLimitBytes ?? Infinity));
       const before = total(counted(), (archive) => archive.allocated);
       shrink(
         "node_watermark",

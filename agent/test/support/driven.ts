@@ -53,7 +53,7 @@ export function driveEnforcer(
     policy?: AcceptedPolicy;
     clock?: ReturnType<typeof aClock>;
     readDisk?: () => DiskReading | undefined;
-    isClockTrusted?: () => boolean;
+    isTimeTrusted?: () => boolean;
     onDeleted?: (file: string) => void;
     /** Files that cannot be deleted just now: their place is led astray, below a file, where nothing can be. */
     isStuck?: (file: string) => boolean;
@@ -81,7 +81,7 @@ export function driveEnforcer(
     clock,
     log,
     readDisk: options.readDisk ?? (() => undefined),
-    isClockTrusted: options.isClockTrusted ?? (() => true),
+    time: { nowMs: () => ((options.isTimeTrusted?.() ?? true) ? clock.wallMs() : undefined) },
     events: {
       deleted: ({ entry, reason, sinceEventMs }) => {
         latenciesMs.push(sinceEventMs);

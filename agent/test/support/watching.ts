@@ -41,7 +41,7 @@ export function watchDirectory(
     clock?: Clock;
     roots?: string[];
     watched?: Watched;
-    isClockTrusted?: () => boolean;
+    isTimeTrusted?: () => boolean;
   } = {},
 ) {
   const { clock = systemClock, incompleteAfterMs = 600_000, roots = [] } = options;
@@ -59,7 +59,7 @@ export function watchDirectory(
     clock,
     log,
     readDisk,
-    isClockTrusted: options.isClockTrusted ?? (() => true),
+    time: { nowMs: () => ((options.isTimeTrusted?.() ?? true) ? clock.wallMs() : undefined) },
     events: {
       deleted: ({ entry, reason }) => deleted.push({ file: entry.file, reason }),
       deleteFailed: ({ entry, code }) => failed.push({ file: entry.file, code }),

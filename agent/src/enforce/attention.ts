@@ -1,0 +1,195 @@
+import type { ContainerIdentity } from "@cro/shared/policy/govern";
+import type { Clock } from "../clock.ts";
+import type { ArchiveIndex } from "../inventory/archive-index.ts";
+import type { Entry } from "../inventory/entry.ts";
+import { containerScope, namespaceScope, podScope, scopesOf } from "../retention/scope.ts";
+import type { InForce } from "./in-force.ts";
+
+/** A namespace, one of its pods, or one container of that pod. */
+export interface Scope {
+  namespace: string;
+  pod?: string;
+  container?: string;
+}
+
+/** What the next run plans for. */
+export interface Batch {
+  scopes: Map<string, Scope>;
+  /** Whether these are all scopes that hold archives and may be acted on. */
+  everything: boolean;
+  /** When the first change of the batch happened, on the monotonic clock, in milliseconds. */
+  sinceMs: number;
+}
+
+/** Containers on which an event was not acted upon to the end, under the policy of that digest. */
+export interface Due {
+  digest: string;
+  /** Each as `namespace/pod/container`. */
+  containers: string[];
+}
+
+/** Knows which scopes to plan for next, on which scopes the policy acts, and which events are not acted upon to the end. */
+export interface Attention {
+  /** Forgets what was due under another policy. */
+  setPolicy(inForce: InForce): void;
+  /** Forgets everything but `resumed`: events of this very directory that were not acted upon to the end. */
+  setDirectory(resumed: Due | undefined): void;
+  /** The node's own rules are to be checked. */
+  markNode(): void;
+  /**
+   * Something happened to an archive of this container. Marks the widest scope that its policy limits and that may be
+   * acted on: all of whose archives were walked. Marks nothing if there is none, for the last walk marks it again.
+   */
+  mark(identity: ContainerIdentity): void;
+  markEverything(): void;
+  /** These scopes are to be planned for once more. */
+  markAgain(scopes: Iterable<Scope>): void;
+  /** An event of this container: the policy acts on its scopes from now on. */
+  activate(identity: ContainerIdentity): void;
+  /** Whether rules may act on a scope, by its key. */
+  isActive(scope: string): boolean;
+  /** Forgets that the policy acts on scopes that hold no archive any more: the next archive in them is an event anyway. */
+  deactivateEmpty(entry: Entry): void;
+  /** Takes what the next run plans for; undefined if nothing is to be planned. */
+  take(): Batch | undefined;
+  isPending(): boolean;
+  /** All that these scopes' events asked for has been done. */
+  finish(scopes: Iterable<Scope>): void;
+  /** What an agent that starts again has to act on; undefined if nothing is due, or the policy acts everywhere anyway. */
+  due(): Due | undefined;
+}
+
+export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; clock: Clock }): Attention {
+  let policy: InForce | undefined;
+  let batch: Batch | undefined;
+  /** Scopes on which the policy acts, if it does not act everywhere at once. */
+  let active = new Set<string>();
+  const due = new Map<string, ContainerIdentity>();
+  let resumed: Due | undefined;
+
+  function open(): Batch {
+    batch ??= { scopes: new Map(), everything: false, sinceMs: clock.monotonicMs() };
+    return batch;
+  }
+
+  function activate(identity: ContainerIdentity): void {
+    if (policy === undefined || policy.document.applyImmediately) return;
+    for (const key of scopesOf(policy.govern(identity), identity)) active.add(key);
+    due.set(containerScope(identity), identity);
+  }
+
+  /** Every scope that may be acted on: a whole namespace, or of one that waits for walks whatever does not. */
+  function everyScope(): Map<string, Scope> {
+    const scopes = new Map<string, Scope>();
+    for (const namespace of index.namespaces()) {
+      if (!index.isBlocked(namespace)) {
+        scopes.set(namespace, { namespace });
+        continue;
+      }
+      // Archives of one container mostly share what names it, so each of very many costs one look.
+      const seen = new Set<ContainerIdentity>();
+      for (const { identity } of index.inScope({ namespace })) {
+        if (seen.has(identity)) continue;
+        seen.add(identity);
+        const scope = scopeToPlan(identity);
+        if (scope !== undefined) scopes.set(keyOf(scope), scope);
+      }
+    }
+    return scopes;
+  }
+
+  function scopeToPlan(identity: ContainerIdentity): Scope | undefined {
+    return policy && limitedScopes(policy, identity).find((scope) => !index.isBlocked(keyOf(scope)));
+  }
+
+  function resume(): void {
+    if (policy === undefined || resumed === undefined) return;
+    if (resumed.digest === policy.digest) resumed.containers.map(parseContainer).forEach(activate);
+    resumed = undefined;
+  }
+
+  return {
+    setPolicy(next) {
+      policy = next;
+      active = new Set();
+      due.clear();
+      resume();
+    },
+    setDirectory(next) {
+      active = new Set();
+      due.clear();
+      resumed = next;
+      resume();
+    },
+    markNode: () => void open(),
+    mark(identity) {
+      const scope = scopeToPlan(identity);
+      if (scope !== undefined) open().scopes.set(keyOf(scope), scope);
+    },
+    markEverything() {
+      open().everything = true;
+    },
+    markAgain(scopes) {
+      for (const scope of scopes) open().scopes.set(keyOf(scope), scope);
+    },
+    activate,
+    isActive: (key) => (policy?.document.applyImmediately || active.has(key)) && !index.isBlocked(key),
+    deactivateEmpty({ identity }) {
+      if (active.size === 0 || identity === undefined) return;
+      const { namespace, pod } = identity;
+      if (isEmpty(index.inScope(identity))) active.delete(containerScope(identity));
+      if (isEmpty(index.inScope({ namespace, pod }))) active.delete(podScope(identity));
+      if (isEmpty(index.inScope({ namespace }))) active.delete(namespaceScope(identity));
+    },
+    take() {
+      const taken = batch;
+      batch = undefined;
+      if (taken?.everything) taken.scopes = everyScope();
+      return taken;
+    },
+    isPending: () => batch !== undefined,
+    finish(scopes) {
+      if (due.size === 0) return;
+      const done = new Set([...scopes].map(keyOf));
+      for (const [key, identity] of due) {
+        const { namespace, pod } = identity;
+        const [widest] = policy === undefined ? [] : limitedScopes(policy, identity);
+        const around = [{ namespace }, { namespace, pod }, identity].map(keyOf);
+        // A narrower scope than the event asks for may have been planned, because the wider one was blocked.
+        const enough = around.slice(0, widest === undefined ? 0 : around.indexOf(keyOf(widest)) + 1);
+        if (enough.some((scope) => done.has(scope))) due.delete(key);
+      }
+    },
+    due: () => {
+      if (resumed !== undefined) return resumed;
+      return policy === undefined || due.size === 0
+        ? undefined
+        : { digest: policy.digest, containers: [...due.keys()] };
+    },
+  };
+}
+
+/** Key of a scope, as the planner writes it. */
+export function keyOf({ namespace, pod, container }: Partial<Scope>): string {
+  return [namespace, pod, container].filter((name) => name !== undefined).join("/");
+}
+
+/** The scopes of a container on which its policy's rules act, the widest first. */
+function limitedScopes({ govern }: InForce, { namespace, pod, container }: ContainerIdentity): Scope[] {
+  const { level, perPod, perNamespace } = govern({ namespace, pod, container });
+  const scopes: Scope[] = [];
+  if (level === "namespace" || perNamespace !== undefined) scopes.push({ namespace });
+  if (level === "pod" || perPod !== undefined) scopes.push({ namespace, pod });
+  if (level === "container" || level === "global") scopes.push({ namespace, pod, container });
+  return scopes;
+}
+
+function parseContainer(key: string): ContainerIdentity {
+  const [namespace = "", pod = "", container = ""] = key.split("/");
+  return { namespace, pod, container };
+}
+
+function isEmpty(items: Iterable<unknown>): boolean {
+  for (const _ of items) return false;
+  return true;
+}

@@ -1,0 +1,95 @@
+import type { ContainerIdentity } from "@cro/shared/policy/govern";
+import type { Reason } from "@cro/shared/wire/report";
+import { compareAge } from "../archive/archive.ts";
+import type { Directory } from "../inventory/directory.ts";
+import type { Entry } from "../inventory/entry.ts";
+import type { PlannedDeletion } from "../retention/plan.ts";
+import { containerScope } from "../retention/scope.ts";
+import { type Removal, removeArchive } from "./remove.ts";
+
+/**
+ * What a plan rests on: the archives that it was made for. If another hand changes one of them or takes it away, the plan
+ * ends and is made anew. Archives that came since do not matter, for they can only add to what must go.
+ */
+export interface Basis {
+  archives: Set<Entry>;
+  isOvertaken: boolean;
+}
+
+/** One deletion of a plan. */
+export interface Step {
+  /** The archive as it is now; it changes with its file. */
+  entry: Entry;
+  /** The archive as it was when the plan was made. */
+  asPlanned: Entry;
+  reason: Reason;
+  /** The newest complete archive that the plan leaves to the same container. */
+  survivor: Entry | undefined;
+}
+
+/**
+ * How carrying a plan out ended. `overtaken`: the plan is to be made anew. `stopped`: the policy or the directory is
+ * another one, or the agent stops.
+ */
+export type Ending = "done" | "paused" | "overtaken" | "stopped";
+
+/**
+ * Deletes what was planned, one archive after the other, as long as the plan still rests on what is there. Archives that
+ * the caller does not let go, and those that cannot be deleted, are passed over.
+ */
+export async function carryOut(
+  steps: readonly Step[],
+  options: {
+    from: Directory;
+    basis: Basis;
+    /** Whether policy and directory are the ones that the plan was made for. */
+    mayGoOn: () => boolean;
+    mayDelete: (step: Step) => boolean;
+    onRemoval: (step: Step, removal: Removal) => void;
+  },
+): Promise<Ending> {
+  const { from, basis, mayGoOn, mayDelete, onRemoval } = options;
+  for (const step of steps) {
+    if (!mayGoOn()) return "stopped";
+    if (basis.isOvertaken) return "overtaken";
+    const { entry, asPlanned, survivor } = step;
+    if (!mayDelete(step)) continue;
+    // What is seen of this file from now on is the plan's own doing.
+    basis.archives.delete(entry);
+    const removal = await removeArchive(from, asPlanned, survivor);
+    if (removal.outcome !== "deleted") basis.archives.add(entry);
+    onRemoval(step, removal);
+    if (removal.outcome === "paused") return "paused";
+    if (removal.outcome === "refused" || removal.outcome === "gone") return "overtaken";
+  }
+  return "done";
+}
+
+/**
+ * The steps of a plan.
+ * @param archivesOf all archives of a container
+ */
+export function stepsOf(
+  deletions: readonly PlannedDeletion[],
+  archivesOf: (container: ContainerIdentity) => Iterable<Entry>,
+): Step[] {
+  const planned = new Set(deletions.map(({ archive }) => archive));
+  const survivors = new Map<string, Entry | undefined>();
+  return deletions.map(({ archive, reason }) => {
+    // A plan is made of the very entries that it was made for, and takes none that is nobody's.
+    const entry = archive as Entry & { identity: ContainerIdentity };
+    const container = containerScope(entry.identity);
+    if (!survivors.has(container)) survivors.set(container, newestKept(archivesOf(entry.identity), planned));
+    const survivor = survivors.get(container);
+    return { entry, asPlanned: { ...entry }, reason, survivor: survivor && { ...survivor } };
+  });
+}
+
+function newestKept(archives: Iterable<Entry>, planned: ReadonlySet<unknown>): Entry | undefined {
+  let newest: Entry | undefined;
+  for (const archive of archives) {
+    if (archive.state !== "complete" || planned.has(archive)) continue;
+    if (newest === undefined || compareAge(archive, newest) > 0) newest = archive;
+  }
+  return newest;
+}
