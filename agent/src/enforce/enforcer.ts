@@ -214,7 +214,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const plan = planRetention({ ...situation(ground), archives, orphans: [], node });
     const isStalled = watermark.phase === "stalled";
     keepBooks(plan, archives, ({ limit }) => !(isStalled && limit === "node_watermark"));
+    const errorsBefore = deleteErrors;
     const { ending } = await execute(plan, { ground, archives, sinceMs });
+    // What could not be deleted rests now, and other archives must go for the disk's sake.
+    if (deleteErrors > errorsBefore) attention.markNode();
     if (ending !== "overtaken") return;
     if (basis.isOvertaken) attention.markNode();
     else isNodePostponed = true;

@@ -253,12 +253,16 @@ describe("an age", () => {
   const spec = { applyPoliciesImmediately: true, globalPolicy: { maxAge: "1d" } };
 
   /** An enforcer with one archive that reaches its age in so many milliseconds. */
-  function withOneReachingIn(ms: number, isTimeTrusted = () => true) {
+  function withOneReachingIn(ms: number, isTrusted = () => true) {
     const folder = aFolder();
     const timeMs = Math.floor(Date.now() / 1000) * 1000 - 10 * DAY_MS;
     const clock = aClock({ wallMs: timeMs + DAY_MS - ms });
     const policy = { ...anAcceptedPolicy(spec, folder), acceptedAtMs: clock.wallMs() };
-    const driven = driveEnforcer(folder, { policy, clock, isTimeTrusted });
+    const driven = driveEnforcer(folder, {
+      policy,
+      clock,
+      trustedMs: () => (isTrusted() ? clock.wallMs() : undefined),
+    });
     const [file = ""] = aSeries(folder, 1, { startMs: timeMs });
     const entry = driven.see(file, { isTold: false });
     driven.enforcer.listed();
@@ -308,6 +312,73 @@ describe("an age", () => {
     isTrusted = false;
     for (let second = 0; second < 3; second += 1) await tickAfter(driven, 1000);
     expect(driven.logged).toMatchObject([{ msg: "the clock jumped; ages wait for the next directive" }]);
+  });
+});
+
+describe("a trusted time that jumps, because every clock was set right", () => {
+  it("makes no age reached that it jumped over, and goes on with those that come after", async () => {
+    const folder = aFolder();
+    const startMs = Math.floor(Date.now() / 1000) * 1000 - 400 * DAY_MS;
+    const clock = aClock({ wallMs: startMs });
+    const policy = { ...anAcceptedPolicy({ globalPolicy: { maxAge: "1d" } }, folder), acceptedAtMs: startMs };
+    const driven = driveEnforcer(folder, { policy, clock });
+    // By the right time one is two days old, the other a day but for an hour.
+    const rightMs = startMs + 300 * DAY_MS;
+    const [over = ""] = aSeries(folder, 1, { container: "over", startMs: rightMs - 2 * DAY_MS });
+    const [next = ""] = aSeries(folder, 1, { container: "next", startMs: rightMs - DAY_MS + 3_600_000 });
+    for (const file of [over, next]) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await tickAfter(driven, 0);
+    clock.jump(300 * DAY_MS);
+    for (const file of [over, next]) driven.see(file);
+    await tickAfter(driven, 1000);
+    expect(driven.files()).toEqual([]);
+    await tickAfter(driven, 3_600_000);
+    expect(driven.files()).toEqual([next]);
+  });
+
+  it("counts as the moment of acceptance, if none was trusted when the policy came", async () => {
+    const folder = aFolder();
+    const clock = aClock();
+    const { acceptedAtMs: _, ...policy } = anAcceptedPolicy({ globalPolicy: { maxAge: "1d" } }, folder);
+    let isTrusted = false;
+    const trustedMs = () => (isTrusted ? clock.wallMs() : undefined);
+    const driven = driveEnforcer(folder, { policy, clock, trustedMs });
+    const [old = ""] = aSeries(folder, 1, { startMs: clock.wallMs() - 2 * DAY_MS });
+    const [next = ""] = aSeries(folder, 1, { container: "next", startMs: clock.wallMs() - DAY_MS + 60_000 });
+    for (const file of [old, next]) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await tickAfter(driven, 30_000);
+    isTrusted = true;
+    await tickAfter(driven, 0);
+    await tickAfter(driven, 62_000);
+    expect(driven.files()).toEqual([next]);
+  });
+});
+
+describe("while archives of a namespace with a limit are walked", () => {
+  it("nothing is planned before the last of them, but for scopes that are known whole", async () => {
+    const folder = aFolder();
+    const spec = {
+      applyPoliciesImmediately: true,
+      globalPolicy: { maxCheckpointsPerContainer: 2, maxCheckpointsPerNamespace: 3 },
+    };
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(spec, folder) });
+    const [first, second] = [aSeries(folder, 3, { container: "one" }), aSeries(folder, 3, { container: "two" })];
+    for (const file of [...first, ...second]) driven.see(file, { isTold: false, isWalked: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.runs()).toBe(1);
+    for (const file of first.slice(0, 2)) driven.see(file);
+    await driven.calm();
+    expect(driven.runs()).toBe(1);
+    // The container is known whole, the namespace is not.
+    driven.see(first[2] ?? "");
+    await driven.calm();
+    expect([driven.runs(), driven.files()]).toEqual([2, first.slice(0, 1)]);
+    for (const file of second) driven.see(file);
+    await driven.calm();
+    expect(driven.files()).toEqual([...first.slice(0, 1), ...second.slice(0, 1), first[1]]);
   });
 });
 

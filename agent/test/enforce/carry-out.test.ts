@@ -580,7 +580,7 @@ describe("a policy that does not act at once", () => {
     const driven = driveEnforcer(folder, {
       policy: later({ globalPolicy: { maxAge: "1d" } }, folder, clock.wallMs()),
       clock,
-      isTimeTrusted: () => isTrusted,
+      trustedMs: () => (isTrusted ? clock.wallMs() : undefined),
     });
     driven.see(file);
     driven.enforcer.listed();

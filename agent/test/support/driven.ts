@@ -4,6 +4,7 @@ import type { Reason } from "@cro/shared/wire/report";
 import { pino } from "pino";
 import { onTestFinished, vi } from "vitest";
 import { parseArchiveName } from "../../src/archive/name.ts";
+import type { Due } from "../../src/enforce/attention.ts";
 import type { DiskReading } from "../../src/enforce/disk.ts";
 import { createEnforcer } from "../../src/enforce/enforcer.ts";
 import { createArchiveIndex } from "../../src/inventory/archive-index.ts";
@@ -53,12 +54,15 @@ export function driveEnforcer(
     policy?: AcceptedPolicy;
     clock?: ReturnType<typeof aClock>;
     readDisk?: () => DiskReading | undefined;
-    isTimeTrusted?: () => boolean;
+    /** The trusted time; the clock's, unless said otherwise. */
+    trustedMs?: () => number | undefined;
     onDeleted?: (file: string) => void;
     /** Files that cannot be deleted just now: their place is led astray, below a file, where nothing can be. */
     isStuck?: (file: string) => boolean;
     /** Whether a run may fail as a whole. */
     mayFail?: boolean;
+    /** What was due when the directory was last watched. */
+    resumed?: Due;
   },
 ) {
   const { clock = aClock(), policy } = options;
@@ -81,7 +85,7 @@ export function driveEnforcer(
     clock,
     log,
     readDisk: options.readDisk ?? (() => undefined),
-    time: { nowMs: () => ((options.isTimeTrusted?.() ?? true) ? clock.wallMs() : undefined) },
+    time: { nowMs: options.trustedMs ?? clock.wallMs },
     events: {
       deleted: ({ entry, reason, sinceEventMs }) => {
         latenciesMs.push(sinceEventMs);
@@ -138,7 +142,7 @@ export function driveEnforcer(
     ...directory,
     at: (file: string) => (isStuck(file) ? join(directory.at(file), "below-a-file") : directory.at(file)),
   };
-  void enforcer.setDirectory(led);
+  void enforcer.setDirectory(led, options.resumed);
   onTestFinished(async () => {
     await enforcer.stop();
     directory.close();

@@ -1,0 +1,138 @@
+import { unlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { aSeries, driveEnforcer } from "../support/driven.ts";
+import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
+
+const atTwo = { globalPolicy: { maxCheckpointsPerContainer: 2 } };
+
+type Driven = ReturnType<typeof driveEnforcer>;
+
+/** Three archives were there, and two more came: an event of a container that is over its limit of two. */
+async function anEvent(options: Partial<Parameters<typeof driveEnforcer>[1]> = {}, before?: (folder: string) => void) {
+  const folder = aFolder();
+  const files = aSeries(folder, 5);
+  const policy = anAcceptedPolicy(atTwo, folder);
+  before?.(folder);
+  const driven = driveEnforcer(folder, { policy, ...options });
+  for (const file of files.slice(0, 3)) driven.see(file, { isTold: false });
+  driven.enforcer.listed();
+  await driven.calm();
+  for (const file of files.slice(3)) driven.see(file, { isEvent: true });
+  await driven.calm();
+  return { folder, files, policy, driven };
+}
+
+/** The agent starts again on that folder: what it finds is no event. */
+async function startedAgain(
+  folder: string,
+  files: string[],
+  options: Parameters<typeof driveEnforcer>[1],
+): Promise<Driven> {
+  const driven = driveEnforcer(folder, options);
+  for (const file of files) driven.see(file, { isTold: false });
+  driven.enforcer.listed();
+  await driven.calm();
+  return driven;
+}
+
+describe("what an event made due", () => {
+  it("is nothing any more once it was acted upon to the end", async () => {
+    const { driven, files } = await anEvent();
+    expect(driven.files()).toEqual(files.slice(0, 3));
+    expect(driven.enforcer.due()).toBeUndefined();
+  });
+
+  it("stays due over a restart, and is then acted upon, if a .pause kept it from being done", async () => {
+    const { folder, files, policy, driven } = await anEvent({}, (at) => writeFileSync(join(at, ".pause"), ""));
+    const due = driven.enforcer.due();
+    expect(due).toEqual({ digest: policy.digest, containers: ["shop/web-0/main"] });
+    await driven.enforcer.stop();
+    const again = await startedAgain(folder, files, { policy, ...(due && { resumed: due }) });
+    expect(again.files()).toEqual([]);
+    unlinkSync(join(folder, ".pause"));
+    again.enforcer.tick();
+    await again.calm();
+    expect(again.files()).toEqual(files.slice(0, 3));
+    expect(again.enforcer.due()).toBeUndefined();
+    // Without it, a start is no event.
+    const forgetful = aFolder();
+    const found = aSeries(forgetful, 5);
+    expect((await startedAgain(forgetful, found, { policy: anAcceptedPolicy(atTwo, forgetful) })).files()).toEqual([]);
+  });
+
+  it("stays due if a deletion failed, and while an archive has not settled or been walked", async () => {
+    const stuck = await anEvent({ isStuck: (file) => file.includes("tar") });
+    expect(stuck.driven.failed.length).toBeGreaterThan(0);
+    expect(stuck.driven.enforcer.due()?.containers).toEqual(["shop/web-0/main"]);
+
+    const folder = aFolder();
+    const files = aSeries(folder, 3);
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(atTwo, folder) });
+    driven.enforcer.listed();
+    const [unsettled = "", unwalked = "", other = ""] = files;
+    driven.see(unwalked, { isWalked: false });
+    driven.see(other, { isEvent: true });
+    await driven.calm();
+    expect(driven.enforcer.due()?.containers).toEqual(["shop/web-0/main"]);
+    driven.see(unsettled, { isEvent: true, isSettled: false });
+    driven.see(unwalked);
+    await expect.poll(driven.runs).toBeGreaterThan(1);
+    expect(driven.enforcer.status().isIdle).toBe(false);
+    expect(driven.enforcer.due()?.containers).toEqual(["shop/web-0/main"]);
+  });
+
+  it("is due for the widest scope that its policy limits, though a narrower one was acted upon", async () => {
+    const folder = aFolder();
+    const spec = { globalPolicy: { maxCheckpointsPerContainer: 2, maxCheckpointsPerNamespace: 3 } };
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(spec, folder) });
+    const [unwalked = ""] = aSeries(folder, 1, { container: "other" });
+    driven.see(unwalked, { isTold: false, isWalked: false });
+    driven.enforcer.listed();
+    for (const file of aSeries(folder, 3)) driven.see(file, { isEvent: true });
+    await driven.calm();
+    expect(driven.deleted).toHaveLength(1);
+    expect(driven.enforcer.due()?.containers).toEqual(["shop/web-0/main"]);
+    driven.see(unwalked);
+    await driven.calm();
+    expect(driven.enforcer.due()).toBeUndefined();
+  });
+
+  it("is not due under another policy, nor where the policy acts everywhere at once", async () => {
+    const { folder, files, driven } = await anEvent({}, (at) => writeFileSync(join(at, ".pause"), ""));
+    const resumed = driven.enforcer.due();
+    await driven.enforcer.stop();
+    unlinkSync(join(folder, ".pause"));
+    const stricter = anAcceptedPolicy({ globalPolicy: { maxCheckpointsPerContainer: 1 } }, folder);
+    const other = await startedAgain(folder, files, { policy: stricter, ...(resumed && { resumed }) });
+    expect([other.files(), other.enforcer.due()]).toEqual([[], undefined]);
+
+    const atOnce = { applyPoliciesImmediately: true, ...atTwo };
+    const everywhere = await anEvent({ policy: anAcceptedPolicy(atOnce, aFolder()) });
+    expect(everywhere.driven.enforcer.due()).toBeUndefined();
+  });
+
+  it("waits for the policy that it was due under, however late that comes", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 5);
+    const policy = anAcceptedPolicy(atTwo, folder);
+    const resumed = { digest: policy.digest, containers: ["shop/web-0/main"] };
+    const driven = driveEnforcer(folder, { resumed });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    expect(driven.enforcer.due()).toEqual(resumed);
+    driven.enforcer.setPolicy(policy);
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 3));
+  });
+
+  it("goes with its directory", async () => {
+    const { driven, files } = await anEvent({}, (at) => writeFileSync(join(at, ".pause"), ""));
+    await driven.enforcer.setDirectory(driven.directory);
+    expect(driven.enforcer.due()).toBeUndefined();
+    unlinkSync(driven.directory.at(".pause"));
+    driven.enforcer.listed();
+    await driven.calm();
+    expect([driven.files(), files.length]).toEqual([[], 5]);
+  });
+});
