@@ -84,7 +84,7 @@ export async function enforceArchives(
   const { document } = await loadPolicy(options.policy, context);
   const scan = await scanAndTell(options.directory ?? document.directory, context);
   const inForce = options.dryRun ? { ...document, mode: "DryRun" as const } : document;
-  const { plan, outcomes, isHeldBack } = await enforceOnce(scan, inForce, context.clock);
+  const { plan, outcomes, isHeldBack } = await enforceOnce(scan, inForce, context);
   if (options.json) for (const outcome of outcomes) context.out(toJson(outcome));
   else {
     const rows = outcomes.map(({ archive, action, reason }) => [action, reason ?? "-", ...archiveCells(archive)]);

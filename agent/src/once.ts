@@ -1,16 +1,19 @@
+import { type FSWatcher, watch } from "node:fs";
 import { opendir } from "node:fs/promises";
 import type { PolicyDocument } from "@cro/shared/policy/document";
 import { createGovernor } from "@cro/shared/policy/govern";
 import { parseArchiveName } from "./archive/name.ts";
 import type { Clock } from "./clock.ts";
+import { type Basis, carryOut, type Ending, stepsOf } from "./enforce/carry-out.ts";
 import { readDisk } from "./enforce/disk.ts";
-import { isPaused, isPinned, type Removal, removeArchive } from "./enforce/remove.ts";
+import { isPaused, isPinned, PIN_SUFFIX, type Removal } from "./enforce/remove.ts";
 import { InputError } from "./errors.ts";
 import { type Directory, openDirectory } from "./inventory/directory.ts";
 import { type Entry, findFile, newEntry, refresh, walkEntry } from "./inventory/entry.ts";
 import { createReadSpace, READ_AHEAD } from "./inventory/read-ahead.ts";
 import { type Decision, explainPlan } from "./retention/explain.ts";
 import { type Plan, type PlanInput, planRetention } from "./retention/plan.ts";
+import { containerScope } from "./retention/scope.ts";
 
 /** A directory, looked at once. */
 export interface Scan {
@@ -34,7 +37,11 @@ export async function scanDirectory(path: string, clock: Clock, incompleteAfterM
   if (!path.startsWith("/")) throw new InputError(`--directory: ${JSON.stringify(path)} is not an absolute path`);
   const opened = openDirectory(path, []);
   if (!opened.ok) throw new InputError(`--directory: ${opened.problem.message}`);
-  const { directory } = opened;
+  return readDirectory(opened.directory, clock, incompleteAfterMs);
+}
+
+/** Looks at every archive of an opened directory, as {@link scanDirectory} does; closes it if that fails. */
+async function readDirectory(directory: Directory, clock: Clock, incompleteAfterMs: number): Promise<Scan> {
   const scan: Scan = { directory, entries: [], ignored: [] };
   const space = createReadSpace(READ_AHEAD.some);
   try {
@@ -67,7 +74,7 @@ export async function scanDirectory(path: string, clock: Clock, incompleteAfterM
     }
   } catch (cause) {
     directory.close();
-    throw new InputError(`--directory: ${path} cannot be listed: ${(cause as Error).message}`);
+    throw new InputError(`--directory: ${directory.path} cannot be listed: ${(cause as Error).message}`);
   }
   return scan;
 }
@@ -95,25 +102,88 @@ export function planOnce(
   return { plan, decisions: explainPlan(plan, input) };
 }
 
-/** Applies a policy to what a scan found, unless it is a dry run or deletion is paused. */
+/** How often a plan is made anew because the directory changed while it was carried out, before that is given up. */
+const MAX_ROUNDS = 10;
+
+/** What came of applying a policy once. */
+export interface OnceResult {
+  plan: Plan;
+  outcomes: Outcome[];
+  /** Why not all was deleted that the policy asks for; undefined if all of it was tried. */
+  isHeldBack: "dry_run" | "paused" | "changing" | undefined;
+}
+
+/**
+ * Applies a policy to what a scan found, unless it is a dry run or deletion is paused. If another hand changes an archive
+ * that the plan rests on, the directory is scanned again and a new plan is made.
+ */
 export async function enforceOnce(
   scan: Scan,
   policy: PolicyDocument,
-  clock: Clock,
-): Promise<{ plan: Plan; outcomes: Outcome[]; isHeldBack: "dry_run" | "paused" | undefined }> {
-  const { plan, decisions } = planOnce(scan, policy, clock);
-  const isHeldBack = policy.mode === "DryRun" ? "dry_run" : isPaused(scan.directory) ? "paused" : undefined;
-  const removals = new Map<string, Removal>();
-  if (isHeldBack === undefined) {
-    for (const { archive } of plan.deletions) {
-      removals.set(archive.file, await removeArchive(scan.directory, archive as Entry));
+  { clock, incompleteAfterMs }: { clock: Clock; incompleteAfterMs: number },
+): Promise<OnceResult> {
+  const gone: Outcome[] = [];
+  let current = scan;
+  for (let round = 1; ; round += 1) {
+    const { plan, decisions } = planOnce(current, policy, clock);
+    const untouched = (): Outcome[] => decisions.map((one) => toOutcome(one, undefined));
+    if (policy.mode === "DryRun") return { plan, outcomes: untouched(), isHeldBack: "dry_run" };
+    if (isPaused(current.directory)) return { plan, outcomes: [...gone, ...untouched()], isHeldBack: "paused" };
+    const removals = new Map<string, Removal>();
+    const ending = await carryOutOnce(current, plan, (file, removal) => removals.set(file, removal));
+    const outcomes = decisions.map((one) => toOutcome(one, removals.get(one.archive.file)));
+    if (ending === "overtaken" && round < MAX_ROUNDS) {
+      gone.push(...outcomes.filter(({ removal }) => removal?.outcome === "deleted"));
+      current = await readDirectory(current.directory, clock, incompleteAfterMs);
+      continue;
     }
+    const isHeldBack = ending === "paused" ? "paused" : ending === "overtaken" ? "changing" : undefined;
+    return { plan, outcomes: [...gone, ...outcomes], isHeldBack };
   }
-  const outcomes = decisions.map((decision): Outcome => {
-    const archive = decision.archive as Entry;
-    const removal = removals.get(archive.file);
-    if (removal?.outcome !== "refused") return { ...decision, archive, removal };
-    return { ...decision, archive, removal, action: "keep", reason: null, why: `${removal.why} since the plan` };
+}
+
+function toOutcome(decision: Decision, removal: Removal | undefined): Outcome {
+  const archive = decision.archive as Entry;
+  if (removal?.outcome !== "refused" && removal?.outcome !== "paused") return { ...decision, archive, removal };
+  const why = removal.outcome === "paused" ? "deletion is paused" : `${removal.why} since the plan`;
+  return { ...decision, archive, removal, action: "keep", reason: null, why };
+}
+
+async function carryOutOnce(
+  { directory, entries }: Scan,
+  { deletions }: Plan,
+  onRemoval: (file: string, removal: Removal) => void,
+): Promise<Ending> {
+  const basis: Basis = { archives: new Set(entries), isOvertaken: false };
+  const byFile = new Map(entries.map((entry) => [entry.file, entry]));
+  const byContainer = Map.groupBy(entries, ({ identity }) => identity && containerScope(identity));
+  const watcher = watchBasis(directory, (name) => {
+    const entry = byFile.get(name.endsWith(PIN_SUFFIX) ? name.slice(0, -PIN_SUFFIX.length) : name);
+    if (entry !== undefined && basis.archives.has(entry)) basis.isOvertaken = true;
   });
-  return { plan, outcomes, isHeldBack };
+  try {
+    return await carryOut(
+      stepsOf(deletions, (container) => byContainer.get(containerScope(container)) ?? []),
+      {
+        from: directory,
+        basis,
+        mayGoOn: () => true,
+        mayDelete: () => true,
+        onRemoval: ({ entry }, removal) => onRemoval(entry.file, removal),
+      },
+    );
+  } finally {
+    watcher?.close();
+  }
+}
+
+/** Tells the names of files that change; without inotify nothing is told, and the last look alone must do. */
+function watchBasis(directory: Directory, onChange: (name: string) => void): FSWatcher | undefined {
+  try {
+    return watch(directory.at("."), (_type, name) => {
+      if (name !== null) onChange(name);
+    }).on("error", () => {});
+  } catch {
+    return undefined;
+  }
 }
