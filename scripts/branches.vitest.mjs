@@ -6,7 +6,7 @@ import { defineConfig } from "vitest/config";
  */
 export default defineConfig({
   test: {
-    include: ["agent/test/{archive,enforce,policy,retention}/**/*.test.ts"],
+    include: ["agent/test/clock.test.ts", "agent/test/{archive,enforce,policy,retention}/**/*.test.ts"],
     exclude: ["agent/test/enforce/{enforcer,races}.test.ts"],
     setupFiles: ["shared/test/support/soak.ts"],
     maxWorkers: 2,
@@ -18,7 +18,8 @@ export default defineConfig({
       include: [
         "agent/src/archive/*.ts",
         "agent/src/enforce/*.ts",
-        "agent/src/policy/{accept,clock-trust,orphan-proofs}.ts",
+        "agent/src/clock.ts",
+        "agent/src/policy/{accept,orphan-proofs}.ts",
         "agent/src/retention/{plan,scope}.ts",
       ],
       thresholds: { branches: 100, perFile: true },
