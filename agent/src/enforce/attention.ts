@@ -64,7 +64,8 @@ export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; 
   let batch: Batch | undefined;
   /** Scopes on which the policy acts, if it does not act everywhere at once. */
   let active = new Set<string>();
-  const due = new Map<string, ContainerIdentity>();
+  /** By container, the scopes one of which must be acted on before its event is done. */
+  const due = new Map<string, string[]>();
   let resumed: Due | undefined;
 
   function open(): Batch {
@@ -75,7 +76,9 @@ export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; 
   function activate(identity: ContainerIdentity): void {
     if (policy === undefined || policy.document.applyImmediately) return;
     for (const key of scopesOf(policy.govern(identity), identity)) active.add(key);
-    due.set(containerScope(identity), identity);
+    // Every policy limits at least its own scope. To act on a narrower one, because the widest is blocked, is not enough.
+    const widest = limitedScopes(policy, identity)[0] as Scope;
+    due.set(containerScope(identity), scopesDownTo(widest));
   }
 
   /** Every scope that may be acted on: a whole namespace, or of one that waits for walks whatever does not. */
@@ -151,14 +154,7 @@ export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; 
     finish(scopes) {
       if (due.size === 0) return;
       const done = new Set([...scopes].map(keyOf));
-      for (const [key, identity] of due) {
-        const { namespace, pod } = identity;
-        const [widest] = policy === undefined ? [] : limitedScopes(policy, identity);
-        const around = [{ namespace }, { namespace, pod }, identity].map(keyOf);
-        // A narrower scope than the event asks for may have been planned, because the wider one was blocked.
-        const enough = around.slice(0, widest === undefined ? 0 : around.indexOf(keyOf(widest)) + 1);
-        if (enough.some((scope) => done.has(scope))) due.delete(key);
-      }
+      for (const [container, enough] of due) if (enough.some((scope) => done.has(scope))) due.delete(container);
     },
     due: () => {
       if (resumed !== undefined) return resumed;
@@ -182,6 +178,12 @@ function limitedScopes({ govern }: InForce, { namespace, pod, container }: Conta
   if (level === "pod" || perPod !== undefined) scopes.push({ namespace, pod });
   if (level === "container" || level === "global") scopes.push({ namespace, pod, container });
   return scopes;
+}
+
+/** Keys of the scopes around a scope, from its namespace to itself. */
+function scopesDownTo(scope: Scope): string[] {
+  const names = keyOf(scope).split("/");
+  return names.map((_, at) => names.slice(0, at + 1).join("/"));
 }
 
 function parseContainer(key: string): ContainerIdentity {

@@ -251,9 +251,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     for (const { archive, reason } of plan.deletions) planned.set(archive.file, reason);
     for (const { archive } of plan.deferred) deferred.add(archive.file);
     for (const file of failures.due()) {
-      const entry = index.get(file);
       // No rule wants it gone any more.
-      if (entry !== undefined && archives.has(entry) && !planned.has(file)) failures.forget(file);
+      if (archives.has(index.get(file) as Entry) && !planned.has(file)) failures.forget(file);
     }
     const known = new Set(unreachable.keys());
     forgetUnreachable(isReplanned);

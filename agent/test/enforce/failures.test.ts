@@ -91,6 +91,17 @@ describe("an archive that cannot be deleted", () => {
     expect(await triesAfter(1000)).toBe(2);
   });
 
+  it("is tried again although something happens elsewhere just before", async () => {
+    const { folder, driven, triesAfter } = aStuckOne();
+    await driven.calm();
+    const [elsewhere = ""] = aSeries(folder, 1, { container: "elsewhere" });
+    driven.clock.pass(1000);
+    driven.see(elsewhere, { isEvent: true });
+    await driven.calm();
+    expect(driven.failed).toHaveLength(1);
+    expect(await triesAfter(0)).toBe(2);
+  });
+
   it("is not tried again once it is gone, or no policy asks for that any more", async () => {
     const gone = aStuckOne();
     await gone.driven.calm();
