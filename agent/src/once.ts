@@ -62,7 +62,7 @@ export async function scanDirectory(path: string, clock: Clock, incompleteAfterM
       let step = walk.next();
       while (!step.done) step = walk.next();
       entry.walked = step.value;
-      refresh(entry, clock, { incompleteAfterMs });
+      refresh(entry, clock, { incompleteAfterMs, nodeName: undefined });
       scan.entries.push(entry);
     }
   } catch (cause) {
