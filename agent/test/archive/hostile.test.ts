@@ -93,8 +93,9 @@ describe("a hostile tar", () => {
   it("costs no more than 512 MiB of reads, be it an endless row of small headers or of large ones", () => {
     for (const extensionBytes of [512, 64 * 1024]) {
       const entry = tarBytes([{ name: "x", type: "L", content: Buffer.alloc(extensionBytes, "n") }], new Uint8Array());
-      const walk = startWalk();
-      let readBytes = 0;
+      // As if nearly all that a walk may read had been read already.
+      const walk = { ...startWalk(), readBytes: 510 * MIB };
+      let readBytes = 510 * MIB;
       for (let read = nextRead(walk); read !== undefined; read = nextRead(walk)) {
         readBytes += read.length;
         const at = read.offset % entry.length;

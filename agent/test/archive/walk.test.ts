@@ -171,8 +171,8 @@ describe("a walk", () => {
   });
 
   it("reads a spec.dump of up to 16 MiB in pieces of 64 KiB", () => {
-    const [most, piece] = [16 * 1024 * 1024, 64 * 1024];
-    for (const bytes of [piece - 1, piece, piece + 1, 3 * piece, most]) {
+    const piece = 64 * 1024;
+    for (const bytes of [piece - 1, piece, piece + 1, 3 * piece]) {
       const { verdict, reads } = walkBytes(tarBytes([config, large(bytes)]));
       expect(verdict).toEqual(COMPLETE);
       const pieces = reads.filter(({ offset }) => offset >= 3 * BLOCK).slice(0, Math.ceil(bytes / piece));
@@ -180,12 +180,19 @@ describe("a walk", () => {
       expect(pieces.reduce((sum, { length }) => sum + length, 0)).toBe(bytes);
       expect(Math.max(...reads.map(({ length }) => length))).toBeLessThanOrEqual(piece);
     }
+    const most = tarHeader({ ...spec, sizeField: octalSize(16 * 1024 * 1024) });
+    expect(walkBytes(most).reads.at(-1)).toEqual({ offset: BLOCK, length: piece });
   });
 
   it("takes a spec.dump over 16 MiB for one that names nobody, without reading it", () => {
-    const { verdict, reads } = walkBytes(tarBytes([config, large(16 * 1024 * 1024 + 1)]));
-    expect(verdict).toEqual({ ...COMPLETE, spec: {} });
-    expect(reads.every(({ length }) => length === BLOCK)).toBe(true);
+    const sizeBytes = 16 * 1024 * 1024 + 1;
+    const header = tarHeader({ ...spec, sizeField: octalSize(sizeBytes) });
+    const { verdict, reads } = walkBytes(header);
+    expect(verdict).toEqual({ ...TORN, spec: {} });
+    expect(reads).toEqual([
+      { offset: 0, length: BLOCK },
+      { offset: sizeBytes - 1 + 2 * BLOCK, length: BLOCK },
+    ]);
   });
 
   it("knows nobody for the owner before all of spec.dump was read", () => {
@@ -394,11 +401,11 @@ describe("a walk", () => {
     expect(walk(tarBytes([config, spec], Buffer.alloc(1024, "x")))).toMatchObject({ kind: "refused", spec: OWNER });
   });
 
-  it("follows as many headers as an archive of 100,000 processes has", () => {
+  it("follows as many headers as an archive of 10,000 processes has", () => {
     const header = tarHeader({ name: "x" });
     const end = tarBytes([config, spec]);
     const processes = startWalk();
-    const endStart = 7 * 100_000 * BLOCK;
+    const endStart = 7 * 10_000 * BLOCK;
     for (let read = nextRead(processes); read !== undefined; read = nextRead(processes)) {
       const at = read.offset - endStart;
       advanceWalk(processes, at < 0 ? header : end.subarray(at, at + read.length));
