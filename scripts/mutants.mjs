@@ -11,7 +11,9 @@ process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 const FILES = [
   "agent/src/archive/archive.ts",
   "agent/src/archive/identity.ts",
+  "agent/src/archive/json-members.ts",
   "agent/src/archive/name.ts",
+  "agent/src/archive/spec.ts",
   "agent/src/archive/state.ts",
   "agent/src/archive/walk-file.ts",
   "agent/src/archive/walk.ts",

@@ -97,6 +97,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     clock,
     log,
     incompleteAfterMs: config.incompleteAfterMs,
+    nodeName: node,
     roots: config.checkpointRoots,
     on: {
       directory: (directory) => {

@@ -69,7 +69,7 @@ async function readDirectory(directory: Directory, clock: Clock, incompleteAfter
       let step = walk.next();
       while (!step.done) step = walk.next();
       entry.walked = step.value;
-      refresh(entry, clock, { incompleteAfterMs });
+      refresh(entry, clock, { incompleteAfterMs, nodeName: undefined });
       scan.entries.push(entry);
     }
   } catch (cause) {

@@ -48,7 +48,7 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
   const namespaces = new Map<string, NamespaceTotal>();
   const orphans = new Map<string, { namespace: string; pod: string; containers: Set<string> }>();
   // Archives of one container mostly share what names it, so that each of very many costs one look.
-  const owners = new Map<ContainerIdentity, { total: NamespaceTotal; isDeletable: boolean }>();
+  const owners = new Map<ContainerIdentity, { total: NamespaceTotal; mayBeOrphaned: boolean }>();
   const sum = { archives: 0, bytes: 0, pinned: 0 };
 
   for (const archive of archives) {
@@ -60,18 +60,18 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
       const { namespace } = identity;
       return {
         total: getOrMake(namespaces, namespace, () => ({ namespace, archives: 0, bytes: 0 })),
-        isDeletable: false,
+        mayBeOrphaned: false,
       };
     });
     const count = countsInNumber(archive) ? 1 : 0;
     owner.total.archives += count;
     owner.total.bytes += size;
-    owner.isDeletable ||= isDeletable(archive);
+    owner.mayBeOrphaned ||= isDeletable(archive) && !archive.isStaticPod;
     sum.archives += count;
     sum.bytes += size;
   }
   for (const [identity, owner] of owners) {
-    if (govern === undefined || !owner.isDeletable) continue;
+    if (govern === undefined || !owner.mayBeOrphaned) continue;
     const policy = govern(identity);
     if (policy.retainOrphan) continue;
     const { namespace, pod, container } = identity;

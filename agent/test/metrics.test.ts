@@ -12,6 +12,8 @@ function* archivesOf(count: number, nameOf: (index: number) => string): Generato
       file: `${index}.tar`,
       identity,
       candidates: [identity],
+      podUID: undefined,
+      isStaticPod: false,
       timeMs: 1_000_000 + index * 1000,
       mtimeNs: 0n,
       size: index < 3 ? BYTES * (index + 2) : BYTES,

@@ -12,6 +12,8 @@ function anArchive(index: number, changes: Partial<Archive> = {}): Archive {
     file: `checkpoint-p${index}_n${index}-c-2026-01-02T03:04:05Z.tar`,
     identity,
     candidates: [identity],
+    podUID: undefined,
+    isStaticPod: false,
     timeMs: index,
     mtimeNs: BigInt(index),
     size: 1000 + index,
@@ -74,6 +76,16 @@ it("stays bounded however much there is, tells what it left out, and gives each 
     for (const { pod } of result.report.orphanScopes) asked.add(pod);
   }
   expect(asked.size).toBe(2500);
+});
+
+it("asks about no static pod, and about others of the same name all the same", () => {
+  const { document } = anAcceptedPolicy({ globalPolicy: { retainOrphan: false } }, "/archives");
+  const archives = [anArchive(0, { isStaticPod: true }), anArchive(1), anArchive(1, { isStaticPod: true })];
+  const side = { namespace: "n1", pod: "p1", container: "side" };
+  archives.push(anArchive(1, { isStaticPod: true, identity: side }));
+  const { report } = buildReport(input({ archives, govern: createGovernor(document) }));
+  expect(report.orphanScopes).toEqual([{ namespace: "n1", pod: "p1", containers: ["c"] }]);
+  expect(report).toMatchObject({ archives: 4, orphanScopesOmitted: 0 });
 });
 
 it("asks about pods that its policy does not retain, and about containers where their own absence counts", () => {

@@ -57,6 +57,8 @@ function archives(count: number, nowMs: number): Archive[] {
       file: `checkpoint-${identity?.pod}_${identity?.namespace}-${identity?.container}-${timeMs}.tar`,
       identity,
       candidates: identity === undefined ? [] : [identity],
+      podUID: undefined,
+      isStaticPod: false,
       timeMs,
       mtimeNs: BigInt(timeMs) * 1_000_000n,
       size,

@@ -128,8 +128,12 @@ function readings({ pod, joined }: Spelling): ContainerIdentity[] {
   }));
 }
 
-const sameOwner = (a: ContainerIdentity) => (b: ContainerIdentity) =>
-  a.namespace === b.namespace && a.pod === b.pod && a.container === b.container;
+/** Which of the readings a spec.dump means: namespace and pod decide, a container that is of no reading is not believed. */
+function meant(possible: readonly ContainerIdentity[], told: ContainerIdentity): ContainerIdentity | undefined {
+  const inPod = possible.find(({ namespace, pod }) => namespace === told.namespace && pod === told.pod);
+  const isOther = possible.some((reading) => reading !== inPod && reading.container === told.container);
+  return isOther ? undefined : inPod;
+}
 
 /** Whose a file is, and what it is, by the words of design.md. */
 export function judge(file: ModelFile): { identity: ContainerIdentity | undefined; state: ArchiveState } {
@@ -139,8 +143,7 @@ export function judge(file: ModelFile): { identity: ContainerIdentity | undefine
   const isAbandoned = content.kind === "torn" && content.isAbandoned;
   const hasSpec = content.kind === "whole" || (content.kind === "torn" && content.hasSpec);
   const told = hasSpec && content.written.runtime !== "none" ? content.written.owner : undefined;
-  const identity =
-    told !== undefined ? possible.find(sameOwner(told)) : possible.length === 1 ? possible[0] : undefined;
+  const identity = told !== undefined ? meant(possible, told) : possible.length === 1 ? possible[0] : undefined;
   if (identity === undefined && (told !== undefined || !isTorn || isAbandoned))
     return { identity, state: "unidentified" };
   if (file.isPostdated) return { identity, state: "postdated" };
@@ -160,6 +163,8 @@ function toArchive(folder: ModelFolder, file: ModelFile, settled: boolean): Arch
     file: file.file,
     identity,
     candidates: readings(file.spelling),
+    podUID: undefined,
+    isStaticPod: false,
     timeMs: file.spelling.timeMs,
     mtimeNs: BigInt(file.mtimeMs) * 1_000_000n,
     size: file.size,

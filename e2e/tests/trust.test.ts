@@ -1,6 +1,7 @@
 import { mkdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
+import { writeArchive } from "../../agent/test/support/archives.ts";
 import { aLeaf, anAuthority } from "../../coordinator/test/support/certificates.ts";
 import { aDirective, putDirective, startLoneAgent } from "../support/lone-agent.ts";
 import { aFolder, until } from "../support/processes.ts";
@@ -119,6 +120,39 @@ describe("directives that come again, late, out of order or at the wrong door", 
     }
     expect((await put(port, { term: 7, revision: 8, spec: keepAll })).body).toMatchObject({ archives: 12 });
     expect(archivesIn(root)).toEqual(files);
+  }, 60_000);
+});
+
+describe("proofs about static pods", () => {
+  it("delete nothing of them, and were not asked for: the API server may know nothing of what the kubelet runs", async () => {
+    const root = aFolder();
+    const pods = [
+      { pod: "etcd-node-a", podUID: "db95e7e2e0ab3b170ce0094239084f5c" },
+      { pod: "no-uid-node-a", podUID: null },
+      { pod: "web-node-a", podUID: "fdf34e56-aa3b-412e-bbc9-24cb28140505" },
+      { pod: "web-0", podUID: null },
+    ];
+    const time = new Date(Date.now() - 60_000).toISOString().slice(0, 19).concat("Z");
+    const [etcd = "", noUid = "", ...others] = pods.map((parts) => writeArchive(root, { ...parts, time }));
+    const { direct } = await startAgentIn(root);
+    const spec = { globalPolicy: { retainOrphan: false } };
+    let revision = 3;
+    const put = async (orphans: unknown[]) => {
+      revision += 1;
+      return (await direct(root, { revision, spec, orphans })).body as {
+        bootId: string;
+        number: number;
+        archives: number;
+        orphanScopes: Array<{ namespace: string; pod: string }>;
+      };
+    };
+    await until(async () => expect((await put([])).archives).toBe(pods.length));
+    const { bootId, number: report, orphanScopes } = await put([]);
+    expect(orphanScopes.map(({ pod }) => pod).sort()).toEqual(["web-0", "web-node-a"]);
+    await put(pods.map(({ pod }) => ({ bootId, report, namespace: "shop", pod })));
+    await until(() => expect(archivesIn(root)).toEqual([etcd, noUid].sort()));
+    expect(others).toHaveLength(2);
+    expect((await put([])).orphanScopes).toEqual([]);
   }, 60_000);
 });
 

@@ -9,6 +9,10 @@ export interface Archive {
   identity: ContainerIdentity | undefined;
   /** Every reading that the name allows. While there is no identity, it may turn out to be any of them. */
   candidates: readonly ContainerIdentity[];
+  /** The UID of the very pod, if spec.dump tells it. */
+  podUID: string | undefined;
+  /** Whether its pod is a static one, or may be: {@link mayBeStaticPod}. No proof makes its archives orphans. */
+  isStaticPod: boolean;
   /** The time in the name, in milliseconds since 1970: its age and order. */
   timeMs: number;
   /** Last modification, in nanoseconds since 1970: the order within the same second. */
@@ -55,6 +59,31 @@ export function countsInBytes(archive: Archive): archive is OwnedArchive {
 export function isDeletable({ identity, state, pinned }: Archive): boolean {
   return identity !== undefined && !pinned && isWhole(state);
 }
+
+/**
+ * Whether an archive's pod is a static one, as far as can be told: the kubelet runs it from a file on the node. The API
+ * server may know nothing of it while it runs, so that its absence there proves nothing. A static pod's UID is 32 hex digits
+ * without a dash, those of the API server are UUIDs. Any other UID comes from the pod's own file, or it is not known: then
+ * the name decides, because the kubelet appends `-NODENAME` to a static pod's (generatePodName in its pkg/kubelet/config).
+ */
+export function mayBeStaticPod({
+  pod,
+  podUID,
+  nodeName,
+}: {
+  /** Undefined while nobody is known to own the archive. */
+  pod: string | undefined;
+  podUID: string | undefined;
+  /** Undefined if there is no telling on which node the archive lies. */
+  nodeName: string | undefined;
+}): boolean {
+  if (podUID !== undefined && UUID.test(podUID)) return false;
+  if (podUID !== undefined && HASH.test(podUID)) return true;
+  return pod === undefined || nodeName === undefined || pod.endsWith(`-${nodeName.toLowerCase()}`);
+}
+
+const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+const HASH = /^[0-9a-f]{32}$/i;
 
 function isWhole(state: ArchiveState): boolean {
   return state === "complete" || state === "incomplete";

@@ -1,4 +1,4 @@
-import { readSpec, type SpecFacts } from "./identity.ts";
+import { type SpecFacts, SpecScan } from "./spec.ts";
 
 /** What a walk has found out. */
 export type Verdict =
@@ -24,10 +24,14 @@ export interface Walk {
   length: number;
   /** Where the header after the data being read starts, in bytes. */
   following: number;
-  headers: number;
+  /** What was read since the start of the file, in bytes. */
+  readBytes: number;
   isResumed: boolean;
   hasConfig: boolean;
   spec: SpecFacts | undefined;
+  /** What was read of spec.dump so far, and where its data ends. */
+  specScan: SpecScan | undefined;
+  specEnd: number;
   /** What extension headers say of the next entry; they override its own header. */
   longName: string | undefined;
   pax: PaxRecords;
@@ -46,23 +50,25 @@ export function startWalk(): Walk {
     offset: 0,
     length: BLOCK_BYTES,
     following: 0,
-    headers: 0,
+    readBytes: 0,
     isResumed: false,
     hasConfig: false,
     spec: undefined,
+    specScan: undefined,
+    specEnd: 0,
     longName: undefined,
     pax: {},
   };
 }
 
-/** The next bytes that the walk needs, at most 1 MiB and mostly 512; undefined when its verdict is final. */
+/** The next bytes that the walk needs, at most 64 KiB and mostly 512; undefined when its verdict is final. */
 export function nextRead(walk: Walk): { offset: number; length: number } | undefined {
   return isFinal(walk.verdict) ? undefined : { offset: walk.offset, length: walk.length };
 }
 
 /**
  * Takes the walk one read further; `bytes` is what {@link nextRead} asked for, shorter only where the file ends. It keeps
- * no reference to them. Every step leads further into the file, over at most 65,536 headers, whatever the file holds.
+ * no reference to them. Every step leads further into the file and reads at most 512 MiB of it, whatever the file holds.
  *
  * A walk that was resumed begins anew where it would have come to its end: what it skipped then may be another archive's
  * now, as runtimes overwrite in place. So a final verdict is always that of one pass over the file.
@@ -78,16 +84,25 @@ export function advanceWalk(walk: Walk, bytes: Uint8Array): void {
     walk.verdict = { kind: "torn", isResumed: walk.isResumed, spec: walk.spec };
     return;
   }
-  const problem = takeIn(walk, bytes);
+  walk.readBytes += bytes.length;
+  const problem = walk.readBytes > MAX_READ_BYTES ? TOO_MUCH : takeIn(walk, bytes);
   if (problem !== undefined) {
     conclude(walk, { kind: "refused", message: `at byte ${walk.offset} ${problem}`, spec: walk.spec });
   }
 }
 
 const BLOCK_BYTES = 512;
-const MAX_HEADERS = 65_536;
+/**
+ * What a walk reads at most, in bytes, from the start of a file to its end. CRIU writes some 7 images a process, so that
+ * the headers of 100,000 processes take 358 MB. Somebody who makes an archive of nothing but headers costs the agent
+ * seconds of reading, in slices, and not as long as their disk is large.
+ */
+const MAX_READ_BYTES = 512 * 1024 * 1024;
+const TOO_MUCH = `the walk gives up: it has read more than ${MAX_READ_BYTES} bytes`;
 /** Above this, spec.dump counts as one that cannot be parsed; real ones have some 10 KB. */
-const MAX_SPEC_BYTES = 1024 * 1024;
+const MAX_SPEC_BYTES = 16 * 1024 * 1024;
+/** How much of spec.dump is read at once, in bytes: most are read at once, and no read takes the event loop long. */
+const SPEC_READ_BYTES = 64 * 1024;
 const MAX_EXTENSION_BYTES = 64 * 1024;
 const SPACE = 0x20;
 
@@ -110,7 +125,10 @@ function takeIn(walk: Walk, bytes: Uint8Array): string | undefined {
       conclude(walk, { kind: "ended", hasConfig: walk.hasConfig, spec: walk.spec });
       return undefined;
     case "spec":
-      walk.spec = readSpec(bytes);
+      walk.specScan?.take(bytes);
+      if (walk.offset + bytes.length < walk.specEnd) return readSpec(walk, walk.offset + bytes.length);
+      walk.spec = walk.specScan?.facts();
+      walk.specScan = undefined;
       break;
     case "long-name":
       walk.longName = textOf(bytes, 0, bytes.length);
@@ -130,10 +148,16 @@ function readNext(walk: Walk, offset: number): undefined {
   walk.length = BLOCK_BYTES;
 }
 
-function readData(walk: Walk, stage: "spec" | "pax" | "long-name", sizeBytes: number): undefined {
+function readData(walk: Walk, stage: "pax" | "long-name", sizeBytes: number): undefined {
   walk.stage = stage;
   walk.offset += BLOCK_BYTES;
   walk.length = sizeBytes;
+}
+
+function readSpec(walk: Walk, offset: number): undefined {
+  walk.stage = "spec";
+  walk.offset = offset;
+  walk.length = Math.min(SPEC_READ_BYTES, walk.specEnd - offset);
 }
 
 function takeHeader(walk: Walk, block: Uint8Array): string | undefined {
@@ -147,7 +171,6 @@ function takeHeader(walk: Walk, block: Uint8Array): string | undefined {
   if (sum !== unsigned && sum !== signedSum(block)) {
     return `is no tar header: its checksum says ${sum ?? "nothing"}, its bytes sum to ${unsigned}`;
   }
-  if (++walk.headers > MAX_HEADERS) return `begins header ${walk.headers}, of at most ${MAX_HEADERS}`;
 
   const type = String.fromCharCode(byteOf(block, 156));
   if (type === "S") return "is a sparse entry, which no runtime writes";
@@ -180,7 +203,11 @@ function takeEntry(
   const rootName = isFile ? name.replace(/^(?:\.\/)+/, "") : "";
   if (rootName === "config.dump") walk.hasConfig = true;
   if (rootName === "spec.dump") {
-    if (walk.spec === undefined && sizeBytes <= MAX_SPEC_BYTES) return readData(walk, "spec", sizeBytes);
+    if (walk.spec === undefined && sizeBytes <= MAX_SPEC_BYTES) {
+      walk.specScan = new SpecScan();
+      walk.specEnd = walk.offset + BLOCK_BYTES + sizeBytes;
+      return readSpec(walk, walk.offset + BLOCK_BYTES);
+    }
     walk.spec = walk.spec === undefined ? {} : { conflict: "the archive holds more than one spec.dump" };
   }
   return readNext(walk, hasData ? walk.following : walk.offset + BLOCK_BYTES);

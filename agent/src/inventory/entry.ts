@@ -1,5 +1,5 @@
 import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync } from "node:fs";
-import type { Archive } from "../archive/archive.ts";
+import { type Archive, mayBeStaticPod } from "../archive/archive.ts";
 import { identify } from "../archive/identity.ts";
 import type { OwnerName } from "../archive/name.ts";
 import { archiveState, isPostdated } from "../archive/state.ts";
@@ -60,6 +60,8 @@ export function newEntry(
     file,
     name,
     candidates: name.candidates,
+    podUID: undefined,
+    isStaticPod: true,
     timeMs,
     inode: stat.ino,
     mtimeNs: stat.mtimeNs,
@@ -140,7 +142,11 @@ export function* walkEntry(directory: Directory, entry: Entry, space: ReadSpace)
 /**
  * Brings identity, state and what else time changes up to date; returns whether anything that a plan looks at changed.
  */
-export function refresh(entry: Entry, clock: Clock, { incompleteAfterMs }: { incompleteAfterMs: number }): boolean {
+export function refresh(
+  entry: Entry,
+  clock: Clock,
+  { incompleteAfterMs, nodeName }: { incompleteAfterMs: number; nodeName: string | undefined },
+): boolean {
   const { identity, state, settled } = entry;
   const verdict = entry.walked ? entry.walk.verdict : undefined;
   const unchangedMs = clock.monotonicMs() - entry.unchangedSinceMs;
@@ -155,7 +161,10 @@ export function refresh(entry: Entry, clock: Clock, { incompleteAfterMs }: { inc
     isPostdated: entry.isPostdated,
     isStale: unchangedMs >= incompleteAfterMs,
   });
-  entry.identity = identification.kind === "identified" ? identification.identity : undefined;
+  const isIdentified = identification.kind === "identified";
+  entry.identity = isIdentified ? identification.identity : undefined;
+  entry.podUID = isIdentified ? identification.podUID : undefined;
+  entry.isStaticPod = mayBeStaticPod({ pod: entry.identity?.pod, podUID: entry.podUID, nodeName });
   entry.settled = entry.state === "incomplete" || unchangedMs >= SETTLED_MS;
   entry.problem = identification.kind === "unidentified" ? identification.reason : problemOf(verdict);
   return identity !== entry.identity || state !== entry.state || settled !== entry.settled;

@@ -22,6 +22,8 @@ const LOOK_AGAIN_MS = 50;
 const LOOK_AT_LEAST_MS = 2000;
 /** How long the event loop may be kept busy at a stretch, in milliseconds. */
 const SLICE_MS = 10;
+/** How long an archive may be walked while others wait, in milliseconds: one of very many headers must not hold them up. */
+const WALK_TURN_MS = 50;
 const POLL_MS = 1000;
 const FULL_LISTING_MS = 10 * 60_000;
 /** How long until a look that failed, or one that waits for the clock, is repeated, in milliseconds. */
@@ -39,6 +41,8 @@ export interface ObserverOptions {
   log: Logger;
   /** How long a torn archive must have been unchanged until nobody is believed to write it any more, in milliseconds. */
   incompleteAfterMs: number;
+  /** The node that the directory is of. */
+  nodeName: string;
   /** Directories that are mounted for the agent; none: any directory will do. */
   roots: readonly string[];
   on: {
@@ -83,7 +87,8 @@ export interface Observer {
 
 type Listing = "names" | "full";
 
-export function createObserver({ index, clock, log, incompleteAfterMs, roots, on }: ObserverOptions): Observer {
+export function createObserver(options: ObserverOptions): Observer {
+  const { index, clock, log, incompleteAfterMs, nodeName, roots, on } = options;
   let path: string | undefined;
   let watched: Watched | undefined;
   let directory: Directory | undefined;
@@ -219,13 +224,20 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     const isOver = (current: Directory | undefined) => stopped || current === undefined || directory !== current;
     const walk = async (current: Directory, entry: Entry) => {
       const walking = walkEntry(current, entry, entry.isArrival ? spaces.ofArrivals : spaces.ofFound);
+      const turnEndMs = clock.monotonicMs() + WALK_TURN_MS;
+      const mustWait = () => clock.monotonicMs() >= turnEndMs && toLook.size + toWalk.size + toWalkLater.size > 0;
       let step = walking.next();
       while (!step.done && !isOver(current)) {
-        if (isSliceOver()) await breathe();
+        if (isSliceOver()) {
+          if (mustWait()) break;
+          await breathe();
+        }
         if (!isOver(current)) step = walking.next();
       }
       if (!step.done) walking.return(false);
-      else if (index.get(entry.file) === entry) noteWalked(entry, step.value);
+      if (isOver(current) || index.get(entry.file) !== entry) return;
+      if (step.done) noteWalked(entry, step.value);
+      else toWalkLater.add(entry); // to go on from where it stopped, if it is the same by then
     };
     const current = directory;
     // Looking goes before walking, and what has just changed before what was found. Each loop goes on along its live
@@ -335,7 +347,7 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
   function review(entry: Entry, { isNewContent = false, isRepinned = false }): void {
     const wasCounted = countsInNumber(entry);
     const hadProblem = entry.problem;
-    const isChanged = refresh(entry, clock, { incompleteAfterMs });
+    const isChanged = refresh(entry, clock, { incompleteAfterMs, nodeName });
     entry.walk = sharing.walk(entry.identity, entry.walk);
     index.put(entry);
     if (entry.problem !== undefined && entry.problem !== hadProblem) {

@@ -41,7 +41,10 @@ export function explainPlan(plan: Plan, input: PlanInput): Decision[] {
     const scopes = archive.identity === undefined ? [] : scopesOf(govern(archive.identity), archive.identity);
     if (scopes.some((scope) => unwalked.has(scope))) return "not every archive beside it has been read yet";
     if (!scopes.some(input.isActive)) return "waits for the next archive of its scope";
-    return "within the limits";
+    const isReleased = archive.identity !== undefined && !govern(archive.identity).retainOrphan;
+    return isReleased && archive.isStaticPod
+      ? "within the limits; its pod may be a static one, which is never taken for gone"
+      : "within the limits";
   }
 
   return archives.map((archive) => {

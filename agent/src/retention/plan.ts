@@ -364,10 +364,9 @@ function takeOrphans({ entries, mayActOn }: Survey, draft: Draft): void {
   for (const entry of entries) {
     const { own, orphanedUpTo } = entry.container;
     if (orphanedUpTo === NOTHING_LISTED) continue;
+    const { listed, isStaticPod } = entry.archive;
     // Not mayGo: the floor does not hold for what nobody can restore any more.
-    if (entry.isDeletable && entry.archive.listed <= orphanedUpTo && mayActOn(own)) {
-      take(entry, "orphan", draft);
-    }
+    if (entry.isDeletable && !isStaticPod && listed <= orphanedUpTo && mayActOn(own)) take(entry, "orphan", draft);
   }
 }
 

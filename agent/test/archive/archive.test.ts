@@ -1,6 +1,13 @@
 import { ARCHIVE_STATES, type ArchiveState } from "@cro/shared/wire/report";
 import { describe, expect, it } from "vitest";
-import { type Archive, compareAge, countsInBytes, countsInNumber, isDeletable } from "../../src/archive/archive.ts";
+import {
+  type Archive,
+  compareAge,
+  countsInBytes,
+  countsInNumber,
+  isDeletable,
+  mayBeStaticPod,
+} from "../../src/archive/archive.ts";
 import { anArchive } from "../retention/builders.ts";
 
 const told = (archive: Archive) =>
@@ -39,6 +46,47 @@ describe("what an archive counts in, and whether a rule may take it,", () => {
   it.each(ARCHIVE_STATES)("is nothing and no while nobody is known to own it, whatever its state (%s)", (state) => {
     for (const isPinned of [false, true])
       expect(told(anArchive({ state, pinned: isPinned, identity: null }))).toEqual([]);
+  });
+});
+
+describe("a static pod", () => {
+  const UUID = "fdf34e56-aa3b-412e-bbc9-24cb28140505";
+  const HASH = "db95e7e2e0ab3b170ce0094239084f5c";
+  const onNodeA = (pod: string | undefined, podUID: string | undefined) =>
+    mayBeStaticPod({ pod, podUID, nodeName: "node-a" });
+
+  it("is told by its UID, whatever its name", () => {
+    for (const pod of ["web-0", "static.one-node-a", "web-node-b"]) {
+      for (const uid of [HASH, HASH.toUpperCase(), "0".repeat(32)]) expect(onNodeA(pod, uid)).toBe(true);
+      for (const uid of [UUID, UUID.toUpperCase()]) expect(onNodeA(pod, uid)).toBe(false);
+    }
+  });
+
+  it.each([
+    undefined,
+    "",
+    "my-static-pod",
+    HASH.slice(1),
+    `${HASH}0`,
+    `g${HASH.slice(1)}`,
+    ` ${UUID}`,
+    `${UUID}0`,
+    UUID.slice(1),
+    UUID.replace("-", ""),
+  ])("is told by the node's name at the end of its own, if its UID, %j, tells nothing", (uid) => {
+    for (const pod of ["static.one-node-a", "x-node-a"]) expect(onNodeA(pod, uid)).toBe(true);
+    for (const pod of ["node-a", "xnode-a", "web-node-a-0", "web-0", "web-node-b", "a-node"])
+      expect(onNodeA(pod, uid)).toBe(false);
+    // The kubelet writes the node's name in lower case there.
+    expect(mayBeStaticPod({ pod: "one-node-a", podUID: uid, nodeName: "Node-A" })).toBe(true);
+  });
+
+  it("may be any whose UID tells nothing while the pod or the node is not known", () => {
+    for (const uid of [undefined, "x"]) {
+      expect(onNodeA(undefined, uid)).toBe(true);
+      expect(mayBeStaticPod({ pod: "web-0", podUID: uid, nodeName: undefined })).toBe(true);
+    }
+    expect(mayBeStaticPod({ pod: undefined, podUID: UUID, nodeName: undefined })).toBe(false);
   });
 });
 

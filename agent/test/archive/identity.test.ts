@@ -1,11 +1,11 @@
-import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { soak } from "../../../shared/test/support/soak.ts";
-import { type Identification, identify, readSpec, type SpecFacts } from "../../src/archive/identity.ts";
+import { type Identification, identify } from "../../src/archive/identity.ts";
 import { type ArchiveName, parseArchiveName } from "../../src/archive/name.ts";
+import type { SpecFacts } from "../../src/archive/spec.ts";
 import type { Verdict } from "../../src/archive/walk.ts";
-import { archiveBytes, archiveName, type Runtime, specBytes, tarBytes } from "../support/archives.ts";
+import { archiveBytes, archiveName, POD_UID, type Runtime, specBytes, tarBytes } from "../support/archives.ts";
 import { arbitraryIdentity } from "../support/identities.ts";
 import { realArchives } from "../support/real-archives.ts";
 import { walkBytes } from "../support/walks.ts";
@@ -27,117 +27,19 @@ const torn = (spec?: SpecFacts): Verdict => ({ kind: "torn", isResumed: false, s
 const refused = (spec?: SpecFacts): Verdict => ({ kind: "refused", message: "at byte 0 is no tar header", spec });
 const failed: Verdict = { kind: "failed", code: "EIO" };
 
-const specOf = (annotations: unknown) => readSpec(Buffer.from(JSON.stringify({ annotations })));
-const identified = (identity: typeof PLAIN): Identification => ({ kind: "identified", identity });
+const identified = (identity: typeof PLAIN, podUID?: string): Identification => ({
+  kind: "identified",
+  identity,
+  podUID,
+});
 const unidentified = { kind: "unidentified", reason: expect.any(String) };
 const undecided: Identification = { kind: "undecided" };
 
-describe("readSpec", () => {
-  it.each(RUNTIMES)("reads namespace, pod and container that %s wrote", (runtime) => {
-    expect(readSpec(specBytes({ ...AMBIGUOUS, runtime }))).toEqual(AMBIGUOUS);
-  });
-
-  it("reads CRI-O's labels where they alone name the container, and its annotations where those do", () => {
-    const labels = {
-      "io.kubernetes.pod.namespace": "shop",
-      "io.kubernetes.pod.name": "web-0",
-      "io.kubernetes.container.name": "app",
-    };
-    expect(specOf({ "io.kubernetes.cri-o.Labels": JSON.stringify(labels) })).toEqual(PLAIN);
-    expect(specOf(labels)).toEqual(PLAIN);
-  });
-
-  it.each([
-    ["namespace", "io.kubernetes.cri.sandbox-namespace", "org.criu.checkpoint.pod.namespace"],
-    ["namespace", "io.kubernetes.pod.namespace", "io.kubernetes.cri.sandbox-namespace"],
-    ["pod", "io.kubernetes.cri.sandbox-name", "org.criu.checkpoint.pod.name"],
-    ["pod", "io.kubernetes.pod.name", "org.criu.checkpoint.pod.name"],
-    ["container", "io.kubernetes.cri.container-name", "org.criu.checkpoint.container.name"],
-    ["container", "io.kubernetes.container.name", "io.kubernetes.cri.container-name"],
-  ])("finds two sources of the %s in conflict when they differ, and not when they agree", (field, one, other) => {
-    expect(specOf({ [one]: "a", [other]: "b" })).toEqual({ conflict: expect.stringContaining(field) });
-    expect(specOf({ [one]: "a", [other]: "a" })).toEqual({ [field]: "a" });
-  });
-
-  it.each(["namespace", "name"])("finds CRI-O's labels in conflict with its annotations over the pod's %s", (what) => {
-    const labels = JSON.stringify({ [`io.kubernetes.pod.${what}`]: "a" });
-    const annotations = { "io.kubernetes.cri-o.Labels": labels, [`io.kubernetes.pod.${what}`]: "b" };
-    expect(specOf(annotations)).toEqual({ conflict: expect.any(String) });
-  });
-
-  it.each([
-    ["nothing", Buffer.alloc(0)],
-    ["half a spec", specBytes().subarray(0, 100)],
-    ["a compressed spec", gzipSync(specBytes())],
-    ["text", Buffer.from("namespace: shop")],
-    ["null", Buffer.from("null")],
-    ["a string", Buffer.from('"annotations"')],
-    ["annotations that are a list", Buffer.from('{"annotations":["io.kubernetes.pod.name"]}')],
-    ["annotations that are null", Buffer.from('{"annotations":null}')],
-    ["an array of a million levels", Buffer.alloc(1024 * 1024, "[")],
-    ["objects of 10,000 levels", Buffer.from(`{"annotations":${'{"a":'.repeat(10_000)}1${"}".repeat(10_000)}}`)],
-    [
-      "names of other types",
-      Buffer.from('{"annotations":{"io.kubernetes.pod.name":{},"io.kubernetes.pod.namespace":1}}'),
-    ],
-    ["empty names", Buffer.from('{"annotations":{"io.kubernetes.pod.name":""}}')],
-    ["labels that cannot be parsed", Buffer.from('{"annotations":{"io.kubernetes.cri-o.Labels":"{\\"io.kub"}}')],
-    [
-      "labels that are an object",
-      Buffer.from('{"annotations":{"io.kubernetes.cri-o.Labels":{"io.kubernetes.pod.name":"p"}}}'),
-    ],
-    [
-      "labels that are in a list",
-      Buffer.from('{"annotations":{"io.kubernetes.cri-o.Labels":["{\\"io.kubernetes.pod.name\\":\\"p\\"}"]}}'),
-    ],
-    ["bytes that are not UTF-8", Buffer.from([0xff, 0xfe, 0x7b, 0x7d])],
-    ["names in a prototype", Buffer.from('{"annotations":{"__proto__":{"io.kubernetes.pod.name":"p"}}}')],
-  ])("reads nobody's name from %s", (_, bytes) => {
-    expect(readSpec(bytes)).toEqual({});
-  });
-
-  it("looks for keys that stand twice among keys alone, whatever quotes and backslashes strings hold", () => {
-    const annotations = { "io.kubernetes.cri.sandbox-name": "web-0" };
-    const harmless = ['"annotations": "x"', 'a" : {"annotations', "\\", '\\"', '"\\\\"annotations":', "annotations"];
-    for (const args of [...harmless.map((text) => [text]), harmless]) {
-      const text = JSON.stringify({ args, annotations, more: args }, null, 1);
-      expect([text, readSpec(Buffer.from(text))]).toEqual([text, { pod: "web-0" }]);
-    }
-    for (const text of harmless) {
-      const twice = `{"args":[${JSON.stringify(text)}],"annotations":{},"annotations":${JSON.stringify(annotations)}}`;
-      expect(readSpec(Buffer.from(twice))).toEqual({ conflict: 'spec.dump has "annotations" more than once' });
-    }
-  });
-
-  it.each(["null", "[]", '"none"', "{}"])("finds annotations twice where the last of them are %s", (last) => {
-    const spec = `{"annotations":{"io.kubernetes.pod.name":"web-0"},"annotations":${last}}`;
-    expect(readSpec(Buffer.from(spec))).toEqual({ conflict: 'spec.dump has "annotations" more than once' });
-  });
-
-  it("takes what cannot be parsed for saying nothing, even twice", () => {
-    const key = '"io.kubernetes.pod.name":"web-0"';
-    expect(readSpec(Buffer.from(`{"annotations":{${key},${key}`))).toEqual({});
-    const labels = { "io.kubernetes.cri-o.Labels": `{${key},${key}` };
-    expect(specOf(labels)).toEqual({});
-    expect(readSpec(Buffer.from(`{"annotations":{"annotations`))).toEqual({});
-  });
-
-  it("never throws", () => {
-    const keys = fc.constantFrom(
-      "io.kubernetes.pod.name",
-      "io.kubernetes.cri-o.Labels",
-      "io.kubernetes.cri.sandbox-name",
-    );
-    fc.assert(fc.property(fc.dictionary(keys, fc.jsonValue()), (annotations) => void specOf(annotations)));
-    fc.assert(fc.property(fc.uint8Array(), (bytes) => void readSpec(bytes)));
-  });
-});
-
 describe("identify", () => {
-  it.each(realArchives())("tells whose $file is", ({ file, bytes }) => {
+  it.each(realArchives())("tells whose $file is, and the pod's UID", ({ file, bytes }) => {
     const config = JSON.parse(contentOf(bytes, "config.dump")) as { name: string };
-    const [container = "", pod = "", namespace = ""] = config.name.split("_");
-    expect(identify(nameOf(file), walkBytes(bytes).verdict)).toEqual(identified({ namespace, pod, container }));
+    const [container = "", pod = "", namespace = "", podUID] = config.name.split("_");
+    expect(identify(nameOf(file), walkBytes(bytes).verdict)).toEqual(identified({ namespace, pod, container }, podUID));
   });
 
   it("tells every container's archives apart, whichever runtime wrote them, and guesses none without its word", () => {
@@ -145,7 +47,7 @@ describe("identify", () => {
       fc.property(arbitraryIdentity, fc.constantFrom(...RUNTIMES), (identity, runtime) => {
         const name = nameOf(archiveName(identity));
         const { verdict } = walkBytes(archiveBytes({ ...identity, runtime }));
-        expect(identify(name, verdict)).toEqual(identified(identity));
+        expect(identify(name, verdict)).toEqual(identified(identity, POD_UID));
         const silent = walkBytes(archiveBytes({ ...identity, runtime: "none" })).verdict;
         expect(identify(name, silent)).toEqual(name.isAmbiguous ? unidentified : identified(identity));
       }),
@@ -155,11 +57,56 @@ describe("identify", () => {
   it("never takes an archive for one of a container that its name could not stand for", () => {
     fc.assert(
       fc.property(arbitraryIdentity, arbitraryIdentity, (one, other) => {
+        fc.pre(one.namespace !== other.namespace || one.pod !== other.pod);
         fc.pre(archiveName(one) !== archiveName(other));
         const { verdict } = walkBytes(archiveBytes(other));
         expect(identify(nameOf(archiveName(one)), verdict)).toEqual(unidentified);
       }),
     );
+  });
+
+  it("takes it for no other's, and never for nobody's, whatever a pod's author annotates under CRI-O", () => {
+    const foreign = (writer: Runtime, identity: typeof PLAIN) =>
+      JSON.parse(specBytes({ ...identity, runtime: writer, podUID: "0".repeat(32) }).toString()).annotations;
+    fc.assert(
+      fc.property(arbitraryIdentity, arbitraryIdentity, fc.nat(), (owner, other, at) => {
+        const { candidates } = nameOf(archiveName(owner));
+        // The best lie is another reading of the same name.
+        for (const lie of [other, candidates[at % candidates.length] ?? other]) {
+          const marks = { "io.kubernetes.cri-o.ContainerName": lie.container };
+          const copied = { ...foreign("containerd", lie), ...foreign("checkpointctl", lie), ...marks };
+          const { verdict } = walkBytes(archiveBytes({ ...owner, runtime: "cri-o", copied }));
+          expect(identify(nameOf(archiveName(owner)), verdict)).toEqual(identified(owner, POD_UID));
+        }
+      }),
+      { numRuns: soak(300) },
+    );
+  });
+
+  it("takes what containerd restored for the container's that namespace and pod tell, by whatever name it goes", () => {
+    fc.assert(
+      fc.property(arbitraryIdentity, fc.constantFrom("containerd", "other", ""), (identity, container) => {
+        const name = nameOf(archiveName(identity));
+        fc.pre(name.candidates.every((reading) => reading.container !== container));
+        const { verdict } = walkBytes(archiveBytes({ ...identity, spec: specBytes({ ...identity, container }) }));
+        expect(identify(name, verdict)).toEqual(identified(identity, POD_UID));
+      }),
+    );
+  });
+
+  it("believes a container's name that is another reading's, and then takes nobody for the owner", () => {
+    const [first, second] = ambiguous().candidates;
+    expect(second).toEqual(AMBIGUOUS);
+    for (const spec of [
+      { ...AMBIGUOUS, container: `${first?.container}` },
+      { namespace: "team-prod", container: `${first?.container}` },
+      { namespace: "team", container: "web" },
+    ])
+      expect(identify(ambiguous(), ended(spec))).toEqual(unidentified);
+    expect(identify(ambiguous(), ended({ namespace: "team", container: "containerd" }))).toEqual(
+      identified({ ...AMBIGUOUS, namespace: "team", container: "prod-web" }),
+    );
+    expect(identify(ambiguous(), ended({ pod: "p", container: "containerd" }))).toEqual(unidentified);
   });
 
   it("names no other than a candidate, however the archive is damaged", () => {
@@ -186,7 +133,7 @@ describe("identify", () => {
   it.each([
     [{ pod: "other" }],
     [{ namespace: "other" }],
-    [{ container: "other" }],
+    [{ namespace: "other", container: "app" }],
     [{ ...PLAIN, pod: "web-1" }],
     [{ namespace: "SHOP" }],
   ])("takes nobody for the owner when spec.dump contradicts the name with %j, torn or not", (spec) => {
@@ -202,8 +149,8 @@ describe("identify", () => {
     expect(reasonOf(plain(), ended({ namespace: "shop", pod: "web-1" }))).toBe(
       'spec.dump names namespace "shop", pod "web-1", which the file name cannot stand for',
     );
-    expect(reasonOf(plain(), ended({ container: "x" }))).toBe(
-      'spec.dump names container "x", which the file name cannot stand for',
+    expect(reasonOf(plain(), ended({ namespace: "x", container: "y", podUID: "z" }))).toBe(
+      'spec.dump names namespace "x", container "y", which the file name cannot stand for',
     );
     expect(reasonOf(plain(), torn({ conflict: "says two things" }))).toBe("says two things");
     expect(reasonOf(ambiguous(), ended(undefined))).toBe(

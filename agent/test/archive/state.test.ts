@@ -6,6 +6,7 @@ import type { Verdict } from "../../src/archive/walk.ts";
 const identified: Identification = {
   kind: "identified",
   identity: { namespace: "shop", pod: "web-0", container: "app" },
+  podUID: undefined,
 };
 const unidentified: Identification = { kind: "unidentified", reason: "two readings" };
 const undecided: Identification = { kind: "undecided" };

@@ -2,12 +2,17 @@ import { appendFileSync, closeSync, mkdtempSync, openSync, readSync, rmSync, wri
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { SpecScan } from "../../src/archive/spec.ts";
 import { startWalk, type Verdict, type Walk } from "../../src/archive/walk.ts";
 import { stepWalk } from "../../src/archive/walk-file.ts";
-import { archiveBytes, specBytes, writeArchive } from "../support/archives.ts";
+import { archiveBytes, POD_UID, specBytes, writeArchive } from "../support/archives.ts";
 
 const buffer = Buffer.alloc(4096);
-const COMPLETE = { kind: "ended", hasConfig: true, spec: { namespace: "shop", pod: "web-0", container: "app" } };
+const COMPLETE = {
+  kind: "ended",
+  hasConfig: true,
+  spec: { namespace: "shop", pod: "web-0", container: "app", podUID: POD_UID },
+};
 
 let folder: string;
 beforeEach(() => {
@@ -65,7 +70,14 @@ describe("stepWalk", () => {
       const once = readSync(descriptor, Buffer.alloc(length), 0, length, 0);
       expect(once).toBeGreaterThan(0);
       expect(once).toBeLessThan(length);
-      const walk: Walk = { ...startWalk(), stage: "spec", length, following: length };
+      const walk: Walk = {
+        ...startWalk(),
+        stage: "spec",
+        length,
+        specEnd: length,
+        specScan: new SpecScan(),
+        following: length,
+      };
       expect(stepWalk(descriptor, walk, buffer)).toBe(false);
       expect(walk).toMatchObject({ stage: "header", offset: length, spec: {} });
     } finally {

@@ -6,7 +6,7 @@ import { parseArchiveName } from "../../src/archive/name.ts";
 import { openDirectory } from "../../src/inventory/directory.ts";
 import { adoptChange, findFile, hasChanged, newEntry, refresh, walkEntry } from "../../src/inventory/entry.ts";
 import { createReadSpace, READ_AHEAD } from "../../src/inventory/read-ahead.ts";
-import { archiveBytes, writeArchive } from "../support/archives.ts";
+import { archiveBytes, POD_UID, writeArchive } from "../support/archives.ts";
 import { aClock } from "../support/driven.ts";
 import { aFolder } from "../support/watching.ts";
 
@@ -55,7 +55,7 @@ function anEntry(parts: Parameters<typeof writeArchive>[1] = {}, content?: Uint8
       adoptChange(entry, stat(), { listed, nowMs: clock.monotonicMs() });
     },
     state: () => {
-      refresh(entry, clock, { incompleteAfterMs: INCOMPLETE_AFTER_MS });
+      refresh(entry, clock, { incompleteAfterMs: INCOMPLETE_AFTER_MS, nodeName: "node-a" });
       return entry.state;
     },
   };
@@ -174,6 +174,27 @@ describe("a torn archive", () => {
     replaced.adopt();
     expect([replaced.entry.walked, replaced.state()]).toEqual([false, "unread"]);
   });
+});
+
+it("knows the UID of the pod and whether that is a static one, as soon as the walk has read it", () => {
+  const uid = "db95e7e2e0ab3b170ce0094239084f5c";
+  const told = (parts: Parameters<typeof anEntry>[0], content?: Uint8Array) => {
+    const { entry, walk, state } = anEntry(parts, content);
+    // Until then it may be one.
+    expect([entry.podUID, entry.isStaticPod]).toEqual([undefined, true]);
+    walk();
+    state();
+    return [entry.podUID, entry.isStaticPod];
+  };
+  expect(told({})).toEqual([POD_UID, false]);
+  expect(told({ podUID: uid })).toEqual([uid, true]);
+  expect(told({ podUID: null })).toEqual([undefined, false]);
+  expect(told({ podUID: null, pod: "web-node-a" })).toEqual([undefined, true]);
+  const torn = archiveBytes({ podUID: uid }).subarray(0, 3000);
+  expect(told({ pod: "web-node-a" }, torn)).toEqual([undefined, true]);
+  expect(told({ pod: "web-node-a" })).toEqual([POD_UID, false]);
+  // What its owner cannot be told of tells no UID either.
+  expect(told({}, archiveBytes({ pod: "another" }))).toEqual([undefined, true]);
 });
 
 it("an overwritten archive loses the owner that its old content named, and gets a new number", () => {

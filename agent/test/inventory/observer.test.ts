@@ -22,7 +22,7 @@ import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { systemClock } from "../../src/clock.ts";
 import { createArchiveIndex } from "../../src/inventory/archive-index.ts";
 import { createObserver } from "../../src/inventory/observer.ts";
-import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
+import { archiveBytes, archiveName, archiveTime, tarHeader, writeArchive } from "../support/archives.ts";
 import { realArchives } from "../support/real-archives.ts";
 import { aFolder, watchDirectory } from "../support/watching.ts";
 
@@ -60,6 +60,24 @@ describe("what lies in the directory already", () => {
       walked = now;
     }
     expect(mostInOneTurn).toBeLessThan(count / 2);
+  });
+
+  it("waits for no archive of very many headers: such a walk gives way and goes on later", async () => {
+    const folder = aFolder();
+    const header = tarHeader({ name: "x" });
+    const many = archiveName({ container: "many" });
+    const bytes = archiveBytes({ container: "many", pagesBytes: 512 });
+    writeFileSync(join(folder, many), Buffer.concat([Buffer.alloc(20_000 * header.length, header), bytes]));
+    let monotonicMs = 0;
+    const clock = { wallMs: () => Date.now(), monotonicMs: () => (monotonicMs += 1) };
+    const { index, observer, state } = watchDirectory(folder, { clock });
+    while (!((index.get(many)?.walk.offset ?? 0) > 0)) await nextTurn();
+    const few = writeArchive(folder, { container: "few" });
+    observer.lookAgain(few);
+    while (index.get(few)?.walked !== true) await nextTurn();
+    expect(index.get(many)?.walked).toBe(false);
+    await until(() => expect(state(many)).toBe("complete"), 60_000);
+    expect(index.get(many)?.walk.readBytes).toBeLessThan(22_000 * header.length);
   });
 
   it("is kept and not counted where it is junk, and the reason is logged", async () => {
@@ -369,6 +387,7 @@ describe("the directory", () => {
       clock: systemClock,
       log: pino({ level: "silent" }),
       incompleteAfterMs: 1000,
+      nodeName: "node-a",
       roots: [],
       on: {
         // Somebody still works in the old one, so that its descriptor stays open for a while.

@@ -33,6 +33,7 @@ const archive = ({ isWalked }: { isWalked: boolean }) =>
       listed: fc.integer({ min: 0, max: 3 }),
       walked: isWalked ? fc.constant(true) : sometimes(95),
       isOwned: sometimes(95),
+      isStaticPod: sometimes(20),
     })
     .map(({ isOwned, isSettled, age, ...rest }) =>
       anArchive({

@@ -25,6 +25,8 @@ export function anArchive(options: ArchiveOptions = {}): Archive {
     file: `checkpoint-${pod}_${namespace}-${container}-${new Date(timeMs).toISOString().slice(0, 19)}Z.tar`,
     identity: identity === null ? undefined : (identity ?? owner),
     candidates: [owner],
+    podUID: undefined,
+    isStaticPod: false,
     timeMs,
     mtimeNs: BigInt(timeMs) * 1_000_000n,
     size: mib * MIB,

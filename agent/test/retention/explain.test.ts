@@ -63,6 +63,19 @@ describe("explainPlan", () => {
     );
   });
 
+  it("says that a pod which may be static is never taken for gone, where the policy does not retain orphans", () => {
+    const archives = [anArchive({ isStaticPod: true })];
+    const orphans = [{ namespace: "team", pod: "web", listedUpTo: 9 }];
+    const release = { globalPolicy: { retainOrphan: false } };
+    const within = "within the limits";
+    expect(explain(archives, release, { orphans })[0]).toMatchObject({
+      action: "keep",
+      why: `${within}; its pod may be a static one, which is never taken for gone`,
+    });
+    expect(explain(archives, {}, { orphans })[0]?.why).toBe(within);
+    expect(explain([anArchive()], release)[0]?.why).toBe(within);
+  });
+
   it("waits no longer once one of its scopes is active", () => {
     const [decision] = explain([anArchive()], {}, { isActive: (scope) => scope === "team/web" });
     expect(decision?.why).toBe("within the limits");

@@ -131,6 +131,22 @@ describe("planRetention, whatever the archives and the policy", () => {
     );
   });
 
+  it("takes no archive of a static pod for an orphan, whatever was proved", () => {
+    fc.assert(
+      fc.property(arbInput(), (input) => {
+        const plan = planRetention(input);
+        const orphans = [...plan.deletions, ...plan.deferred].filter(({ reason }) => reason === "orphan");
+        for (const { archive } of orphans) expect(archive.isStaticPod).toBe(false);
+        // And the proof says nothing of it to any other rule either.
+        const archives = listOf(input).map((archive) => ({ ...archive, isStaticPod: true }));
+        const proved = planRetention({ ...input, archives });
+        const unproved = planRetention({ ...input, archives, orphans: [] });
+        expect(proved).toEqual(unproved);
+      }),
+      RUNS,
+    );
+  });
+
   it("gives the same plan for any order of the archives", () => {
     fc.assert(
       fc.property(

@@ -43,6 +43,20 @@ describe("orphan deletion", () => {
     expect(files(planRetention(anInput(archives, release, { orphans: split })).deletions)).toEqual(["a", "b"]);
   });
 
+  it("never takes archives of a static pod, and those of another pod of that name all the same", () => {
+    const archives = [
+      named("static", { isStaticPod: true }),
+      named("half", { isStaticPod: true, state: "incomplete" }),
+      named("other", { age: 9 }),
+    ];
+    expect(told(planRetention(anInput(archives, release, { orphans: [gone] })))).toEqual(["orphan other"]);
+    const limited = { globalPolicy: { retainOrphan: false, maxCheckpointsPerContainer: 1 } };
+    expect(told(planRetention(anInput(archives, limited, { orphans: [gone] })))).toEqual([
+      "orphan other",
+      "max_checkpoints half",
+    ]);
+  });
+
   it("keeps orphans where the policy does not release them, and pods of the same name elsewhere", () => {
     expect(planRetention(anInput([named("a")], {}, { orphans: [gone] })).deletions).toEqual([]);
     const archives = [named("a", { namespace: "team-prod" }), named("b", { pod: "web-1" })];

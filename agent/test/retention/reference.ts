@@ -108,7 +108,8 @@ export function referencePlan(input: PlanInput) {
           (ownDepth(policy) === 3 && orphan.container === archive.identity.container)) &&
         archive.listed <= orphan.listedUpTo,
     );
-    if (isCovered && !policy.retainOrphan && deletable(archive) && ownActs(archive)) take(archive, "orphan");
+    const mayBeOrphan = !policy.retainOrphan && !archive.isStaticPod;
+    if (isCovered && mayBeOrphan && deletable(archive) && ownActs(archive)) take(archive, "orphan");
   }
 
   const each = (reason: Reason, violates: (archive: Owned) => boolean) => {

@@ -13,8 +13,16 @@ export interface NameParts {
   time?: string;
 }
 
+/** What the runtime writes of a pod besides its names. */
+export interface PodParts {
+  /** Default: a UUID, as the API server gives it; null for a runtime that does not tell. */
+  podUID?: string | null;
+  /** Annotations that the pod's author set and the runtime copied. */
+  copied?: Record<string, string>;
+}
+
 /** What an archive holds; each part has a default. */
-export interface ArchiveParts extends NameParts {
+export interface ArchiveParts extends NameParts, PodParts {
   /** Default containerd; with "none" spec.dump names nobody. */
   runtime?: Runtime;
   /** Size of checkpoint/pages-1.img, zeros; default 4,096. */
@@ -69,9 +77,10 @@ export function writeArchive(
 }
 
 /** What the runtime writes into spec.dump, as far as it tells whose archive it is. */
-export function specBytes(parts: NameParts & { runtime?: Runtime } = {}): Buffer {
-  const { runtime, ...names } = { runtime: "containerd" as const, ...parts };
-  return Buffer.from(JSON.stringify({ ociVersion: "1.2.1", annotations: annotationsOf(runtime, names) }));
+export function specBytes(parts: NameParts & PodParts & { runtime?: Runtime } = {}): Buffer {
+  const { runtime = "containerd", copied, ...rest } = parts;
+  const annotations = { ...copied, ...annotationsOf(runtime, rest) };
+  return Buffer.from(JSON.stringify({ ociVersion: "1.2.1", annotations }));
 }
 
 /** One entry of a tar: its header, and where its content ends on the block boundary. */
@@ -133,10 +142,14 @@ export function base256Size(size: bigint): Buffer {
   return field;
 }
 
+/** The UID of the pod that the builders make. */
+export const POD_UID = "5f0c8d53-3c33-4a1e-9d0a-0f6a5a3f1c11";
+
 const NAME_DEFAULTS = { pod: "web-0", namespace: "shop", container: "app", time: "2026-01-02T03:04:05Z" };
 
-function annotationsOf(runtime: Runtime, parts: NameParts): Record<string, string> {
-  const { pod, namespace, container } = { ...NAME_DEFAULTS, ...parts };
+function annotationsOf(runtime: Runtime, parts: NameParts & PodParts): Record<string, string> {
+  const { pod, namespace, container, podUID } = { ...NAME_DEFAULTS, podUID: POD_UID, ...parts };
+  const uid = (key: string) => (podUID === null ? {} : { [key]: podUID });
   switch (runtime) {
     case "containerd":
       return {
@@ -144,12 +157,14 @@ function annotationsOf(runtime: Runtime, parts: NameParts): Record<string, strin
         "io.kubernetes.cri.container-type": "container",
         "io.kubernetes.cri.sandbox-name": pod,
         "io.kubernetes.cri.sandbox-namespace": namespace,
+        ...uid("io.kubernetes.cri.sandbox-uid"),
       };
     case "cri-o": {
       const labels = {
         "io.kubernetes.container.name": container,
         "io.kubernetes.pod.name": pod,
         "io.kubernetes.pod.namespace": namespace,
+        ...uid("io.kubernetes.pod.uid"),
       };
       return {
         "io.kubernetes.cri-o.ContainerType": "container",
@@ -162,6 +177,7 @@ function annotationsOf(runtime: Runtime, parts: NameParts): Record<string, strin
         "org.criu.checkpoint.container.name": container,
         "org.criu.checkpoint.pod.name": pod,
         "org.criu.checkpoint.pod.namespace": namespace,
+        ...uid("org.criu.checkpoint.pod.uid"),
       };
     case "none":
       return {};

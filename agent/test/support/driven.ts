@@ -130,7 +130,7 @@ export function driveEnforcer(
       while (!step.done) step = walking.next();
       entry.walked = true;
     }
-    refresh(entry, clock, { incompleteAfterMs: 600_000 });
+    refresh(entry, clock, { incompleteAfterMs: 600_000, nodeName: "node-a" });
     index.put(entry);
     if (isTold) enforcer.changed(entry, isEvent);
     return entry;

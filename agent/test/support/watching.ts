@@ -72,6 +72,7 @@ export function watchDirectory(
     clock,
     log,
     incompleteAfterMs,
+    nodeName: "node-a",
     roots,
     on: {
       directory: (directory) => enforcer.setDirectory(directory),
