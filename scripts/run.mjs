@@ -2,7 +2,7 @@
 // Plain JavaScript without dependencies, because it is what installs them.
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { constants } from "node:os";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -15,31 +15,10 @@ const ownNode = join(root, "node_modules", "node", "bin", "node");
 /** How often to look whether npm is still there, in milliseconds. */
 const LOOK_MS = 250;
 
-function parentOf(pid) {
-  try {
-    return Number(/\) . (\d+) /.exec(readFileSync(`/proc/${pid}/stat`, "utf8"))?.[1]);
-  } catch {
-    return undefined;
-  }
-}
-
-/** The processes from our parent up to npm: npm itself, or the shell that it runs commands in, and npm. */
-function findNpm() {
-  if (process.env.npm_node_execpath === undefined) return [];
-  try {
-    const isNpm = readlinkSync(`/proc/${process.ppid}/exe`) === process.env.npm_node_execpath;
-    return isNpm ? [process.ppid] : [process.ppid, parentOf(process.ppid)];
-  } catch {
-    return [];
-  }
-}
-
-const above = findNpm();
-/** Whether npm ended without a word to us: npm passes signals on to its shell, which does not, and SIGKILL to nobody. */
-function isAlone() {
-  const [parent, npm] = above;
-  return parent !== undefined && (process.ppid !== parent || (npm !== undefined && parentOf(parent) !== npm));
-}
+/** npm, which `exec` in package.json makes our parent; undefined if it is not npm that runs this. */
+const npm = process.env.npm_lifecycle_event === undefined ? undefined : process.ppid;
+/** Whether npm ended and did not tell us: it passes on SIGINT and SIGTERM alone. */
+const isAlone = () => npm !== undefined && process.ppid !== npm;
 
 /**
  * Runs a command in the project's folder. Returns its exit code, 128 + n if signal n ended it. A signal that ends this

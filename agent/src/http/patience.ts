@@ -11,8 +11,12 @@ export const PATIENCE = {
   requestTimeoutMs: 20_000,
   /** How often requests that take too long are looked for. */
   checkEveryMs: 1000,
-  /** Connections of one port at a time. Prometheus, probes and the coordinator need some five; further ones are hung up on. */
-  maxConnections: 128,
+  /** Until a connection is closed on which nothing moves: whether its peer sends nothing or does not read its answer. */
+  idleTimeoutMs: 20_000,
+  /** Until a connection of the status server is closed that waits for its next request. */
+  keepAliveTimeoutMs: 5000,
+  /** Connections to the API at a time that have not shown a certificate of the coordinator. Further ones end the oldest. */
+  maxStrangers: 128,
   /** The largest body that is read where none is wanted. */
   maxUnwantedBodyBytes: 1024,
 } as const;

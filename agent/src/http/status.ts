@@ -1,3 +1,4 @@
+import { BACKLOG, makeRoom, STATUS_CONNECTIONS } from "@cro/shared/make-room";
 import Fastify from "fastify";
 import { PATIENCE } from "./patience.ts";
 
@@ -15,10 +16,12 @@ export function createStatusServer(options: {
   const app = Fastify({
     forceCloseConnections: true,
     requestTimeout: PATIENCE.requestTimeoutMs,
+    connectionTimeout: PATIENCE.idleTimeoutMs,
+    keepAliveTimeout: PATIENCE.keepAliveTimeoutMs,
     bodyLimit: PATIENCE.maxUnwantedBodyBytes,
     http: { headersTimeout: PATIENCE.headersTimeoutMs, connectionsCheckingInterval: PATIENCE.checkEveryMs },
   });
-  app.server.maxConnections = PATIENCE.maxConnections;
+  makeRoom(app.server, STATUS_CONNECTIONS);
   app.get("/metrics", async (_request, reply) =>
     reply.type("text/plain; version=0.0.4; charset=utf-8").send(await options.metrics()),
   );
@@ -29,7 +32,7 @@ export function createStatusServer(options: {
   });
   return {
     async listen({ host, port }) {
-      await app.listen({ host, port });
+      await app.listen({ host, port, backlog: BACKLOG });
       const address = app.server.address();
       return { port: typeof address === "object" && address !== null ? address.port : port };
     },

@@ -1,0 +1,59 @@
+import type { Server, Socket } from "node:net";
+
+/**
+ * How many connections may wait to be accepted. All of them together must not push out one that was accepted just before
+ * and was not read yet, so this is far under {@link STATUS_CONNECTIONS}.
+ */
+export const BACKLOG = 128;
+
+/** How many connections a port of metrics and probes holds at a time. */
+export const STATUS_CONNECTIONS = 512;
+
+/**
+ * Bounds the connections of a server and never refuses a new one: for each over `most`, the oldest connection ends of the
+ * remote address that has most of them. An address that holds many takes them from itself, and a probe gets its own.
+ */
+export function makeRoom(
+  server: Server,
+  most: number,
+): {
+  /** Counts a connection no more: its peer proved who it is. */
+  spare(peer: Pick<Socket, "remoteAddress" | "remotePort">): void;
+} {
+  /** By remote address, the oldest first. */
+  const counted = new Map<string, Set<Socket>>();
+  let count = 0;
+
+  function forget(address: string, socket: Socket): void {
+    const sockets = counted.get(address);
+    if (!sockets?.delete(socket)) return;
+    count -= 1;
+    if (sockets.size === 0) counted.delete(address);
+  }
+
+  function endOldest(): void {
+    let largest: [string, Set<Socket>] | undefined;
+    for (const one of counted) if (largest === undefined || one[1].size > largest[1].size) largest = one;
+    const [oldest] = largest?.[1] ?? [];
+    if (largest === undefined || oldest === undefined) return;
+    forget(largest[0], oldest);
+    oldest.destroy();
+  }
+
+  server.on("connection", (socket: Socket) => {
+    const { remoteAddress: address = "" } = socket;
+    const sockets = counted.get(address) ?? new Set();
+    counted.set(address, sockets.add(socket));
+    count += 1;
+    socket.once("close", () => forget(address, socket));
+    if (count > most) endOldest();
+  });
+
+  return {
+    spare({ remoteAddress: address = "", remotePort }) {
+      for (const socket of counted.get(address) ?? []) {
+        if (socket.remotePort === remotePort) return forget(address, socket);
+      }
+    },
+  };
+}
