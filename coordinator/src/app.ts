@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { AddressInfo } from "node:net";
-import { BACKLOG, makeRoom, STATUS_CONNECTIONS } from "@cro/shared/make-room";
+import { makeRoom, STATUS_CONNECTIONS } from "@cro/shared/make-room";
 import { type CompiledPolicy, formatProblem } from "@cro/shared/policy/compile";
 import type { Fence } from "@cro/shared/wire/fence";
 import Fastify from "fastify";
@@ -230,7 +230,7 @@ export async function startHttp(
     forceCloseConnections: true,
     requestTimeout: 20_000,
     connectionTimeout: 20_000,
-    keepAliveTimeout: 5000,
+    maxRequestsPerSocket: 1,
     bodyLimit: 1024,
     http: { headersTimeout: 5000, connectionsCheckingInterval: 1000 },
   });
@@ -246,7 +246,7 @@ export async function startHttp(
   });
   stops.push(() => server.close());
   try {
-    await server.listen({ host, port, backlog: BACKLOG });
+    await server.listen({ host, port });
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
     const problem = code === "EADDRINUSE" ? "the port is in use by another process; give another one" : message;

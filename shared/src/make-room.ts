@@ -1,13 +1,10 @@
 import type { Server, Socket } from "node:net";
 
 /**
- * How many connections may wait to be accepted. All of them together must not push out one that was accepted just before
- * and was not read yet, so this is far under {@link STATUS_CONNECTIONS}.
+ * How many connections a port of metrics and probes holds at a time. That is more than may wait to be accepted, 511 in Node,
+ * so that a burst does not push out a probe that was accepted with it and was not read yet.
  */
-export const BACKLOG = 128;
-
-/** How many connections a port of metrics and probes holds at a time. */
-export const STATUS_CONNECTIONS = 512;
+export const STATUS_CONNECTIONS = 1024;
 
 /**
  * Bounds the connections of a server and never refuses a new one: for each over `most`, the oldest connection ends of the

@@ -11,10 +11,8 @@ export const PATIENCE = {
   requestTimeoutMs: 20_000,
   /** How often requests that take too long are looked for. */
   checkEveryMs: 1000,
-  /** Until a connection is closed on which nothing moves: whether its peer sends nothing or does not read its answer. */
+  /** Until a connection of the status server is closed on which nothing moves, such as one whose answer is not read. */
   idleTimeoutMs: 20_000,
-  /** Until a connection of the status server is closed that waits for its next request. */
-  keepAliveTimeoutMs: 5000,
   /** Connections to the API at a time that have not shown a certificate of the coordinator. Further ones end the oldest. */
   maxStrangers: 128,
   /** The largest body that is read where none is wanted. */

@@ -1,4 +1,4 @@
-import { BACKLOG, makeRoom, STATUS_CONNECTIONS } from "@cro/shared/make-room";
+import { makeRoom, STATUS_CONNECTIONS } from "@cro/shared/make-room";
 import Fastify from "fastify";
 import { PATIENCE } from "./patience.ts";
 
@@ -17,7 +17,8 @@ export function createStatusServer(options: {
     forceCloseConnections: true,
     requestTimeout: PATIENCE.requestTimeoutMs,
     connectionTimeout: PATIENCE.idleTimeoutMs,
-    keepAliveTimeout: PATIENCE.keepAliveTimeoutMs,
+    // Nobody who asks every few seconds needs a connection in between, and nobody can fill one with requests.
+    maxRequestsPerSocket: 1,
     bodyLimit: PATIENCE.maxUnwantedBodyBytes,
     http: { headersTimeout: PATIENCE.headersTimeoutMs, connectionsCheckingInterval: PATIENCE.checkEveryMs },
   });
@@ -32,7 +33,7 @@ export function createStatusServer(options: {
   });
   return {
     async listen({ host, port }) {
-      await app.listen({ host, port, backlog: BACKLOG });
+      await app.listen({ host, port });
       const address = app.server.address();
       return { port: typeof address === "object" && address !== null ? address.port : port };
     },
