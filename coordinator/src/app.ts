@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { AddressInfo } from "node:net";
-import { makeRoom, STATUS_CONNECTIONS } from "@cro/shared/make-room";
+import { boundAnswers, makeRoom, PAGES_ON_THEIR_WAY, STATUS_CONNECTIONS } from "@cro/shared/make-room";
 import { type CompiledPolicy, formatProblem } from "@cro/shared/policy/compile";
 import type { Fence } from "@cro/shared/wire/fence";
 import Fastify from "fastify";
@@ -235,7 +235,9 @@ export async function startHttp(
     http: { headersTimeout: 5000, connectionsCheckingInterval: 1000 },
   });
   makeRoom(server.server, STATUS_CONNECTIONS);
+  const bound = boundAnswers(PAGES_ON_THEIR_WAY);
   server.get("/metrics", async (_request, reply) => {
+    bound(reply.raw);
     reply.type(metrics.registry.contentType);
     return metrics.registry.metrics();
   });

@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { processTree, stillRunning, type TreeProcess } from "../support/process-tree.ts";
 import { aFolder, freePort, observe, ROOT, until } from "../support/processes.ts";
-import { aPolicyFile, series } from "../support/standalone.ts";
+import { aPolicyFile } from "../support/standalone.ts";
 
 /** Each process of the chain, from the top down, and how it is started without what is above it. */
 const COMMANDS = {
@@ -12,14 +12,13 @@ const COMMANDS = {
 } as const;
 type Level = keyof typeof COMMANDS;
 
-/** Runs `npm start`, or a lower part of its chain, until coordinator and agent run. Returns all processes, the first on top. */
-async function start(level: Level = "npm") {
-  const directory = aFolder();
+/** Runs `npm start`, or a lower part of its chain, until coordinator and agent run. Returns all processes. */
+async function start(level: Level = "npm", prefix: string[] = []) {
   const [api, agentMetrics, coordinatorMetrics] = [await freePort(), await freePort(), await freePort()];
-  const [program, ...words] = COMMANDS[level];
+  const [program = "", ...words] = [...prefix, ...COMMANDS[level]];
   const args = [
     ...words,
-    ...["--policy", aPolicyFile({}), "--directory", directory, "--agent-port", `${api}`],
+    ...["--policy", aPolicyFile({}), "--directory", aFolder(), "--agent-port", `${api}`],
     ...["--agent-metrics-port", `${agentMetrics}`, "--coordinator-metrics-port", `${coordinatorMetrics}`],
   ];
   const env = { ...process.env, XDG_STATE_HOME: aFolder() };
@@ -35,9 +34,9 @@ async function start(level: Level = "npm") {
     tree = processTree(pid);
     const commands = tree.map(({ command }) => command).join("\n");
     for (const part of ["dist/standalone.js", "dist/agent.js", "dist/coordinator.js"]) expect(commands).toContain(part);
-    expect(running.out.join("\n")).toContain("Watching");
+    expect(running.out).not.toEqual([]);
   }, 120_000);
-  return { directory, child, pid, tree };
+  return { child, pid, tree };
 }
 
 describe("npm start ends all that it started", () => {
@@ -60,11 +59,18 @@ describe("npm start ends all that it started", () => {
     await until(() => expect(stillRunning(tree)).toEqual([]), 30_000);
   }, 240_000);
 
-  it("when the pipe is closed into which it writes", async () => {
-    const { child, directory, tree } = await start();
-    child.stdout?.destroy();
-    // Its arrival is the next thing to tell.
-    series(directory, 1);
-    await until(() => expect(stillRunning(tree)).toEqual([]), 30_000);
-  }, 240_000);
+  it.each<[string, string[]]>([
+    ["a socket", []],
+    ["a pipe", ["sh", "-c", '"$@" | cat', "sh"]],
+  ])(
+    "when nobody reads what it writes into %s, though there is nothing to tell",
+    async (_, prefix) => {
+      const { child, tree } = await start("standalone", prefix);
+      const reader = tree.find(({ command }) => command === "cat");
+      if (reader !== undefined) process.kill(reader.pid, "SIGKILL");
+      else child.stdout?.destroy();
+      await until(() => expect(stillRunning(tree)).toEqual([]), 30_000);
+    },
+    240_000,
+  );
 });

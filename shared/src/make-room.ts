@@ -1,3 +1,4 @@
+import type { ServerResponse } from "node:http";
 import type { Server, Socket } from "node:net";
 
 /**
@@ -5,6 +6,20 @@ import type { Server, Socket } from "node:net";
  * so that a burst does not push out a probe that was accepted with it and was not read yet.
  */
 export const STATUS_CONNECTIONS = 1024;
+
+/** How many pages of metrics may be on their way at a time. Each is held in memory until its reader has taken it. */
+export const PAGES_ON_THEIR_WAY = 64;
+
+/** Bounds the answers on their way: call it for each; the oldest ends for one over `most`. */
+export function boundAnswers(most: number): (answer: ServerResponse) => void {
+  const onTheirWay = new Set<ServerResponse>();
+  return (answer) => {
+    onTheirWay.add(answer);
+    answer.once("close", () => onTheirWay.delete(answer));
+    const [oldest] = onTheirWay;
+    if (onTheirWay.size > most) oldest?.destroy();
+  };
+}
 
 /**
  * Bounds the connections of a server and never refuses a new one: for each over `most`, the oldest connection ends of the

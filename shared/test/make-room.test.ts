@@ -1,7 +1,8 @@
 import { once } from "node:events";
+import { createServer as createHttpServer } from "node:http";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
-import { makeRoom } from "../src/make-room.ts";
+import { boundAnswers, makeRoom } from "../src/make-room.ts";
 
 const until = (condition: () => void) => vi.waitFor(condition, { timeout: 15_000, interval: 10 });
 
@@ -67,5 +68,43 @@ describe("makeRoom", () => {
     room.spare(accepted[0] as Socket);
     const sockets = [await call(), await call(), await call()];
     await until(() => expect(areOpen([known, ...sockets])).toEqual([true, false, true, true]));
+  });
+});
+
+describe("boundAnswers", () => {
+  it("ends the oldest answer that is not read for one over the limit, and counts no answer that was read", async () => {
+    const bound = boundAnswers(2);
+    let asked = 0;
+    const page = Buffer.alloc(32 * 1024 * 1024);
+    const server = createHttpServer((request, response) => {
+      asked += 1;
+      bound(response);
+      response.end(request.url === "/short" ? "short" : page);
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    onTestFinished(() => void server.close());
+    const ask = async (path: string) => {
+      const before = asked;
+      const socket = connect({ host: "127.0.0.1", port });
+      socket.on("error", () => {});
+      onTestFinished(() => void socket.destroy());
+      if (path === "/short") socket.resume();
+      socket.write(`GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`);
+      await until(() => expect(asked).toBe(before + 1));
+      return socket;
+    };
+    const unread = [await ask("/"), await ask("/")];
+    const connections = () => new Promise<number>((resolve) => server.getConnections((_, count) => resolve(count)));
+    await vi.waitFor(async () => expect(await connections()).toBe(2), 15_000);
+    unread.push(await ask("/"));
+    await vi.waitFor(async () => expect(await connections()).toBe(2), 15_000);
+    unread[0]?.resume();
+    await once(unread[0] as Socket, "close");
+    expect(unread[0]?.bytesRead).toBeLessThan(page.length);
+    const short = await ask("/short");
+    await once(short, "close");
+    expect(short.bytesRead).toBeGreaterThan(5);
   });
 });

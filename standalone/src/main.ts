@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { systemClock } from "@cro/agent/clock";
 import { type CommandContext, enforceArchives, loadPolicy } from "@cro/agent/commands";
@@ -17,6 +18,7 @@ import { VERSION } from "@cro/shared/version";
 import { PORTS } from "@cro/shared/wire/identities";
 import { Command, CommanderError } from "commander";
 import { keepRunning } from "./children.ts";
+import { whenReaderGone } from "./reader-gone.ts";
 import { addSample, seedSamples } from "./samples.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -48,7 +50,6 @@ const context: CommandContext = { clock: systemClock, out, err, incompleteAfterM
 
 /** Runs coordinator and agent, as a cluster runs them, on this machine until it is stopped. */
 async function watch(options: Options): Promise<number> {
-  const asked = whenAskedToStop();
   const { dryRun, json } = options;
   const say = json ? err : out;
   const policyFile = options.policy ?? SAMPLE_POLICY;
@@ -63,6 +64,10 @@ async function watch(options: Options): Promise<number> {
   await showPlan({ directory, policyFile, dryRun, json, say });
   if (policy.nodeSelector !== undefined)
     say("The policy's nodeSelector is not looked at: this machine is the only node.");
+
+  const over = Promise.race([whenAskedToStop(), whenReaderGone(), stdout.lost, stderr.lost]).then(() => EXIT.done);
+  // If that is so already, nobody is there to start anything for.
+  if ((await Promise.race([over, setImmediate()])) !== undefined) return EXIT.done;
 
   const state = await makeStateFolder(directory);
   const host = "127.0.0.1";
@@ -119,7 +124,7 @@ async function watch(options: Options): Promise<number> {
   say(`Agent       (pid ${agent.pid}): http://${addresses.agentMetrics}/metrics`);
   say(`Watching ${directory}; Ctrl-C ends it.`);
 
-  for (const over of [asked, stdout.lost, stderr.lost]) void over.then(() => end(EXIT.done));
+  void over.then(end);
   const code = await ended;
   clearInterval(arrivals);
   await Promise.all([coordinator.stop(), agent.stop()]);
@@ -226,8 +231,7 @@ Examples:
     const options = program.parse().opts<Options>();
     if (!options.once) return await watch(options);
     // Nobody deletes on with nobody above, not even what was asked for.
-    process.once("disconnect", () => process.exit(EXIT.failed));
-    process.channel?.unref();
+    void whenAskedToStop().then(() => process.exit(EXIT.failed));
     const { policy = SAMPLE_POLICY, directory, json, dryRun } = options;
     if (options.policy === undefined && directory === undefined) await seedSamples(SAMPLE_FOLDER, FIXTURES, Date.now());
     const folder = options.policy === undefined ? (directory ?? SAMPLE_FOLDER) : directory;

@@ -1,4 +1,4 @@
-import { makeRoom, STATUS_CONNECTIONS } from "@cro/shared/make-room";
+import { boundAnswers, makeRoom, PAGES_ON_THEIR_WAY, STATUS_CONNECTIONS } from "@cro/shared/make-room";
 import Fastify from "fastify";
 import { PATIENCE } from "./patience.ts";
 
@@ -23,9 +23,11 @@ export function createStatusServer(options: {
     http: { headersTimeout: PATIENCE.headersTimeoutMs, connectionsCheckingInterval: PATIENCE.checkEveryMs },
   });
   makeRoom(app.server, STATUS_CONNECTIONS);
-  app.get("/metrics", async (_request, reply) =>
-    reply.type("text/plain; version=0.0.4; charset=utf-8").send(await options.metrics()),
-  );
+  const bound = boundAnswers(PAGES_ON_THEIR_WAY);
+  app.get("/metrics", async (_request, reply) => {
+    bound(reply.raw);
+    return reply.type("text/plain; version=0.0.4; charset=utf-8").send(await options.metrics());
+  });
   app.get("/healthz", async () => "ok\n");
   app.get("/readyz", async (_request, reply) => {
     const problem = options.notReady();
