@@ -18,10 +18,10 @@ import {
 /** Where a command reads from and writes to. */
 export interface CommandContext {
   clock: Clock;
-  /** Writes one line to stdout: results and nothing else. */
-  out: (line: string) => void;
-  /** Writes one line to stderr: all that is said about the results. */
-  err: (line: string) => void;
+  /** Writes one line to stdout: results and nothing else. Settles once it is written. */
+  out: (line: string) => Promise<void>;
+  /** Writes one line to stderr: all that is said about the results. Settles once it is written. */
+  err: (line: string) => Promise<void>;
   incompleteAfterMs: number;
 }
 
@@ -41,15 +41,15 @@ export async function loadPolicy(file: string, { err }: Pick<CommandContext, "er
     const more = others.length > 0 ? ` (and ${others.length} more: ${others.join("; ")})` : "";
     throw new InputError(`${first}${more}`);
   }
-  for (const problem of result.policy.unitless) err(formatProblem(problem));
+  for (const problem of result.policy.unitless) await err(formatProblem(problem));
   return result.policy;
 }
 
 /** `agent list`: what lies in a directory. */
 export async function listArchives(options: { directory: string; json: boolean }, context: CommandContext) {
   const scan = await scanAndTell(options.directory, context);
-  if (options.json) for (const archive of scan.entries) context.out(JSON.stringify(archiveFacts(archive)));
-  else context.out(toTable(ARCHIVE_COLUMNS, scan.entries.map(archiveCells)));
+  if (options.json) for (const archive of scan.entries) await context.out(JSON.stringify(archiveFacts(archive)));
+  else await context.out(toTable(ARCHIVE_COLUMNS, scan.entries.map(archiveCells)));
   return EXIT.done;
 }
 
@@ -61,7 +61,7 @@ export async function planArchives(
   const { document } = await loadPolicy(options.policy, context);
   const scan = await scanAndTell(options.directory ?? document.directory, context);
   const { plan, decisions } = planOnce(scan, document, context.clock);
-  if (options.json) for (const decision of decisions) context.out(toExplainedJson(decision));
+  if (options.json) for (const decision of decisions) await context.out(toExplainedJson(decision));
   else {
     const rows = decisions.map(({ archive, action, reason, policy, why }) => [
       action,
@@ -70,9 +70,9 @@ export async function planArchives(
       policy,
       why,
     ]);
-    context.out(toTable(["ACTION", "REASON", ...ARCHIVE_COLUMNS, "POLICY", "WHY"], rows));
+    await context.out(toTable(["ACTION", "REASON", ...ARCHIVE_COLUMNS, "POLICY", "WHY"], rows));
   }
-  for (const limit of plan.unreachable) context.err(describeUnreachable(limit));
+  for (const limit of plan.unreachable) await context.err(describeUnreachable(limit));
   return EXIT.done;
 }
 
@@ -85,32 +85,37 @@ export async function enforceArchives(
   const scan = await scanAndTell(options.directory ?? document.directory, context);
   const inForce = options.dryRun ? { ...document, mode: "DryRun" as const } : document;
   const { plan, outcomes, isHeldBack } = await enforceOnce(scan, inForce, context);
-  if (options.json) for (const outcome of outcomes) context.out(toJson(outcome));
+  if (options.json) for (const outcome of outcomes) await context.out(toJson(outcome));
   else {
     const rows = outcomes.map(({ archive, action, reason }) => [action, reason ?? "-", ...archiveCells(archive)]);
-    context.out(toTable(["ACTION", "REASON", ...ARCHIVE_COLUMNS], rows));
+    await context.out(toTable(["ACTION", "REASON", ...ARCHIVE_COLUMNS], rows));
   }
-  for (const limit of plan.unreachable) context.err(describeUnreachable(limit));
-  if (isHeldBack === "paused") context.err(`${scan.directory.path}/.pause is there: nothing was deleted`);
-  if (isHeldBack === "dry_run") context.err("dry run: nothing was deleted");
+  for (const limit of plan.unreachable) await context.err(describeUnreachable(limit));
+  const deleted = outcomes.filter(({ removal }) => removal?.outcome === "deleted");
+  const nothing = deleted.length === 0 ? "nothing was deleted" : "nothing more was deleted";
+  if (isHeldBack === "paused") await context.err(`${scan.directory.path}/.pause is there: ${nothing}`);
+  if (isHeldBack === "dry_run") await context.err("dry run: nothing was deleted");
   let code: number = EXIT.done;
+  if (isHeldBack === "changing") {
+    await context.err(`${scan.directory.path} keeps changing while its archives are deleted: ${nothing}; try again`);
+    code = EXIT.failed;
+  }
   for (const { archive, removal } of outcomes) {
-    if (removal?.outcome === "refused") context.err(`${archive.file} was kept: it ${removal.why}`);
+    if (removal?.outcome === "refused") await context.err(`${archive.file} was kept: it ${removal.why}`);
     if (removal?.outcome !== "failed") continue;
-    context.err(`${archive.file} cannot be deleted: ${(removal.cause as Error).message}`);
+    await context.err(`${archive.file} cannot be deleted: ${(removal.cause as Error).message}`);
     code = EXIT.failed;
   }
   if (!options.json) {
-    const deleted = outcomes.filter(({ removal }) => removal?.outcome === "deleted");
     const bytes = deleted.reduce((sum, { archive }) => sum + archive.size, 0);
-    context.err(`${outcomes.length} archives, ${deleted.length} deleted, ${formatBytes(bytes)}B freed`);
+    await context.err(`${outcomes.length} archives, ${deleted.length} deleted, ${formatBytes(bytes)}B freed`);
   }
   return code;
 }
 
 async function scanAndTell(directory: string, { clock, err, incompleteAfterMs }: CommandContext): Promise<Scan> {
   const scan = await scanDirectory(directory, clock, incompleteAfterMs);
-  for (const { file, why } of scan.ignored) err(`${JSON.stringify(file)} ${why}; it is left alone`);
-  for (const { file, problem } of scan.entries) if (problem !== undefined) err(`${file} is kept: ${problem}`);
+  for (const { file, why } of scan.ignored) await err(`${JSON.stringify(file)} ${why}; it is left alone`);
+  for (const { file, problem } of scan.entries) if (problem !== undefined) await err(`${file} is kept: ${problem}`);
   return scan;
 }

@@ -1,5 +1,6 @@
 import { hostname } from "node:os";
 import { anyHost } from "@cro/shared/any-host";
+import { whenAskedToStop } from "@cro/shared/asked-to-stop";
 import { VERSION } from "@cro/shared/version";
 import { PORTS } from "@cro/shared/wire/identities";
 import { Command, CommanderError, Option } from "commander";
@@ -9,6 +10,7 @@ import type { CommandContext } from "./commands.ts";
 import { parseAbsolutePath, parseAddress, parseMilliseconds, type ServeConfig } from "./config.ts";
 import { EXIT, InputError } from "./errors.ts";
 import { GRANULARITIES } from "./granularity.ts";
+import { createOutput } from "./output.ts";
 
 const DEFAULT_INCOMPLETE_AFTER_MS = 10 * 60_000;
 
@@ -19,13 +21,18 @@ const incompleteAfter = () =>
     .argParser(parseMilliseconds)
     .default(DEFAULT_INCOMPLETE_AFTER_MS, "10m");
 
-function context(incompleteAfterMs: number): CommandContext {
-  return {
-    clock: systemClock,
-    out: (line) => void process.stdout.write(`${line}\n`),
-    err: (line) => void process.stderr.write(`${line}\n`),
-    incompleteAfterMs,
-  };
+/** Runs a command that ends by itself. Returns its exit code, once all that it has to say is written. */
+async function command(
+  work: (context: CommandContext) => Promise<number>,
+  { incompleteAfter: incompleteAfterMs }: { incompleteAfter: number },
+): Promise<number> {
+  const out = createOutput(process.stdout);
+  const { line: err } = createOutput(process.stderr);
+  const code = await work({ clock: systemClock, out: out.line, err, incompleteAfterMs });
+  const problem = out.problem();
+  if (problem === undefined) return code;
+  await err(`agent: cannot write to stdout: ${problem.message}`);
+  return code === EXIT.done ? EXIT.failed : code;
 }
 
 async function serve(
@@ -43,12 +50,12 @@ async function serve(
       throw cause;
     },
   );
-  const asked = new Promise<{ code: number; problem?: string }>((resolve) => {
-    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve({ code: EXIT.done }));
-  });
+  const asked = whenAskedToStop().then(() => ({ code: EXIT.done, problem: undefined }));
   const { code, problem } = await Promise.race([agent.ended, asked]);
   if (problem !== undefined) process.stderr.write(`agent: ${problem}\n`);
   await agent.stop();
+  // What still holds the process, such as a connection that does not end, must not.
+  setTimeout(() => process.exit(), 1000).unref();
   return code;
 }
 
@@ -112,7 +119,7 @@ async function main(): Promise<number> {
     .addOption(incompleteAfter())
     .action(async (options) => {
       const { listArchives } = await import("./commands.ts");
-      code = await listArchives(options, context(options.incompleteAfter));
+      code = await command((context) => listArchives(options, context), options);
     })
     .addHelpText("after", "\nExample:\n  agent list --directory /var/lib/kubelet/checkpoints");
 
@@ -127,7 +134,7 @@ async function main(): Promise<number> {
     .addOption(incompleteAfter())
     .action(async (options) => {
       const { planArchives } = await import("./commands.ts");
-      code = await planArchives(options, context(options.incompleteAfter));
+      code = await command((context) => planArchives(options, context), options);
     })
     .addHelpText("after", "\nExample:\n  agent plan --policy policy.yaml --directory /var/lib/kubelet/checkpoints");
 
@@ -141,7 +148,7 @@ async function main(): Promise<number> {
     .addOption(incompleteAfter())
     .action(async (options) => {
       const { enforceArchives } = await import("./commands.ts");
-      code = await enforceArchives(options, context(options.incompleteAfter));
+      code = await command((context) => enforceArchives(options, context), options);
     })
     .addHelpText(
       "after",
@@ -162,5 +169,3 @@ async function main(): Promise<number> {
 }
 
 process.exitCode = await main();
-// What still holds the process, such as a connection that does not end, must not.
-setTimeout(() => process.exit(), 1000).unref();

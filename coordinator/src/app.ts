@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { AddressInfo } from "node:net";
+import { boundAnswers, makeRoom, PAGES_ON_THEIR_WAY, STATUS_CONNECTIONS } from "@cro/shared/make-room";
 import { type CompiledPolicy, formatProblem } from "@cro/shared/policy/compile";
 import type { Fence } from "@cro/shared/wire/fence";
 import Fastify from "fastify";
@@ -224,15 +225,19 @@ export async function startHttp(
   { host, port }: ListenAddress,
   { metrics, stops, isReady }: { metrics: Metrics; stops: Parts; isReady: () => boolean },
 ): Promise<string> {
-  // Whoever reaches the port can open connections and drip into them: few at a time, and not for long.
+  // Anyone who reaches the port can open connections, drip into them, and leave answers unread: not many, and not for long.
   const server = Fastify({
     forceCloseConnections: true,
     requestTimeout: 20_000,
+    connectionTimeout: 20_000,
+    maxRequestsPerSocket: 1,
     bodyLimit: 1024,
     http: { headersTimeout: 5000, connectionsCheckingInterval: 1000 },
   });
-  server.server.maxConnections = 128;
+  makeRoom(server.server, STATUS_CONNECTIONS);
+  const bound = boundAnswers(PAGES_ON_THEIR_WAY);
   server.get("/metrics", async (_request, reply) => {
+    bound(reply.raw);
     reply.type(metrics.registry.contentType);
     return metrics.registry.metrics();
   });

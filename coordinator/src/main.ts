@@ -1,3 +1,4 @@
+import { whenAskedToStop } from "@cro/shared/asked-to-stop";
 import { pino } from "pino";
 import { startCoordinator } from "./app.ts";
 import { startClusterCoordinator } from "./cluster.ts";
@@ -16,9 +17,7 @@ async function run(parsed: ParsedArguments & { ok: true }): Promise<void> {
   // Written synchronously, so that the last lines before an exit are not lost.
   const { logLevel } = "cluster" in parsed ? parsed.cluster : parsed.config;
   const log = pino({ level: logLevel }, pino.destination({ dest: 1, sync: true }));
-  const stopping = new Promise<NodeJS.Signals>((resolve) => {
-    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, resolve);
-  });
+  const stopping = whenAskedToStop();
   try {
     const coordinator = await ("cluster" in parsed
       ? startClusterCoordinator(parsed.cluster, { log })

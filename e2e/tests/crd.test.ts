@@ -1,7 +1,9 @@
+import { readKubernetesYaml } from "@cro/shared/crd/kubernetes-yaml";
 import { POLICY_PLURAL } from "@cro/shared/crd/manifest";
 import { CONDITION_TYPES, type PolicyStatus } from "@cro/shared/crd/status";
 import { compilePolicy } from "@cro/shared/policy/compile";
 import fc from "fast-check";
+import { Agent, request } from "undici";
 import { beforeAll, describe, expect, it } from "vitest";
 import { patience, soak } from "../../shared/test/support/soak.ts";
 import {
@@ -155,7 +157,12 @@ describeWithKube("the policy resource on a real API server", (kube) => {
     [{ globalPolicy: { maxCheckpointSize: -1 } }, /greater than or equal to 0/],
     [{ globalPolicy: { maxCheckpointsPerPod: -1 } }, /greater than or equal to 0/],
     [{ globalPolicy: { maxAge: "soon" } }, /spec\.globalPolicy\.maxAge/],
-    [{ globalPolicy: { maxChekpointsPerPod: 1 } }, /unknown field "spec\.globalPolicy\.maxChekpointsPerPod"/],
+    [
+      { globalPolicy: { maxAge: 30 } },
+      /spec\.globalPolicy\.maxAge: Invalid value: .*has no unit; write e\.g\. 30s, 12h or 7d/,
+    ],
+    [{ orphanGracePeriod: 30 }, /spec\.orphanGracePeriod: .*has no unit/],
+    [{ podPolicies: [{ namespace: "a", pod: "b", maxAge: -1 }] }, /spec\.podPolicies\[0\]\.maxAge: /],
     [
       { podPolicies: Array.from({ length: 1001 }, (_, n) => ({ namespace: "a", pod: `p${n}` })) },
       /Too many|at most 1000/,
@@ -182,7 +189,7 @@ describeWithKube("the policy resource on a real API server", (kube) => {
     async () => {
       const text = (...texts: string[]) => fc.constantFrom(...texts);
       const arbSize = fc.oneof(
-        fc.constantFrom<unknown>(0, 10, 1.5, -1, true, 9_007_199_254_740_991, 9_007_199_254_740_992),
+        fc.constantFrom<unknown>(null, 0, 10, 1.5, -1, true, 9_007_199_254_740_991, 9_007_199_254_740_992),
         fc
           .tuple(
             text("", "+", "-"),
@@ -193,8 +200,11 @@ describeWithKube("the policy resource on a real API server", (kube) => {
       );
       const arbDuration = fc.oneof(
         fc.constantFrom<unknown>(
+          null,
           0,
           30,
+          -1,
+          1.5,
           "0",
           "+0",
           "-1h",
@@ -212,7 +222,7 @@ describeWithKube("the policy resource on a real API server", (kube) => {
         ),
         fc.string({ maxLength: 6 }),
       );
-      const arbCount = fc.constantFrom<unknown>(0, 1, 2, 10, 11, 2_147_483_647, 2_147_483_648, -1, 1.5, "1");
+      const arbCount = fc.constantFrom<unknown>(null, 0, 1, 2, 10, 11, 2_147_483_647, 2_147_483_648, -1, 1.5, "1");
       const arbName = fc.oneof(
         text("a", "a-b", "a.b", "a..b", "-a", "a-", "*", "a*", "a-*", "a.*", "*a", "A", "", "a b", "a_b", "é"),
         fc.integer({ min: 62, max: 66 }).map((length) => "a".repeat(length)),
@@ -303,10 +313,172 @@ describeWithKube("the policy resource on a real API server", (kube) => {
     patience(120_000),
   );
 
-  it("lets an empty size pass, which the coordinator then refuses", async () => {
-    const spec = { nodePolicy: { minFree: null } };
-    expect(await refusal(spec)).toBeUndefined();
-    expect(compilePolicy(spec)).toMatchObject({ ok: false, problems: [{ field: "spec.nodePolicy.minFree" }] });
+  it("takes a field that is null for absent, as the coordinator does", async () => {
+    const spec = {
+      mode: null,
+      nodePolicy: { minFree: null },
+      globalPolicy: { maxAge: null, maxCheckpointsPerPod: null },
+      nodeSelector: { disk: null, zone: "a" },
+      podPolicies: [{ namespace: "a", pod: "b", maxTotalSize: null }],
+      namespacePolicies: null,
+    };
+    const stored = unwrap(
+      await kube.client.request<AnyObject>({
+        method: "POST",
+        path: policyPath(namespace),
+        query: { dryRun: "All", fieldValidation: "Strict" },
+        body: aPolicy(spec),
+      }),
+    );
+    expect(stored.spec).toEqual({
+      nodePolicy: {},
+      globalPolicy: {},
+      nodeSelector: { zone: "a" },
+      podPolicies: [{ namespace: "a", pod: "b" }],
+    });
+    expect(compilePolicy(spec)).toEqual(compilePolicy(stored.spec));
+  });
+
+  describe("a field of a later version", () => {
+    const later = {
+      trash: { keepFor: "24h" },
+      globalPolicy: { maxCheckpointsPerPod: 3, maxGoneAge: "2d" },
+      containerPolicies: [{ ...names, until: "2027-01-01T00:00:00Z" }],
+      podPolicies: [{ namespace: "a", pod: "b", keep: { tags: ["x"] } }],
+      namespacePolicies: [{ namespace: "a", mayGrow: false }],
+      nodePolicy: { minFree: "1Gi", minFreeInodes: "5%" },
+    };
+
+    it("is stored as it came and survives every later write, and the coordinator refuses the policy by that name", async () => {
+      await create(kube.client, policyPath(namespace), aPolicy(later, "later"));
+      const path = policyPath(namespace, "later");
+      const change = (body: unknown, query: Record<string, string> = {}) =>
+        kube.client.request<AnyObject>({ method: "PATCH", path, query: { fieldValidation: "Strict", ...query }, body });
+      const changed = unwrap(await change({ spec: { mode: "DryRun", globalPolicy: { maxCheckpointsPerPod: 4 } } }));
+      const expected = {
+        ...later,
+        mode: "DryRun",
+        globalPolicy: { maxCheckpointsPerPod: 4, maxGoneAge: "2d" },
+      };
+      expect(changed.spec).toEqual(expected);
+      const status = { observedGeneration: changed.metadata.generation, mode: "DryRun" };
+      unwrap(await kube.client.request<AnyObject>({ method: "PATCH", path: `${path}/status`, body: { status } }));
+      const read = unwrap(await kube.client.request<AnyObject>({ path }));
+      expect(read.spec).toEqual(expected);
+      const result = compilePolicy(read.spec);
+      // No more than eight problems are told at a time.
+      expect(result.ok ? [] : result.problems.map(({ field }) => field)).toEqual(
+        expect.arrayContaining(["spec.trash", "spec.globalPolicy.maxGoneAge", "spec.containerPolicies[0].until"]),
+      );
+    });
+
+    it("is let in by the API server like a typing error, and only the coordinator names it", async () => {
+      const spec = { globalPolicy: { maxChekpointsPerPod: 1 } };
+      expect(await refusal(spec)).toBeUndefined();
+      expect(compilePolicy(spec)).toMatchObject({
+        ok: false,
+        problems: [
+          { field: "spec.globalPolicy.maxChekpointsPerPod", message: expect.stringMatching(/^does not exist/) },
+        ],
+      });
+    });
+  });
+
+  describe("a policy file is read as the API server reads it:", () => {
+    /** What the API server makes of YAML; undefined if it refuses it. It checks none of the fields. */
+    async function stored(yaml: string): Promise<unknown> {
+      const { certPem: cert, keyPem: key } = kube.admin as { certPem: string; keyPem: string };
+      const dispatcher = new Agent({ connect: { ca: kube.caPem, cert, key } });
+      try {
+        const answer = await request(`${kube.server}${policyPath(namespace)}?dryRun=All&fieldValidation=Ignore`, {
+          method: "POST",
+          headers: { "content-type": "application/yaml", accept: "application/json" },
+          body: yaml,
+          dispatcher,
+        });
+        const object = (await answer.body.json()) as AnyObject;
+        return answer.statusCode === 201 ? object.spec : undefined;
+      } finally {
+        await dispatcher.close();
+      }
+    }
+    const file = (spec: string) =>
+      `apiVersion: criu.org/v1\nkind: CheckpointRestoreOperator\nmetadata: {name: yaml}\nspec:\n${spec}`;
+    function ours(yaml: string): unknown {
+      const read = readKubernetesYaml(yaml);
+      return read.ok ? (read.documents[0] as AnyObject).spec : undefined;
+    }
+    /** Many scalars in one request: `x0: 010`, `x1: no`, … */
+    const scalars = (values: string[]) => file(values.map((value, index) => `  x${index}: ${value}\n`).join(""));
+
+    it("scalars of every kind", async () => {
+      const values = [
+        ...[
+          "010",
+          "-010",
+          "0o17",
+          "0_8",
+          "09",
+          "0x1F",
+          "-0x10",
+          "0b101",
+          "0b2",
+          "1_000",
+          "_1",
+          "+5",
+          "1e3",
+          "1.",
+          ".5",
+        ],
+        ...["1:30", "190:20:30", "2026-01-01", "2026-01-01T00:00:00Z", "y", "Yes", "on", "TRUE", "N", "no", "Off"],
+        ...[
+          "nO",
+          "",
+          "~",
+          "Null",
+          "nULL",
+          '"010"',
+          "'no'",
+          "|-\n    010",
+          "!!str 010",
+          "30d",
+          "10Gi",
+          "no # a comment",
+        ],
+        ...["[010, no, ~]", "{010: a, no: b}", "1e400", "18446744073709551615", "18446744073709551616", "a b", "-"],
+      ];
+      const yaml = scalars(values);
+      expect(ours(yaml)).toEqual(await stored(yaml));
+    });
+
+    it(
+      "any scalar",
+      async () => {
+        const arbScalar = fc
+          .array(fc.constantFrom(..."0123456789_+-.eExXoObByYnN:afF~"), { minLength: 1, maxLength: 7 })
+          .map((characters) => characters.join(""))
+          // An indicator of YAML, a dash before a space for instance, ends the whole file.
+          .filter((text) => readKubernetesYaml(`a: ${text}\n`).ok);
+        await fc.assert(
+          fc.asyncProperty(fc.array(arbScalar, { minLength: 100, maxLength: 200 }), async (values) => {
+            const yaml = scalars(values);
+            expect(ours(yaml)).toEqual(await stored(yaml));
+          }),
+          { numRuns: soak(20) },
+        );
+      },
+      patience(60_000),
+    );
+
+    it.each([
+      ["an infinite number", "  a: .inf\n"],
+      ["a key that is null", "  ~: a\n"],
+      ["a key that is a list", "  ? [a]\n  : b\n"],
+      ["an alias of nothing", "  a: *b\n"],
+      ["a tab as indent", "\ta: b\n"],
+    ])("%s is refused by both", async (_, spec) => {
+      expect({ ours: ours(file(spec)), stored: await stored(file(spec)) }).toEqual({});
+    });
   });
 
   it("has a status of its own, which kubectl get shows as a table", async () => {

@@ -5,11 +5,13 @@ import { createInterface } from "node:readline";
 const RESTART_MS = { first: 500, longest: 10_000 } as const;
 /** How long a process that lived this long counts as having started well, in milliseconds. */
 const STABLE_MS = 10_000;
+/** How long a process that is asked to end may take for it, in milliseconds. */
+const STOP_MS = 10_000;
 
 /** A process that is started again whenever it ends, as the kubelet does with a container. */
 export interface Child {
   readonly pid: number | undefined;
-  /** Asks it to end, and settles when it has. */
+  /** Asks it to end, kills it if it does not, and settles when it has ended. */
   stop(): Promise<void>;
 }
 
@@ -37,9 +39,10 @@ export function keepRunning(options: {
   function start(): void {
     const startedMs = performance.now();
     const lastWords: string[] = [];
-    // A group of its own: the terminal's Ctrl-C reaches only us, and we stop them in order.
+    // A group of its own: the terminal's Ctrl-C reaches only us, and we stop them in order. The IPC channel tells it of our
+    // end, whatever that is.
     child = spawn(process.execPath, ["--enable-source-maps", ...nodeFlags, command, ...args], {
-      stdio: ["ignore", "pipe", "pipe"],
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
       detached: true,
       env: { ...process.env, ...nodeEnvironment },
     });
@@ -70,7 +73,9 @@ export function keepRunning(options: {
       if (child.exitCode !== null || child.signalCode !== null) return;
       const ended = new Promise<void>((resolve) => child.once("close", () => resolve()));
       child.kill("SIGTERM");
+      const killing = setTimeout(() => child.kill("SIGKILL"), STOP_MS);
       await ended;
+      clearTimeout(killing);
     },
   };
 }

@@ -2,19 +2,23 @@ import { createHash } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { systemClock } from "@cro/agent/clock";
 import { type CommandContext, enforceArchives, loadPolicy } from "@cro/agent/commands";
 import { EXIT, InputError } from "@cro/agent/errors";
 import { NODE_ENVIRONMENT, NODE_FLAGS } from "@cro/agent/node-flags";
 import { planOnce, scanDirectory } from "@cro/agent/once";
+import { createOutput } from "@cro/agent/output";
 import { ARCHIVE_COLUMNS, archiveCells, describeUnreachable, toJson, toTable } from "@cro/agent/present";
 import { NODE_FLAGS as COORDINATOR_FLAGS } from "@cro/coordinator/node-flags";
+import { whenAskedToStop } from "@cro/shared/asked-to-stop";
 import { formatBytes } from "@cro/shared/quantity";
 import { VERSION } from "@cro/shared/version";
 import { PORTS } from "@cro/shared/wire/identities";
 import { Command, CommanderError } from "commander";
 import { keepRunning } from "./children.ts";
+import { whenReaderGone } from "./reader-gone.ts";
 import { addSample, seedSamples } from "./samples.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -38,8 +42,10 @@ interface Options {
   coordinatorMetricsPort: number;
 }
 
-const out = (line: string) => void process.stdout.write(`${line}\n`);
-const err = (line: string) => void process.stderr.write(`${line}\n`);
+const stdout = createOutput(process.stdout);
+const stderr = createOutput(process.stderr);
+const { line: out } = stdout;
+const { line: err } = stderr;
 const context: CommandContext = { clock: systemClock, out, err, incompleteAfterMs: INCOMPLETE_AFTER_MS };
 
 /** Runs coordinator and agent, as a cluster runs them, on this machine until it is stopped. */
@@ -59,6 +65,10 @@ async function watch(options: Options): Promise<number> {
   if (policy.nodeSelector !== undefined)
     say("The policy's nodeSelector is not looked at: this machine is the only node.");
 
+  const over = Promise.race([whenAskedToStop(), whenReaderGone(), stdout.lost, stderr.lost]).then(() => EXIT.done);
+  // If that is so already, nobody is there to start anything for.
+  if ((await Promise.race([over, setImmediate()])) !== undefined) return EXIT.done;
+
   const state = await makeStateFolder(directory);
   const host = "127.0.0.1";
   const addresses = {
@@ -66,10 +76,7 @@ async function watch(options: Options): Promise<number> {
     agentMetrics: `${host}:${options.agentMetricsPort}`,
     coordinatorMetrics: `${host}:${options.coordinatorMetricsPort}`,
   };
-  let end: (code: number) => void = () => {};
-  const ended = new Promise<number>((resolve) => {
-    end = resolve;
-  });
+  const { promise: ended, resolve: end } = Promise.withResolvers<number>();
   const giveUp = (name: string) => (problem: string) => {
     err(`${name}: ${problem}`);
     end(EXIT.failed);
@@ -117,7 +124,7 @@ async function watch(options: Options): Promise<number> {
   say(`Agent       (pid ${agent.pid}): http://${addresses.agentMetrics}/metrics`);
   say(`Watching ${directory}; Ctrl-C ends it.`);
 
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => end(EXIT.done));
+  void over.then(end);
   const code = await ended;
   clearInterval(arrivals);
   await Promise.all([coordinator.stop(), agent.stop()]);
@@ -130,16 +137,16 @@ async function showPlan(options: {
   policyFile: string;
   dryRun: boolean;
   json: boolean;
-  say: (line: string) => void;
+  say: (line: string) => Promise<void>;
 }): Promise<void> {
   const { directory, policyFile, dryRun, json, say } = options;
-  const { document } = await loadPolicy(policyFile, { err: () => {} });
+  const { document } = await loadPolicy(policyFile, { err: async () => {} });
   const scan = await scanDirectory(directory, systemClock, INCOMPLETE_AFTER_MS);
-  for (const { file, why } of scan.ignored) err(`${JSON.stringify(file)} ${why}; it is left alone`);
+  for (const { file, why } of scan.ignored) await err(`${JSON.stringify(file)} ${why}; it is left alone`);
   const { plan, decisions } = planOnce(scan, document, systemClock, { isWatching: true });
   const bytes = scan.entries.reduce((sum, { size }) => sum + size, 0);
-  say(`Found ${scan.entries.length} archives, ${formatBytes(bytes)}B, in ${directory}.`);
-  if (json) for (const decision of decisions) out(toJson(decision));
+  await say(`Found ${scan.entries.length} archives, ${formatBytes(bytes)}B, in ${directory}.`);
+  if (json) for (const decision of decisions) await out(toJson(decision));
   else if (decisions.length > 0) {
     const rows = decisions.map(({ archive, action, reason, why }) => [
       action,
@@ -147,10 +154,10 @@ async function showPlan(options: {
       ...archiveCells(archive),
       why,
     ]);
-    out(toTable(["ACTION", "REASON", ...ARCHIVE_COLUMNS, "WHY"], rows));
+    await out(toTable(["ACTION", "REASON", ...ARCHIVE_COLUMNS, "WHY"], rows));
   }
-  for (const limit of plan.unreachable) err(describeUnreachable(limit));
-  if (dryRun || document.mode === "DryRun") say("Dry run: nothing is deleted.");
+  for (const limit of plan.unreachable) await err(describeUnreachable(limit));
+  if (dryRun || document.mode === "DryRun") await say("Dry run: nothing is deleted.");
   scan.directory.close();
 }
 
@@ -223,6 +230,8 @@ Examples:
   try {
     const options = program.parse().opts<Options>();
     if (!options.once) return await watch(options);
+    // Nobody deletes on with nobody above, not even what was asked for.
+    void whenAskedToStop().then(() => process.exit(EXIT.failed));
     const { policy = SAMPLE_POLICY, directory, json, dryRun } = options;
     if (options.policy === undefined && directory === undefined) await seedSamples(SAMPLE_FOLDER, FIXTURES, Date.now());
     const folder = options.policy === undefined ? (directory ?? SAMPLE_FOLDER) : directory;
@@ -230,7 +239,7 @@ Examples:
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.badInput;
     if (!(error instanceof InputError)) throw error;
-    err(error.message);
+    await err(error.message);
     return EXIT.badInput;
   }
 }

@@ -1,4 +1,5 @@
 import type { TLSSocket } from "node:tls";
+import { makeRoom } from "@cro/shared/make-room";
 import { DIRECTIVE_PATH, MAX_DIRECTIVE_BYTES, type Refusal } from "@cro/shared/wire/directive";
 import { COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
 import { REPORT_PATH, type Report } from "@cro/shared/wire/report";
@@ -43,9 +44,10 @@ export function createApi(options: {
       connectionsCheckingInterval: PATIENCE.checkEveryMs,
     },
   });
-  app.server.maxConnections = PATIENCE.maxConnections;
+  const room = makeRoom(app.server, PATIENCE.maxStrangers);
   app.server.prependListener("secureConnection", (socket: TLSSocket) => {
-    if (!isCoordinator(socket)) socket.destroy();
+    if (isCoordinator(socket)) room.spare(socket);
+    else socket.destroy();
   });
   // A handshake that fails is the caller's failure; without a listener it would be nobody's.
   app.server.on("tlsClientError", (_error, socket) => socket.destroy());

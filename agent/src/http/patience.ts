@@ -11,8 +11,10 @@ export const PATIENCE = {
   requestTimeoutMs: 20_000,
   /** How often requests that take too long are looked for. */
   checkEveryMs: 1000,
-  /** Connections of one port at a time. Prometheus, probes and the coordinator need some five; further ones are hung up on. */
-  maxConnections: 128,
+  /** Until a connection of the status server is closed on which nothing moves, such as one whose answer is not read. */
+  idleTimeoutMs: 20_000,
+  /** Connections to the API at a time that have not shown a certificate of the coordinator. Further ones end the oldest. */
+  maxStrangers: 128,
   /** The largest body that is read where none is wanted. */
   maxUnwantedBodyBytes: 1024,
 } as const;

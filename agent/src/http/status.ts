@@ -1,3 +1,4 @@
+import { boundAnswers, makeRoom, PAGES_ON_THEIR_WAY, STATUS_CONNECTIONS } from "@cro/shared/make-room";
 import Fastify from "fastify";
 import { PATIENCE } from "./patience.ts";
 
@@ -15,13 +16,18 @@ export function createStatusServer(options: {
   const app = Fastify({
     forceCloseConnections: true,
     requestTimeout: PATIENCE.requestTimeoutMs,
+    connectionTimeout: PATIENCE.idleTimeoutMs,
+    // Nobody who asks every few seconds needs a connection in between, and nobody can fill one with requests.
+    maxRequestsPerSocket: 1,
     bodyLimit: PATIENCE.maxUnwantedBodyBytes,
     http: { headersTimeout: PATIENCE.headersTimeoutMs, connectionsCheckingInterval: PATIENCE.checkEveryMs },
   });
-  app.server.maxConnections = PATIENCE.maxConnections;
-  app.get("/metrics", async (_request, reply) =>
-    reply.type("text/plain; version=0.0.4; charset=utf-8").send(await options.metrics()),
-  );
+  makeRoom(app.server, STATUS_CONNECTIONS);
+  const bound = boundAnswers(PAGES_ON_THEIR_WAY);
+  app.get("/metrics", async (_request, reply) => {
+    bound(reply.raw);
+    return reply.type("text/plain; version=0.0.4; charset=utf-8").send(await options.metrics());
+  });
   app.get("/healthz", async () => "ok\n");
   app.get("/readyz", async (_request, reply) => {
     const problem = options.notReady();

@@ -37,6 +37,12 @@ const GLOBAL_FLOOR_RULE: Rule = {
   fieldPath: ".minCheckpointsPerContainer",
 };
 
+/** In the place of `maximum: 0`, which has no words for the way out. */
+const NO_UNIT_RULE: Omit<Rule, "fieldPath"> = {
+  rule: "type(self) != int || self == 0",
+  message: "has no unit; write e.g. 30s, 12h or 7d",
+};
+
 const WATERMARK_RULE: Rule = {
   rule:
     "!has(self.lowWatermarkPercent) ||" +
@@ -202,8 +208,9 @@ function toStructural(schema: Schema, path: string): JsonObject {
   }
   if (schema.anyOf !== undefined) Object.assign(result, toIntOrString(schema.anyOf, path));
   if (schema.properties !== undefined) {
-    // `additionalProperties: false` has no place here: the API server prunes what the schema does not name, and refuses
-    // it where the client asks for strict validation, as kubectl does.
+    // The API server keeps what a closed object does not name, a field of a later version for instance. If it pruned it,
+    // half a policy would stay, and could delete what the whole one keeps. The coordinator refuses the whole one instead.
+    if (schema.additionalProperties === false) result["x-kubernetes-preserve-unknown-fields"] = true;
     result.properties = Object.fromEntries(
       Object.entries(schema.properties).map(([key, value]) => [key, toStructural(value, `${path}.${key}`)]),
     );
@@ -225,8 +232,13 @@ function toIntOrString(variants: Schema[], path: string): JsonObject {
   if (integer?.type !== "integer" || string?.type !== "string" || others.length > 0) {
     throw new Error(`${path}: the CRD knows only unions of an integer and a string`);
   }
-  const { type: _integer, ...numberChecks } = integer;
+  const { type: _integer, ...allNumberChecks } = integer;
   const { type: _string, ...stringChecks } = string;
+  const { maximum: _maximum, ...zeroChecks } = allNumberChecks;
+  const isOnlyZero = integer.maximum === 0;
+  const numberChecks = isOnlyZero
+    ? { ...zeroChecks, "x-kubernetes-validations": [{ ...NO_UNIT_RULE }] }
+    : allNumberChecks;
   return {
     "x-kubernetes-int-or-string": true,
     anyOf: [{ type: "integer" }, { type: "string" }],

@@ -1,5 +1,5 @@
-import { parseAllDocuments } from "yaml";
 import { type CompiledPolicy, compilePolicy, type FieldProblem } from "../policy/compile.ts";
+import { readKubernetesYaml } from "./kubernetes-yaml.ts";
 import { POLICY_API_VERSION, POLICY_KIND } from "./schema.ts";
 
 export type ReadPolicyResult = { ok: true; policy: CompiledPolicy } | { ok: false; problems: FieldProblem[] };
@@ -9,16 +9,9 @@ export type ReadPolicyResult = { ok: true; policy: CompiledPolicy } | { ok: fals
  * resource and every problem of the spec are returned as problems; a problem of the file as a whole has an empty field.
  */
 export function readPolicy(text: string): ReadPolicyResult {
-  const documents = parseAllDocuments(text, { prettyErrors: true, uniqueKeys: true });
-  const syntax = documents.flatMap((document) => document.errors)[0];
-  if (syntax !== undefined) return refuse("", `is not YAML: ${syntax.message.split("\n")[0]?.replace(/:$/, "")}`);
-  let resources: unknown[];
-  try {
-    resources = documents.map((document) => document.toJS({ maxAliasCount: 100 }) as unknown);
-  } catch (cause) {
-    return refuse("", `is not YAML: ${(cause as Error).message}`);
-  }
-  resources = resources.filter((resource) => resource !== null && resource !== undefined);
+  const read = readKubernetesYaml(text);
+  if (!read.ok) return refuse("", `is not YAML: ${read.problem}`);
+  const { documents: resources } = read;
   if (resources.length !== 1) {
     return refuse("", `holds ${resources.length} resources; exactly one ${POLICY_KIND} is wanted`);
   }

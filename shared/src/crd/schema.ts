@@ -56,11 +56,16 @@ const quantity = (description: string) =>
 
 const duration = (description: string) =>
   Type.Optional(
-    Type.String({
-      description: `${description} A duration such as 30s, 12h, 7d or 2w.`,
-      maxLength: 64,
-      pattern: "^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$",
-    }),
+    Type.Union(
+      [
+        Type.Integer({ minimum: 0, maximum: 0 }),
+        Type.String({
+          maxLength: 64,
+          pattern: "^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$",
+        }),
+      ],
+      { description: `${description} A duration such as 30s, 12h, 7d or 2w.` },
+    ),
   );
 
 const count = (description: string) => Type.Optional(Type.Integer({ description, minimum: 0, maximum: 2_147_483_647 }));

@@ -39,13 +39,34 @@ const DEFAULT_WATERMARK_GAP = 5;
 
 let checker: ReturnType<typeof Compile<typeof PolicySpec>> | undefined;
 
+/** A schema, as far as a value's fields are found by it. */
+interface Shape {
+  properties?: Record<string, Shape>;
+  patternProperties?: Record<string, Shape>;
+  items?: Shape;
+}
+
+/** A value without the fields of its schema that are null: the API server takes those as absent. */
+function withoutNulls(value: unknown, shape: Shape | undefined): unknown {
+  if (shape === undefined || typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map((item) => withoutNulls(item, shape.items));
+  const [anyField] = Object.values(shape.patternProperties ?? {});
+  const fieldOf = (key: string) => (Object.hasOwn(shape.properties ?? {}, key) ? shape.properties?.[key] : anyField);
+  return Object.fromEntries(
+    Object.entries(value)
+      .filter(([key, field]) => field !== null || fieldOf(key) === undefined)
+      .map(([key, field]) => [key, withoutNulls(field, fieldOf(key))]),
+  );
+}
+
 /**
  * Checks a policy's `spec` and resolves it: defaults filled in, quantities to bytes, durations to milliseconds, zeros
  * (which switch a rule off) to nothing. Every problem is reported, each with its field; a policy with a problem yields
  * no document at all, for half a policy could delete what the whole one keeps.
  */
-export function compilePolicy(spec: unknown): CompileResult {
+export function compilePolicy(given: unknown): CompileResult {
   checker ??= Compile(PolicySpec);
+  const spec = withoutNulls(given, PolicySpec as Shape);
   if (!checker.Check(spec)) return { ok: false, problems: explainErrors(spec, checker.Errors(spec)) };
   const resolver = createResolver();
   const policy: CompiledPolicy = {
@@ -291,7 +312,7 @@ function explainValue(keys: string[], value: unknown): string | undefined {
   }
   if (key === "maxAge" || key === "orphanGracePeriod") {
     const parsed = parseDuration(value);
-    return parsed.ok ? `${shown} must be a string; quote it` : parsed.problem;
+    return parsed.ok ? `${shown} is too long for a duration` : parsed.problem;
   }
   if (key === "checkpointDirectory") {
     const isAbsolute = typeof value === "string" && value.startsWith("/");

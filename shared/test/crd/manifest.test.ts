@@ -57,6 +57,22 @@ describe("the definition of the policy resource", () => {
     }
   });
 
+  it("keeps in every object of a spec what it does not know, and nowhere else", () => {
+    const marked: string[] = [];
+    const objects: string[] = [];
+    // biome-ignore lint/suspicious/noExplicitAny: a walk through plain JSON
+    const walk = (schema: any, path: string) => {
+      if (schema["x-kubernetes-preserve-unknown-fields"] === true) marked.push(path);
+      if (schema.properties !== undefined && path.startsWith("spec")) objects.push(path);
+      for (const [key, value] of Object.entries(schema.properties ?? {})) walk(value, `${path}.${key}`);
+      if (schema.items !== undefined) walk(schema.items, `${path}[]`);
+    };
+    walk(spec, "spec");
+    walk(status, "status");
+    expect(marked).toEqual(objects);
+    expect(objects).toContain("spec.containerPolicies[]");
+  });
+
   it("bounds every list, map and string that a policy holds", () => {
     const unbounded: string[] = [];
     // biome-ignore lint/suspicious/noExplicitAny: a walk through plain JSON

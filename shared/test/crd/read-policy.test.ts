@@ -37,6 +37,22 @@ describe("readPolicy", () => {
     expect([sizeOf("10"), sizeOf('"10"'), sizeOf("1e1"), sizeOf("10Mi")]).toEqual(Array(4).fill(10 * 2 ** 20));
   });
 
+  it("reads the numbers, words and empty fields of a policy as kubectl does", () => {
+    const read = (spec: string) => readPolicy(`${HEAD}spec: ${spec}`);
+    expect(read("{globalPolicy: {maxCheckpointsPerPod: 010, retainOrphan: no}}")).toMatchObject({
+      ok: true,
+      policy: { document: { global: { perPod: { maxCheckpoints: 8 }, retainOrphan: false } } },
+    });
+    expect(read("{globalPolicy: {maxAge: 0}, orphanGracePeriod: 0}")).toMatchObject({
+      ok: true,
+      policy: { orphanGraceMs: 0 },
+    });
+    expect(read("{mode: , nodeSelector: ~, globalPolicy: {maxAge: null}, podPolicies: }")).toEqual({
+      ok: true,
+      policy: defaultPolicy(),
+    });
+  });
+
   it("follows aliases, but not to the end of memory", () => {
     const shared = `${HEAD}spec:\n  podPolicies:\n  - &one {namespace: a, pod: b}\n  - {<<: *one, pod: c}\n`;
     expect(told(shared.replace("{<<: *one, pod: c}", "{namespace: a, pod: c}"))).toEqual([]);
@@ -62,6 +78,12 @@ describe("readPolicy", () => {
       `${HEAD}spec: {globalPolicy: {maxAge: soon}}`,
       'spec.globalPolicy.maxAge: "soon" is not a duration; write e.g. 30s, 12h or 7d',
     ],
+    [
+      `${HEAD}spec: {globalPolicy: {maxAge: 30}}`,
+      "spec.globalPolicy.maxAge: 30 has no unit; write e.g. 30s, 12h or 7d",
+    ],
+    [`${HEAD}spec: {modes: null}`, "spec.modes: does not exist; see the policy fields in README.md"],
+    [`${HEAD}spec: {podPolicies: [~]}`, "spec.podPolicies[0]: null must be object"],
     [`${HEAD}spec: {modes: x}`, "spec.modes: does not exist; see the policy fields in README.md"],
     [`${HEAD}spec: []`, "spec: [] must be object"],
   ])("refuses %j", (text, problem) => {

@@ -189,7 +189,11 @@ describe("compilePolicy", () => {
       'spec.globalPolicy.maxAge: "soon" is not a duration; write e.g. 30s, 12h or 7d',
     ],
     [{ globalPolicy: { maxAge: 30 } }, "spec.globalPolicy.maxAge: 30 has no unit; write e.g. 30s, 12h or 7d"],
-    [{ globalPolicy: { maxAge: 0 } }, "spec.globalPolicy.maxAge: 0 must be a string; quote it"],
+    [
+      { globalPolicy: { maxAge: `${"0".repeat(64)}1h` } },
+      `spec.globalPolicy.maxAge: ${JSON.stringify(`${"0".repeat(64)}1h`)} is too long for a duration`,
+    ],
+    [{ globalPolicy: { maxAge: 30 } }, "spec.globalPolicy.maxAge: 30 has no unit; write e.g. 30s, 12h or 7d"],
     [{ orphanGracePeriod: "-1s" }, 'spec.orphanGracePeriod: "-1s" is negative; write e.g. 30s, 12h or 7d'],
     [
       { nodePolicy: { minFree: "10GiB", maxTotalSize: "-1" } },
@@ -267,7 +271,8 @@ describe("compilePolicy", () => {
     [{ globalPolicy: { maxCheckpointsPerPod: "3" } }, "spec.globalPolicy.maxCheckpointsPerPod", '"3"'],
     [{ globalPolicy: { maxCheckpointsPerPod: 2 ** 31 } }, "spec.globalPolicy.maxCheckpointsPerPod", "2147483648"],
     [{ globalPolicy: { retainOrphan: "yes" } }, "spec.globalPolicy.retainOrphan", '"yes"'],
-    [{ globalPolicy: null }, "spec.globalPolicy", "null"],
+    [{ podPolicies: [null] }, "spec.podPolicies[0]", "null"],
+    [{ unknown: null }, "spec.unknown", "does"],
     [{ containerPolicies: {} }, "spec.containerPolicies", "{}"],
     [{ nodePolicy: { highWatermarkPercent: 101 } }, "spec.nodePolicy.highWatermarkPercent", "101"],
     [{ nodePolicy: { highWatermarkPercent: 90, lowWatermarkPercent: 0 } }, "spec.nodePolicy.lowWatermarkPercent", "0"],
@@ -283,6 +288,31 @@ describe("compilePolicy", () => {
     expect(result.ok ? "" : result.problems[0]?.message).toMatch(
       new RegExp(`^${value.replace(/[.*+?^$()[\]{}]/g, "\\$&")} `),
     );
+  });
+
+  it("takes a field that is null for absent, wherever a field may be", () => {
+    const spec = {
+      mode: null,
+      nodeSelector: { disk: null, zone: "a" },
+      globalPolicy: { maxAge: null, maxTotalSizePerPod: null, maxCheckpointsPerPod: 3 },
+      podPolicies: null,
+      namespacePolicies: [{ namespace: "a", maxAge: null }],
+    };
+    const absent = {
+      nodeSelector: { zone: "a" },
+      globalPolicy: { maxCheckpointsPerPod: 3 },
+      namespacePolicies: [{ namespace: "a" }],
+    };
+    expect(compilePolicy(spec)).toEqual(compilePolicy(absent));
+    expect(problems(spec)).toEqual([]);
+  });
+
+  it("takes 0 for an age, with and without quotes", () => {
+    for (const maxAge of [0, "0"]) {
+      const result = compilePolicy({ globalPolicy: { maxAge }, orphanGracePeriod: maxAge });
+      expect(result).toMatchObject({ ok: true, policy: { orphanGraceMs: 0 } });
+      expect(result.ok && result.policy.document.global.maxAgeMs).toBeUndefined();
+    }
   });
 
   it("allows the floor up to the count, and any floor without one", () => {
