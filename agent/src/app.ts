@@ -25,7 +25,7 @@ import { createStateFolder, type Watched } from "./policy/state-folder.ts";
 import { buildReport } from "./report.ts";
 
 const TICK_MS = 1000;
-/** How often the time until which all has been acted upon is kept, in milliseconds. */
+/** How often what was seen in the directory is kept, if it changed, in milliseconds. */
 const KEEP_WATCHED_MS = 10_000;
 
 /** A running agent. */
@@ -49,8 +49,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   const { promise: ended, resolve: end } = Promise.withResolvers<{ code: number; problem?: string }>();
 
   let accepted: AcceptedPolicy | undefined;
+  /** The record in the state folder. */
   let watched: Watched | undefined;
-  let openedAtMs = Number.NEGATIVE_INFINITY;
   let govern: ReturnType<typeof createGovernor> | undefined;
   let time: TimeReference | undefined;
   let certificates: Certificates | undefined;
@@ -94,13 +94,10 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     incompleteAfterMs: config.incompleteAfterMs,
     roots: config.checkpointRoots,
     on: {
-      directory: (directory) => {
-        openedAtMs = clock.wallMs();
-        return enforcer.setDirectory(directory);
-      },
+      directory: (directory) => enforcer.setDirectory(directory),
       listed: () => {
         enforcer.listed();
-        void beginWatched();
+        void keepWatched();
       },
       changed: (entry, isEvent) => {
         if (isEvent) {
@@ -158,6 +155,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     time = { coordinatorMs: Date.parse(received.time), monotonicMs: clock.monotonicMs() };
     if (accepted?.fence.term !== next.fence.term || accepted.fence.revision !== next.fence.revision) {
       log.info({ ...next.fence, policy: next.digest, mode: next.document.mode }, "directive accepted");
+      // Before the policy: an archive that arrived under the one before must not be news to this one after a crash.
+      void keepWatched();
       enforcePolicy(next);
       await state.writeAccepted(next);
     }
@@ -205,21 +204,12 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     return result.report;
   }
 
-  /** A directory that is watched for the first time holds no news from before it was opened. */
-  async function beginWatched(): Promise<void> {
-    const { directory } = observer.status();
-    if (directory === undefined || (watched?.device === directory.device && watched.inode === directory.inode)) return;
-    watched = { ...directory, untilMs: openedAtMs };
-    await state.writeWatched(watched);
-  }
-
   let keptAtMs = Number.NEGATIVE_INFINITY;
   async function keepWatched(): Promise<void> {
-    const { directory, isIdle } = observer.status();
-    if (directory === undefined || !isIdle || !enforcer.status().isIdle) return;
     keptAtMs = clock.monotonicMs();
-    watched = { ...directory, untilMs: clock.wallMs() };
-    await state.writeWatched(watched);
+    const record = observer.record();
+    if (record === undefined || record === watched) return;
+    if (await state.writeWatched(record)) watched = record;
   }
 
   await mkdir(config.stateDir, { recursive: true }).catch((err: unknown) => log.warn({ err }, "no state folder"));

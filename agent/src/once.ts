@@ -55,7 +55,7 @@ export async function scanDirectory(path: string, clock: Clock, incompleteAfterM
         timeMs: name.timeMs,
         listed: scan.entries.length + 1,
         pinned: isPinned(directory, file),
-        isArrival: false,
+        isNews: false,
         unchangedSinceMs: clock.monotonicMs() - agoMs,
       });
       const walk = walkEntry(directory, entry, space);

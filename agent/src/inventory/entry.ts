@@ -1,5 +1,5 @@
 import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync } from "node:fs";
-import type { Archive } from "../archive/archive.ts";
+import { type Archive, countsInNumber } from "../archive/archive.ts";
 import { identify } from "../archive/identity.ts";
 import type { OwnerName } from "../archive/name.ts";
 import { archiveState, isPostdated } from "../archive/state.ts";
@@ -22,11 +22,13 @@ export interface Entry extends Archive {
   unchangedSinceMs: number;
   /** When it was looked at last, on the monotonic clock, in milliseconds. */
   lookedAtMs: number;
-  /** Whether it came or changed while somebody watched: then it is an event, and not merely found. */
-  isArrival: boolean;
+  /** Whether it arrived and its event is still to come: that is when it is known whose it is, and it is whole or abandoned. */
+  isNews: boolean;
   isPostdated: boolean;
   /** The walk of its present content; it is resumed when a torn archive has grown. One that has ended may be others' too. */
   walk: Walk;
+  /** What the last walk found, from a change of the mtime alone until the next walk tells whether the content changed, too. */
+  foundBefore: Verdict | undefined;
   /** Why it is unidentified or unread, where it is. */
   problem: string | undefined;
 }
@@ -53,9 +55,9 @@ export function findFile(directory: Directory, file: string): Found {
 export function newEntry(
   name: OwnerName,
   stat: BigIntStats,
-  found: Pick<Entry, "file" | "timeMs" | "listed" | "pinned" | "isArrival" | "unchangedSinceMs">,
+  found: Pick<Entry, "file" | "timeMs" | "listed" | "pinned" | "isNews" | "unchangedSinceMs">,
 ): Entry {
-  const { file, timeMs, listed, pinned, isArrival, unchangedSinceMs } = found;
+  const { file, timeMs, listed, pinned, isNews, unchangedSinceMs } = found;
   return {
     file,
     name,
@@ -73,40 +75,74 @@ export function newEntry(
     listed,
     unchangedSinceMs,
     lookedAtMs: unchangedSinceMs,
-    isArrival,
+    isNews,
     isPostdated: false,
     walk: NOT_BEGUN,
+    foundBefore: undefined,
     problem: undefined,
   };
 }
 
 /** Whether the file is another one than the entry knows, or the same with other content. */
 export function hasChanged(entry: Entry, stat: BigIntStats): boolean {
-  return entry.inode !== stat.ino || entry.mtimeNs !== stat.mtimeNs || entry.size !== Number(stat.size);
+  return isRewritten(entry, stat) || entry.mtimeNs !== stat.mtimeNs;
+}
+
+/** Whether another file has the name, or its size shows that it was written. An mtime alone shows nothing: `touch` sets it. */
+function isRewritten(entry: Entry, stat: BigIntStats): boolean {
+  return entry.inode !== stat.ino || entry.size !== Number(stat.size);
 }
 
 /**
  * Takes in that the file changed. A torn archive that grew is walked on from where it ended, and is what it was until
  * then; anything else is a new content, of which nothing is known.
+ *
+ * New content under a known name is news, except during the first listing (`isListed` is false).
  */
 export function adoptChange(
   entry: Entry,
   stat: BigIntStats,
-  { listed, nowMs }: { listed: number; nowMs: number },
+  { listed, nowMs, isListed }: { listed: number; nowMs: number; isListed: boolean },
 ): void {
+  const { verdict } = entry.walk;
   const isGrowing =
-    entry.inode === stat.ino && entry.walk.verdict?.kind === "torn" && Number(stat.size) >= entry.size && entry.walked;
+    entry.inode === stat.ino && verdict?.kind === "torn" && Number(stat.size) >= entry.size && entry.walked;
+  if (isRewritten(entry, stat)) {
+    entry.isNews ||= isListed;
+    entry.foundBefore = undefined;
+  } else if (isListed && entry.walked && verdict?.kind !== "failed") entry.foundBefore = verdict;
   entry.inode = stat.ino;
   entry.mtimeNs = stat.mtimeNs;
   entry.size = Number(stat.size);
   entry.allocated = Number(stat.blocks) * 512;
   entry.listed = listed;
   entry.unchangedSinceMs = nowMs;
-  entry.isArrival = true;
   entry.isPostdated = false;
   if (isGrowing) return;
   entry.walk = NOT_BEGUN;
   entry.walked = false;
+}
+
+/**
+ * To be called when a walk of the present content has ended: if only the mtime had changed, what the walk found tells
+ * whether the archive was overwritten in place.
+ */
+export function compareContent(entry: Entry): void {
+  const { foundBefore, walk } = entry;
+  if (foundBefore === undefined || walk.verdict === undefined || walk.verdict.kind === "failed") return;
+  entry.isNews ||= !isSameContent(foundBefore, walk.verdict);
+  entry.foundBefore = undefined;
+}
+
+/**
+ * Ends the news of an archive that is known to be somebody's, and complete or incomplete; returns whether it is an event.
+ * A pinned incomplete one counts in no number and unpinning it is no arrival, so it ends as no event.
+ */
+export function endNews(entry: Entry): boolean {
+  const isWhole = entry.state === "complete" || entry.state === "incomplete";
+  if (!entry.isNews || entry.identity === undefined || !isWhole) return false;
+  entry.isNews = false;
+  return countsInNumber(entry);
 }
 
 /**
@@ -159,6 +195,12 @@ export function refresh(entry: Entry, clock: Clock, { incompleteAfterMs }: { inc
   entry.settled = entry.state === "incomplete" || unchangedMs >= SETTLED_MS;
   entry.problem = identification.kind === "unidentified" ? identification.reason : problemOf(verdict);
   return identity !== entry.identity || state !== entry.state || settled !== entry.settled;
+}
+
+/** Whether two walks found the same. Whether they were resumed says nothing of the content. */
+function isSameContent(a: Verdict, b: Verdict): boolean {
+  const contentOf = (verdict: Verdict) => JSON.stringify({ ...verdict, isResumed: undefined });
+  return contentOf(a) === contentOf(b);
 }
 
 function failed(cause: unknown): Verdict {

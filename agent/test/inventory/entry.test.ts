@@ -35,7 +35,7 @@ function anEntry(parts: Parameters<typeof writeArchive>[1] = {}, content?: Uint8
     timeMs: name.timeMs,
     listed: 1,
     pinned: false,
-    isArrival: false,
+    isNews: false,
     unchangedSinceMs,
   });
   let listed = 1;
@@ -52,7 +52,7 @@ function anEntry(parts: Parameters<typeof writeArchive>[1] = {}, content?: Uint8
     },
     adopt: () => {
       listed += 1;
-      adoptChange(entry, stat(), { listed, nowMs: clock.monotonicMs() });
+      adoptChange(entry, stat(), { listed, nowMs: clock.monotonicMs(), isListed: true });
     },
     state: () => {
       refresh(entry, clock, { incompleteAfterMs: INCOMPLETE_AFTER_MS });

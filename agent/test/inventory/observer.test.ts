@@ -22,6 +22,7 @@ import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { systemClock } from "../../src/clock.ts";
 import { createArchiveIndex } from "../../src/inventory/archive-index.ts";
 import { createObserver } from "../../src/inventory/observer.ts";
+import { packNames } from "../../src/inventory/seen.ts";
 import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
 import { realArchives } from "../support/real-archives.ts";
 import { aFolder, watchDirectory } from "../support/watching.ts";
@@ -261,19 +262,6 @@ describe("a burst", () => {
   }, 60_000);
 });
 
-describe("what is no event", () => {
-  it("is what lay there before, but not what came after the directory was opened and is found by its listing", async () => {
-    const folder = aFolder();
-    const before = writeArchive(folder, { container: "before", mtimeMs: Date.now() - 60_000 });
-    const after = writeArchive(folder, { container: "after" });
-    // By this clock the directory is opened ten seconds before the younger one came.
-    const clock = { ...systemClock, wallMs: () => Date.now() - 10_000 };
-    const watching = watchDirectory(folder, { clock });
-    await until(() => expect([watching.state(before), watching.state(after)]).toEqual(["complete", "complete"]));
-    expect(watching.events).toEqual([after]);
-  });
-});
-
 describe("a clock that jumps back", () => {
   it("makes what is dated ahead of it postdated within a second or two, so that nothing new goes in its stead", async () => {
     const folder = aFolder();
@@ -349,7 +337,7 @@ describe("the directory", () => {
     const folder = join(parent, "checkpoints");
     mkdirSync(folder);
     const { dev, ino } = statSync(folder, { bigint: true });
-    const watched = { device: `${dev}`, inode: `${ino}`, untilMs: Date.now() - 60_000 };
+    const watched = { device: `${dev}`, inode: `${ino}`, seen: packNames([]) };
     const watching = watchDirectory(folder, { watched });
     await until(() => expect(watching.observer.status().isListed).toBe(true));
     const file = writeArchive(folder);

@@ -79,7 +79,7 @@ describe("the state folder", () => {
     const problems: string[] = [];
     const state = createStateFolder(folder, (message) => problems.push(message));
     const accepted = anAcceptedPolicy({ globalPolicy: { maxAge: "1d" } }, "/archives");
-    const watched = { device: "1", inode: "2", untilMs: 3 };
+    const watched = { device: "1", inode: "2", seen: "" };
     await Promise.all([state.writeAccepted(accepted), state.writeWatched(watched), state.writeAccepted(accepted)]);
     expect(await state.readAccepted()).toEqual(accepted);
     expect(await state.readWatched()).toEqual(watched);
@@ -110,7 +110,7 @@ describe("the state folder", () => {
   it("that is gone is a problem told, and never an exception", async () => {
     const problems: string[] = [];
     const state = createStateFolder("/nowhere/at/all", (message) => problems.push(message));
-    await state.writeWatched({ device: "1", inode: "2", untilMs: 3 });
+    await state.writeWatched({ device: "1", inode: "2", seen: "" });
     expect(problems).toEqual(["state cannot be written"]);
   });
 });
