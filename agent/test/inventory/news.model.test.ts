@@ -273,7 +273,7 @@ describe("whatever happens to archives, their directory and the agent", () => {
 
   it(
     "news is what was not there when the directory was last seen, told once it is whole, and nothing else is",
-    () => fc.assert(fc.asyncProperty(history, live), { numRuns: soak(40) }),
+    () => fc.assert(fc.asyncProperty(history, live), { numRuns: soak(300) }),
     patience(300_000),
   );
 });
