@@ -155,7 +155,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     time = { coordinatorMs: Date.parse(received.time), monotonicMs: clock.monotonicMs() };
     if (accepted?.fence.term !== next.fence.term || accepted.fence.revision !== next.fence.revision) {
       log.info({ ...next.fence, policy: next.digest, mode: next.document.mode }, "directive accepted");
-      // Before the policy: an archive that arrived under the one before must not be news to this one after a crash.
+      // Before the policy: what arrived under the old policy must not be news under the new one after a crash.
       void keepWatched();
       enforcePolicy(next);
       await state.writeAccepted(next);

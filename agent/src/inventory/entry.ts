@@ -22,12 +22,12 @@ export interface Entry extends Archive {
   unchangedSinceMs: number;
   /** When it was looked at last, on the monotonic clock, in milliseconds. */
   lookedAtMs: number;
-  /** Whether it arrived and its event is still to come: that is when it is known whose it is, and it is whole or abandoned. */
+  /** Whether it arrived and its event is still to come, which waits until it has an owner and is complete or incomplete. */
   isNews: boolean;
   isPostdated: boolean;
   /** The walk of its present content; it is resumed when a torn archive has grown. One that has ended may be others' too. */
   walk: Walk;
-  /** What the last walk found, from a change of the mtime alone until the next walk tells whether the content changed, too. */
+  /** After a change of the mtime alone: what the walk had found before, to be compared with what the next one finds. */
   foundBefore: Verdict | undefined;
   /** Why it is unidentified or unread, where it is. */
   problem: string | undefined;
@@ -88,7 +88,7 @@ export function hasChanged(entry: Entry, stat: BigIntStats): boolean {
   return isRewritten(entry, stat) || entry.mtimeNs !== stat.mtimeNs;
 }
 
-/** Whether another file has the name, or its size shows that it was written. An mtime alone shows nothing: `touch` sets it. */
+/** Whether the name has another file, or the file another size. A new mtime proves nothing, because `touch` sets it, too. */
 function isRewritten(entry: Entry, stat: BigIntStats): boolean {
   return entry.inode !== stat.ino || entry.size !== Number(stat.size);
 }
@@ -97,7 +97,7 @@ function isRewritten(entry: Entry, stat: BigIntStats): boolean {
  * Takes in that the file changed. A torn archive that grew is walked on from where it ended, and is what it was until
  * then; anything else is a new content, of which nothing is known.
  *
- * New content under a known name is news, except during the first listing (`isListed` is false).
+ * New content is news, but not during the first listing (`isListed` is false).
  */
 export function adoptChange(
   entry: Entry,
@@ -124,8 +124,8 @@ export function adoptChange(
 }
 
 /**
- * To be called when a walk of the present content has ended: if only the mtime had changed, what the walk found tells
- * whether the archive was overwritten in place.
+ * Call this when a walk of the present content has ended. If only the mtime had changed, it compares what this walk and the
+ * one before found: a difference means that the archive was overwritten in place, and makes it news.
  */
 export function compareContent(entry: Entry): void {
   const { foundBefore, walk } = entry;
@@ -135,8 +135,8 @@ export function compareContent(entry: Entry): void {
 }
 
 /**
- * Ends the news of an archive that is known to be somebody's, and complete or incomplete; returns whether it is an event.
- * A pinned incomplete one counts in no number and unpinning it is no arrival, so it ends as no event.
+ * Ends the news of an archive that has an owner and is complete or incomplete. Returns whether that is an event: a pinned
+ * incomplete archive makes none, because it counts in no number and unpinning it is no arrival.
  */
 export function endNews(entry: Entry): boolean {
   const isWhole = entry.state === "complete" || entry.state === "incomplete";

@@ -40,7 +40,7 @@ const RETRY_MS = 10_000;
 const REWATCH_MS = 60_000;
 /** How far the wall clock may drift from the monotonic one until all archives are looked at again, in milliseconds. */
 const CLOCK_STEP_MS = 60_000;
-/** Of how many directories it is remembered what was in them: an unmount shows the directory below for a while. */
+/** How many directories' contents are remembered: an unmount shows the directory below for a while. */
 const MAX_REMEMBERED = 4;
 /** The kernel's own default, where it does not tell (inotify(7), max_queued_events). */
 const DEFAULT_EVENT_QUEUE = 16_384;
@@ -94,8 +94,8 @@ export interface Observer {
   lookAgain(file: string): void;
   status(): ObserverStatus;
   /**
-   * What is to be kept for the next start: what the directory that was listed last holds. The same object while nothing
-   * has changed, undefined before anything is known.
+   * What the next start must know: the archives of the directory that was listed last, without those whose event is still
+   * to come. It is the same object while nothing has changed, and undefined before any directory has been listed.
    */
   record(): Watched | undefined;
   stop(): Promise<void>;
@@ -125,9 +125,9 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
   let clockOffsetMs = 0;
   let listedUpTo = 0;
 
-  /** What was in this directory when it was last seen, until it is listed; undefined where nothing is known of it. */
+  /** What was in this directory when it was last seen. Undefined if that is unknown, and once the directory is listed. */
   let seen: SeenNames | undefined;
-  /** Names that could not be looked at yet, with whether they are news. */
+  /** Names that `lstat` has failed for so far, and whether they are news. */
   const unreadable = new Map<string, boolean>();
   const remembered = new Map<string, Watched>();
   let lastRecord: Watched | undefined;
@@ -184,12 +184,15 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     if (old !== undefined) void on.directory(undefined).finally(() => old.close());
   }
 
-  /** Only what was there when this directory was last seen is known not to be news; without that nothing found is. */
+  /**
+   * Decides once for a name that enters the index. During the first listing, a name that was not there when this directory
+   * was last seen is news; if that is unknown, none is. Afterwards every new name is.
+   */
   function isNews(file: string): boolean {
     return unreadable.get(file) ?? (isListed || (seen !== undefined && !seen.has(file)));
   }
 
-  /** The record of the directory that has been listed. Names whose arrival is to be told are news at the next start, too. */
+  /** Leaves out archives whose event is still to come, so that they are news at the next start, too. */
   function takeRecord({ device, inode }: Directory): Watched {
     if (lastRecord !== undefined && !isRecordStale) return lastRecord;
     const names: string[] = [];
@@ -454,8 +457,8 @@ export function createObserver({ index, clock, log, incompleteAfterMs, roots, on
     if (kind === "full") lastFullMs = clock.monotonicMs();
     pump();
     if (isListed) return;
-    // The first plan must see every name, or it would take the newest of what it sees for the newest there is. What events
-    // ask for after that is not waited for, because events may never end.
+    // The first plan must see every name, or it would take the newest of what it sees for the newest there is. It does not
+    // wait for names that events bring later, because events may never end.
     const looksNeeded = looks + toLook.size;
     while (looks < looksNeeded && directory === current && !stopped) await nextTurn();
     if (directory !== current || stopped) return;

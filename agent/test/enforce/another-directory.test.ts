@@ -1,8 +1,8 @@
-import { readdirSync } from "node:fs";
+import { linkSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { openDirectory } from "../../src/inventory/directory.ts";
-import { archiveTime, writeArchive } from "../support/archives.ts";
+import type { Entry } from "../../src/inventory/entry.ts";
 import { aSeries, driveEnforcer, keepOne } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
 
@@ -42,19 +42,19 @@ describe("a directory that is left for another", () => {
     if (!opened.ok) throw new Error(opened.problem.message);
     onTestFinished(() => opened.directory.close());
     await driven.enforcer.setDirectory(opened.directory);
-    // Written twice, because the driven enforcer looks for them in its first directory.
-    const found = Array.from({ length: 3 }, (_, at) => ({
-      container: "main",
-      time: archiveTime(Date.now() - 7_200_000 + at * 1000),
-      mtimeMs: Date.now() - 7_200_000,
-    }));
-    for (const parts of found) {
-      writeArchive(next, parts);
-      driven.see(writeArchive(folder, parts));
+    // The driven enforcer's test looks in its first directory: the same files lie in both.
+    const found = aSeries(folder, 4).slice(1);
+    for (const file of found) {
+      linkSync(join(folder, file), join(next, file));
+      driven.see(file);
     }
     driven.enforcer.listed();
     await driven.calm();
     expect(driven.files()).toEqual([]);
-    expect(readdirSync(join(next))).toHaveLength(3);
+    expect(readdirSync(next).sort()).toEqual(found);
+    // An arrival there makes them go.
+    driven.enforcer.changed(driven.index.get(found[2] ?? "") as Entry, true);
+    await driven.calm();
+    expect(driven.files()).toEqual(found.slice(0, 2));
   });
 });
