@@ -122,7 +122,7 @@ async function live(steps: readonly Step[]): Promise<void> {
   }
 
   async function until(what: string, condition: () => boolean): Promise<void> {
-    const endMs = performance.now() + 20_000;
+    const endMs = performance.now() + 60_000;
     while (!condition()) {
       if (performance.now() > endMs) throw new Error(`never: ${what}, but ${JSON.stringify({ told, expected })}`);
       await nextTurn();
