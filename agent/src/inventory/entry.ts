@@ -22,7 +22,7 @@ export interface Entry extends Archive {
   unchangedSinceMs: number;
   /** When it was looked at last, on the monotonic clock, in milliseconds. */
   lookedAtMs: number;
-  /** Whether it arrived and its event is still to come, which waits until it has an owner and is complete or incomplete. */
+  /** Whether it arrived and its event is still to come, which waits until it is complete or incomplete. */
   isNews: boolean;
   isPostdated: boolean;
   /** The walk of its present content; it is resumed when a torn archive has grown. One that has ended may be others' too. */
@@ -135,12 +135,11 @@ export function compareContent(entry: Entry): void {
 }
 
 /**
- * Ends the news of an archive that has an owner and is complete or incomplete. Returns whether that is an event: a pinned
- * incomplete archive makes none, because it counts in no number and unpinning it is no arrival.
+ * Ends the news of an archive that is complete or incomplete. Returns whether that is an event: a pinned incomplete archive
+ * makes none, because it counts in no number and unpinning it is no arrival.
  */
 export function endNews(entry: Entry): boolean {
-  const isWhole = entry.state === "complete" || entry.state === "incomplete";
-  if (!entry.isNews || entry.identity === undefined || !isWhole) return false;
+  if (!entry.isNews || (entry.state !== "complete" && entry.state !== "incomplete")) return false;
   entry.isNews = false;
   return countsInNumber(entry);
 }

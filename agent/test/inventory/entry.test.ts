@@ -234,6 +234,30 @@ describe("whether changed content is news", () => {
     expect(entry.isNews).toBe(true);
   });
 
+  it("is told by what was found before the first of two changes, if no walk came in between", () => {
+    const { path, entry, walk, adopt } = anEntry(ambiguous);
+    walk();
+    writeOver(path, "b-c");
+    adopt();
+    writeOver(path, "c");
+    adopt();
+    walk();
+    compareContent(entry);
+    expect(entry.isNews).toBe(true);
+  });
+
+  it("is no for an archive of which nothing was known because its walk failed", () => {
+    const { path, entry, walk, adopt } = anEntry(ambiguous);
+    renameSync(path, `${path}.aside`);
+    walk();
+    renameSync(`${path}.aside`, path);
+    writeOver(path, "b-c");
+    adopt();
+    walk();
+    compareContent(entry);
+    expect([entry.walk.verdict?.kind, entry.isNews]).toEqual(["ended", false]);
+  });
+
   it("stays open over a walk that fails, for that tells nothing", () => {
     const { path, entry, walk, adopt } = anEntry(ambiguous);
     walk();
