@@ -8,6 +8,7 @@ import { type Deletion, REPORT_LIMITS, type Report } from "@cro/shared/wire/repo
 import { pino } from "pino";
 import { createTrustedTime, systemClock } from "./clock.ts";
 import type { ServeConfig } from "./config.ts";
+import type { Due } from "./enforce/attention.ts";
 import { readDisk } from "./enforce/disk.ts";
 import { createEnforcer } from "./enforce/enforcer.ts";
 import { EXIT } from "./errors.ts";
@@ -16,6 +17,7 @@ import { createApi } from "./http/api.ts";
 import { type Certificates, watchCertificates } from "./http/certificates.ts";
 import { createStatusServer } from "./http/status.ts";
 import { createArchiveIndex } from "./inventory/archive-index.ts";
+import { type Directory, directoryKey } from "./inventory/directory.ts";
 import type { Entry } from "./inventory/entry.ts";
 import { createObserver } from "./inventory/observer.ts";
 import { createMetrics } from "./metrics.ts";
@@ -25,7 +27,7 @@ import { createStateFolder, type Watched } from "./policy/state-folder.ts";
 import { buildReport } from "./report.ts";
 
 const TICK_MS = 1000;
-/** How often the time until which all has been acted upon is kept, in milliseconds. */
+/** How often what was seen in the directory is kept, if it changed, in milliseconds. */
 const KEEP_WATCHED_MS = 10_000;
 
 /** A running agent. */
@@ -52,8 +54,14 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   let accepted: AcceptedPolicy | undefined;
   /** Whether what was accepted is acted upon. */
   let isInForce = false;
+  /** What the state folder told at the start. */
   let watched: Watched | undefined;
-  let openedAtMs = Number.NEGATIVE_INFINITY;
+  /** What was last written there. */
+  let keptRecord: Watched | undefined;
+  let keptDue: Due | undefined;
+  let watchedDirectory: Directory | undefined;
+  /** Events that were not acted upon to the end, by the directory in which they were; for directories that come back. */
+  const dueIn = new Map<string, Due>();
   let govern: ReturnType<typeof createGovernor> | undefined;
   /** When the last directive of this start came, on the monotonic clock. */
   let directedAtMs: number | undefined;
@@ -101,12 +109,17 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     roots: config.checkpointRoots,
     on: {
       directory: (directory) => {
-        openedAtMs = clock.wallMs();
-        return enforcer.setDirectory(directory);
+        if (watchedDirectory !== undefined) {
+          const due = enforcer.due();
+          if (due === undefined) dueIn.delete(directoryKey(watchedDirectory));
+          else dueIn.set(directoryKey(watchedDirectory), due);
+        }
+        watchedDirectory = directory;
+        return enforcer.setDirectory(directory, directory && dueIn.get(directoryKey(directory)));
       },
       listed: () => {
         enforcer.listed();
-        void beginWatched();
+        void keepWatched();
       },
       changed: (entry, isEvent) => {
         if (isEvent) {
@@ -183,6 +196,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     const next = { ...verdict.accepted, acceptedAtMs: verdict.accepted.acceptedAtMs ?? time.nowMs() };
     if (!isDeepStrictEqual(next, accepted)) {
       const { fence, digest, document } = next;
+      // Before the policy: what arrived under the old policy must not be news under the new one after a crash.
+      if (digest !== accepted?.digest) void keepWatched();
       // Kept first: an agent that was killed in between would else obey an older leader again.
       await state.writeAccepted(next);
       log.info({ ...fence, policy: digest, mode: document.mode }, "directive accepted");
@@ -233,21 +248,16 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     return result.report;
   }
 
-  /** A directory that is watched for the first time holds no news from before it was opened. */
-  async function beginWatched(): Promise<void> {
-    const { directory } = observer.status();
-    if (directory === undefined || (watched?.device === directory.device && watched.inode === directory.inode)) return;
-    watched = { ...directory, untilMs: openedAtMs };
-    await state.writeWatched(watched);
-  }
-
   let keptAtMs = Number.NEGATIVE_INFINITY;
   async function keepWatched(): Promise<void> {
-    const { directory, isIdle } = observer.status();
-    if (directory === undefined || !isIdle || !enforcer.status().isIdle) return;
     keptAtMs = clock.monotonicMs();
-    watched = { ...directory, untilMs: clock.wallMs() };
-    await state.writeWatched(watched);
+    const record = observer.record();
+    if (record === undefined) return;
+    const due = watchedDirectory === undefined ? dueIn.get(directoryKey(record)) : enforcer.due();
+    if (record === keptRecord && isDeepStrictEqual(due, keptDue)) return;
+    if (!(await state.writeWatched({ ...record, ...(due && { due }) }))) return;
+    keptRecord = record;
+    keptDue = due;
   }
 
   await mkdir(config.stateDir, { recursive: true }).catch((err: unknown) => log.warn({ err }, "no state folder"));
@@ -263,6 +273,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   await status.listen(config.metricsAddress);
 
   watched = await state.readWatched();
+  if (watched?.due !== undefined) dueIn.set(directoryKey(watched), watched.due);
   const kept = await state.readAccepted();
   if (kept !== undefined) {
     log.info({ ...kept.fence, policy: kept.digest }, "waiting for the coordinator; else the last accepted policy acts");

@@ -62,7 +62,7 @@ async function readDirectory(directory: Directory, clock: Clock, incompleteAfter
         timeMs: name.timeMs,
         listed: scan.entries.length + 1,
         pinned: isPinned(directory, file),
-        isArrival: false,
+        isNews: false,
         unchangedSinceMs: clock.monotonicMs() - agoMs,
       });
       const walk = walkEntry(directory, entry, space);

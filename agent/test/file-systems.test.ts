@@ -74,7 +74,7 @@ describe("a file system that is full", () => {
       }
       const problems: string[] = [];
       const state = createStateFolder(folder, (message) => problems.push(message));
-      await state.writeWatched({ device: "1", inode: "2", untilMs: 3 });
+      await state.writeWatched({ device: "1", inode: "2", seen: "" });
       expect([options, problems]).toEqual([options, ["state cannot be written"]]);
       const watching = watchDirectory(folder, { spec: keepOnly(2) });
       await until(() => expect(archivesIn(folder)).toEqual(files.slice(2)));

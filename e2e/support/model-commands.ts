@@ -26,6 +26,7 @@ import {
   type Content,
   cloneModel,
   emptyFolder,
+  endWatching,
   mountedFolder,
   type NodeModel,
   obey,
@@ -590,6 +591,7 @@ const renamed = command("renamed", fc.record({ which: pick(), to: fc.option(name
           const folder = mountedFolder(node);
           folder.files.delete(file.file);
           const { content } = file;
+          folder.files.delete(target.file);
           if (spelling === undefined) folder.others.add(target.file);
           else
             putFile(node, {
@@ -847,6 +849,7 @@ const agentKilled = command("agent ended", fc.record({ by: fc.constantFrom("SIGK
         m.node.isAgentUp = false;
         m.node.hasReference = false;
         m.node.mounts = [BARE, 0];
+        for (const [at, folder] of m.node.folders.entries()) folder.seen = r.keptOf(at);
       },
     });
   },
@@ -896,6 +899,7 @@ async function remount(m: Model, r: World, folder: number | undefined): Promise<
       const sinceMs = performance.now();
       await r.mount(folder);
       m.node = cloneModel(m.node);
+      endWatching(m.node);
       m.node.mounts = mounts;
       beginToWatch(m.node, sinceMs);
     },

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -7,6 +7,8 @@ import { fileURLToPath } from "node:url";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import { ARCHIVE_STATES } from "@cro/shared/wire/report";
 import { expect } from "vitest";
+import { type SeenNames, unpackNames } from "../../agent/src/inventory/seen.ts";
+import type { Watched } from "../../agent/src/policy/state-folder.ts";
 import { installRelease } from "./cluster.ts";
 import { type AnyObject, create, type Kube, remove, unwrap } from "./kube.ts";
 import { aDirective, putDirective } from "./lone-agent.ts";
@@ -146,6 +148,15 @@ export async function startWorld(kube: Kube) {
         expect(JSON.parse(readFileSync(join(node.state, "accepted.json"), "utf8")).digest).toBe(accepted?.policy);
       });
       await agent.kill(signal);
+    },
+
+    /** What the state folder of the agent, which has ended, tells to have been in that folder; undefined: nothing. */
+    keptOf(folder: number): SeenNames | undefined {
+      const file = join(node.state, "watched.json");
+      if (!existsSync(file)) return undefined;
+      const { device, inode, seen } = JSON.parse(readFileSync(file, "utf8")) as Watched;
+      const { dev, ino } = statSync(folders[folder] ?? "", { bigint: true });
+      return device === `${dev}` && inode === `${ino}` ? unpackNames(seen) : undefined;
     },
 
     async startAgent(): Promise<void> {

@@ -37,8 +37,8 @@ export interface ModelFile {
   /** Of the machine's monotonic clock, in milliseconds. */
   changedAtMs: number;
   isPostdated: boolean;
-  /** Whether it came or changed while the agent watched: then it is an event when it first counts. */
-  isArrival: boolean;
+  /** Whether it arrived and is still to be an event: that is when it first counts. */
+  isNews: boolean;
 }
 
 /** One directory that may be mounted for the agent. */
@@ -49,6 +49,8 @@ export interface ModelFolder {
   /** What is none of the agent's business. */
   others: Set<string>;
   isPaused: boolean;
+  /** Archives that were there when the agent last saw it, without those that are still to be events; undefined: it does not know. */
+  seen: { has(file: string): boolean } | undefined;
 }
 
 /** All that decides what the agent must leave. */
@@ -80,7 +82,7 @@ const LOOK_MS = 300;
 const MAX_WAYS = 120;
 
 export function emptyFolder(): ModelFolder {
-  return { files: new Map(), keeps: new Set(), others: new Set(), isPaused: false };
+  return { files: new Map(), keeps: new Set(), others: new Set(), isPaused: false, seen: undefined };
 }
 
 export function cloneModel(model: NodeModel): NodeModel {
@@ -89,11 +91,11 @@ export function cloneModel(model: NodeModel): NodeModel {
     mounts: [...model.mounts],
     active: new Set(model.active),
     gone: new Set(model.gone),
-    folders: model.folders.map(({ files, keeps, others, isPaused }) => ({
+    folders: model.folders.map(({ files, keeps, others, ...rest }) => ({
+      ...rest,
       files: new Map([...files].map(([name, file]) => [name, { ...file, content: { ...file.content } }])),
       keeps: new Set(keeps),
       others: new Set(others),
-      isPaused,
     })),
   };
 }
@@ -245,48 +247,75 @@ export function activate(model: NodeModel, identity: ContainerIdentity): void {
   for (const one of levels) model.active.add(keys[one]);
 }
 
-/** A file came or changed while the agent watches, or did not: its state is a new one, and an event if it counts. */
-export function putFile(model: NodeModel, file: Omit<ModelFile, "changedAtMs" | "isPostdated" | "isArrival">): void {
+/** What arrived is told of when it is whole or given up, as an event if it counts. */
+function endNews(model: NodeModel, file: ModelFile): void {
+  const archive = toArchive(mountedFolder(model), file, true);
+  const { identity, state } = archive;
+  if (!file.isNews || identity === undefined || (state !== "complete" && state !== "incomplete")) return;
+  file.isNews = false;
+  if (countsInNumber(archive)) activate(model, identity);
+}
+
+/** Whether a walk finds the same in both. */
+function isSameContent(a: Content, b: Content): boolean {
+  const told = (content: Content) => {
+    if (content.kind === "junk") return [content.kind];
+    const { owner, runtime } = content.written;
+    const hasSpec = content.kind === "whole" || content.hasSpec;
+    return [content.kind, hasSpec, hasSpec && runtime !== "none" && owner];
+  };
+  return JSON.stringify(told(a)) === JSON.stringify(told(b));
+}
+
+/** A file came or changed while the agent watches, or did not: its state is a new one, and news if its content is. */
+export function putFile(model: NodeModel, file: Omit<ModelFile, "changedAtMs" | "isPostdated" | "isNews">): void {
   const folder = mountedFolder(model);
+  const before = folder.files.get(file.file);
+  const isSame = before !== undefined && before.size === file.size && isSameContent(before.content, file.content);
   const entry: ModelFile = {
     ...file,
     changedAtMs: performance.now(),
     isPostdated: false,
-    isArrival: model.isAgentUp,
+    isNews: before?.isNews || !isSame,
   };
   entry.isPostdated = isAhead(model, entry);
   folder.files.set(file.file, entry);
-  const archive = toArchive(folder, entry, false);
-  if (archive.identity !== undefined && countsInNumber(archive)) activate(model, archive.identity);
+  if (model.isAgentUp) endNews(model, entry);
 }
 
-/** What time, of either clock, does to archives: those that count of a sudden are events. */
+/** What time, of either clock, does to archives: news that counts of a sudden is an event. */
 export function passTime(model: NodeModel, { areTornAbandoned = false } = {}): void {
-  const folder = mountedFolder(model);
-  for (const file of folder.files.values()) {
-    const before = countsInNumber(toArchive(folder, file, true));
+  for (const file of mountedFolder(model).files.values()) {
     if (areTornAbandoned && file.content.kind === "torn") file.content.isAbandoned = true;
     file.isPostdated = isAhead(model, file);
-    const archive = toArchive(folder, file, true);
-    if (file.isArrival && !before && archive.identity !== undefined && countsInNumber(archive))
-      activate(model, archive.identity);
+    endNews(model, file);
   }
 }
 
-/** The agent sees its directory for the first time, or again: nothing of it is news, nor known to have been unchanged. */
+/** The agent sees this directory no more, and remembers what was in it. */
+export function endWatching(model: NodeModel): void {
+  const folder = mountedFolder(model);
+  folder.seen = new Set([...folder.files.values()].filter(({ isNews }) => !isNews).map(({ file }) => file));
+}
+
+/** The agent sees its directory for the first time, or again: news is what it knows not to have been there before. */
 export function beginToWatch(model: NodeModel, sinceMs: number): void {
   model.active.clear();
-  for (const file of mountedFolder(model).files.values()) {
+  const { files, seen } = mountedFolder(model);
+  for (const file of files.values()) {
     if (file.content.kind === "torn") file.content.isAbandoned = false;
     file.isPostdated = false;
     file.isPostdated = isAhead(model, file);
-    file.isArrival = false;
+    file.isNews = seen !== undefined && !seen.has(file.file);
     file.changedAtMs = sinceMs;
+    endNews(model, file);
   }
 }
 
 /** Another policy is in force. */
 export function obey(model: NodeModel, policy: PolicyDocument): void {
+  // With its first policy an agent learns where to look.
+  if (model.policy === undefined) for (const file of mountedFolder(model).files.values()) file.isNews = false;
   model.policy = policy;
   model.active.clear();
 }

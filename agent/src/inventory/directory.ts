@@ -25,6 +25,11 @@ export interface Directory {
   close(): void;
 }
 
+/** What tells a directory from every other, whatever its path. */
+export function directoryKey({ device, inode }: { device: bigint | string; inode: bigint | string }): string {
+  return `${device} ${inode}`;
+}
+
 /** Why a directory cannot be watched. */
 export interface DirectoryProblem {
   state: "missing" | "unreadable" | "not_mounted";

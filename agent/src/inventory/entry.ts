@@ -1,5 +1,5 @@
 import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync } from "node:fs";
-import { type Archive, mayBeStaticPod } from "../archive/archive.ts";
+import { type Archive, countsInNumber, mayBeStaticPod } from "../archive/archive.ts";
 import { identify } from "../archive/identity.ts";
 import type { OwnerName } from "../archive/name.ts";
 import { archiveState, isPostdated } from "../archive/state.ts";
@@ -22,11 +22,13 @@ export interface Entry extends Archive {
   unchangedSinceMs: number;
   /** When it was looked at last, on the monotonic clock, in milliseconds. */
   lookedAtMs: number;
-  /** Whether it came or changed while somebody watched: then it is an event, and not merely found. */
-  isArrival: boolean;
+  /** Whether it arrived and its event is still to come, which waits until it is complete or incomplete. */
+  isNews: boolean;
   isPostdated: boolean;
   /** The walk of its present content; it is resumed when a torn archive has grown. One that has ended may be others' too. */
   walk: Walk;
+  /** After a change of the mtime alone: what the walk had found before, to be compared with what the next one finds. */
+  foundBefore: Verdict | undefined;
   /** Why it is unidentified or unread, where it is. */
   problem: string | undefined;
 }
@@ -53,9 +55,9 @@ export function findFile(directory: Directory, file: string): Found {
 export function newEntry(
   name: OwnerName,
   stat: BigIntStats,
-  found: Pick<Entry, "file" | "timeMs" | "listed" | "pinned" | "isArrival" | "unchangedSinceMs">,
+  found: Pick<Entry, "file" | "timeMs" | "listed" | "pinned" | "isNews" | "unchangedSinceMs">,
 ): Entry {
-  const { file, timeMs, listed, pinned, isArrival, unchangedSinceMs } = found;
+  const { file, timeMs, listed, pinned, isNews, unchangedSinceMs } = found;
   return {
     file,
     name,
@@ -75,40 +77,73 @@ export function newEntry(
     listed,
     unchangedSinceMs,
     lookedAtMs: unchangedSinceMs,
-    isArrival,
+    isNews,
     isPostdated: false,
     walk: NOT_BEGUN,
+    foundBefore: undefined,
     problem: undefined,
   };
 }
 
 /** Whether the file is another one than the entry knows, or the same with other content. */
 export function hasChanged(entry: Entry, stat: BigIntStats): boolean {
-  return entry.inode !== stat.ino || entry.mtimeNs !== stat.mtimeNs || entry.size !== Number(stat.size);
+  return isRewritten(entry, stat) || entry.mtimeNs !== stat.mtimeNs;
+}
+
+/** Whether the name has another file, or the file another size. A new mtime proves nothing, because `touch` sets it, too. */
+function isRewritten(entry: Entry, stat: BigIntStats): boolean {
+  return entry.inode !== stat.ino || entry.size !== Number(stat.size);
 }
 
 /**
  * Takes in that the file changed. A torn archive that grew is walked on from where it ended, and is what it was until
  * then; anything else is a new content, of which nothing is known.
+ *
+ * New content is news, but not during the first listing (`isListed` is false).
  */
 export function adoptChange(
   entry: Entry,
   stat: BigIntStats,
-  { listed, nowMs }: { listed: number; nowMs: number },
+  { listed, nowMs, isListed }: { listed: number; nowMs: number; isListed: boolean },
 ): void {
+  const { verdict } = entry.walk;
   const isGrowing =
-    entry.inode === stat.ino && entry.walk.verdict?.kind === "torn" && Number(stat.size) >= entry.size && entry.walked;
+    entry.inode === stat.ino && verdict?.kind === "torn" && Number(stat.size) >= entry.size && entry.walked;
+  if (isRewritten(entry, stat)) {
+    entry.isNews ||= isListed;
+    entry.foundBefore = undefined;
+  } else if (isListed && entry.walked && verdict?.kind !== "failed") entry.foundBefore = verdict;
   entry.inode = stat.ino;
   entry.mtimeNs = stat.mtimeNs;
   entry.size = Number(stat.size);
   entry.allocated = Number(stat.blocks) * 512;
   entry.listed = listed;
   entry.unchangedSinceMs = nowMs;
-  entry.isArrival = true;
   entry.isPostdated = false;
   if (isGrowing) return;
   entry.walk = NOT_BEGUN;
   entry.walked = false;
+}
+
+/**
+ * Call this when a walk of the present content has ended. If only the mtime had changed, it compares what this walk and the
+ * one before found: a difference means that the archive was overwritten in place, and makes it news.
+ */
+export function compareContent(entry: Entry): void {
+  const { foundBefore, walk } = entry;
+  if (foundBefore === undefined || walk.verdict === undefined || walk.verdict.kind === "failed") return;
+  entry.isNews ||= !isSameContent(foundBefore, walk.verdict);
+  entry.foundBefore = undefined;
+}
+
+/**
+ * Ends the news of an archive that is complete or incomplete. Returns whether that is an event: a pinned incomplete archive
+ * makes none, because it counts in no number and unpinning it is no arrival.
+ */
+export function endNews(entry: Entry): boolean {
+  if (!entry.isNews || (entry.state !== "complete" && entry.state !== "incomplete")) return false;
+  entry.isNews = false;
+  return countsInNumber(entry);
 }
 
 /**
@@ -168,6 +203,12 @@ export function refresh(
   entry.settled = entry.state === "incomplete" || unchangedMs >= SETTLED_MS;
   entry.problem = identification.kind === "unidentified" ? identification.reason : problemOf(verdict);
   return identity !== entry.identity || state !== entry.state || settled !== entry.settled;
+}
+
+/** Whether two walks found the same. Whether they were resumed says nothing of the content. */
+function isSameContent(a: Verdict, b: Verdict): boolean {
+  const contentOf = (verdict: Verdict) => JSON.stringify({ ...verdict, isResumed: undefined });
+  return contentOf(a) === contentOf(b);
 }
 
 function failed(cause: unknown): Verdict {

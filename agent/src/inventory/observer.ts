@@ -3,7 +3,6 @@ import { opendir } from "node:fs/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { DirectoryState } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
-import { countsInNumber } from "../archive/archive.ts";
 import { parseArchiveName } from "../archive/name.ts";
 import { startWalk } from "../archive/walk.ts";
 import type { Clock } from "../clock.ts";
@@ -11,17 +10,28 @@ import { isPinned, PIN_SUFFIX } from "../enforce/remove.ts";
 import type { Watched } from "../policy/state-folder.ts";
 import { createAgenda } from "./agenda.ts";
 import type { ArchiveIndex } from "./archive-index.ts";
-import { type Directory, isGoneMount, isStillAt, openDirectory } from "./directory.ts";
-import { adoptChange, type Entry, findFile, hasChanged, newEntry, refresh, SETTLED_MS, walkEntry } from "./entry.ts";
+import { type Directory, directoryKey, isGoneMount, isStillAt, openDirectory } from "./directory.ts";
+import {
+  adoptChange,
+  compareContent,
+  type Entry,
+  endNews,
+  findFile,
+  hasChanged,
+  newEntry,
+  refresh,
+  SETTLED_MS,
+  walkEntry,
+} from "./entry.ts";
 import { createReadSpace, READ_AHEAD } from "./read-ahead.ts";
+import { packNames, type SeenNames, unpackNames } from "./seen.ts";
 import { createSharing } from "./sharing.ts";
+import { startSlice } from "./slice.ts";
 
 /** The shortest time between two looks at one file, in milliseconds: a growing archive makes thousands of events. */
 const LOOK_AGAIN_MS = 50;
 /** The longest time between two looks at a file that is not settled, in milliseconds. */
 const LOOK_AT_LEAST_MS = 2000;
-/** How long the event loop may be kept busy at a stretch, in milliseconds. */
-const SLICE_MS = 10;
 /** How long an archive may be walked while others wait, in milliseconds: one of very many headers must not hold them up. */
 const WALK_TURN_MS = 50;
 const POLL_MS = 1000;
@@ -32,6 +42,8 @@ const RETRY_MS = 10_000;
 const REWATCH_MS = 60_000;
 /** How far the wall clock may drift from the monotonic one until all archives are looked at again, in milliseconds. */
 const CLOCK_STEP_MS = 60_000;
+/** How many directories' contents are remembered: an unmount shows the directory below for a while. */
+const MAX_REMEMBERED = 4;
 /** The kernel's own default, where it does not tell (inotify(7), max_queued_events). */
 const DEFAULT_EVENT_QUEUE = 16_384;
 
@@ -48,9 +60,9 @@ export interface ObserverOptions {
   on: {
     /** Another directory is watched from now on, or none. Settles when nobody uses the one before any more. */
     directory: (directory: Directory | undefined) => Promise<void>;
-    /** The directory has been listed as a whole; what comes from now on is news. */
+    /** Every archive that the first listing named is in the index; what comes from now on is news. */
     listed: () => void;
-    /** An archive came, changed or went. `isEvent` where a newly counted one arrived while somebody watched. */
+    /** An archive came, changed or went. `isEvent`: it is news, and counts from now on. Told once for each arrival. */
     changed: (entry: Entry, isEvent: boolean) => void;
     /** A mounted root was deleted on the host and can never come back in this container. */
     goneMount: (root: string) => void;
@@ -77,11 +89,19 @@ export interface ObserverStatus {
  * event explains leads to a listing.
  */
 export interface Observer {
-  /** Watches this path from now on. `watched` tells until when it was watched before. */
+  /**
+   * Watches this path from now on. `watched` is what was kept of a directory before this start; what this observer itself
+   * has seen of that directory since goes first.
+   */
   setPath(path: string, watched: Watched | undefined): void;
   /** Looks at a file again soon. */
   lookAgain(file: string): void;
   status(): ObserverStatus;
+  /**
+   * What the next start must know: the archives of the directory that was listed last, without those whose event is still
+   * to come. It is the same object while nothing has changed, and undefined before any directory has been listed.
+   */
+  record(): Watched | undefined;
   stop(): Promise<void>;
 }
 
@@ -90,7 +110,6 @@ type Listing = "names" | "full";
 export function createObserver(options: ObserverOptions): Observer {
   const { index, clock, log, incompleteAfterMs, nodeName, roots, on } = options;
   let path: string | undefined;
-  let watched: Watched | undefined;
   let directory: Directory | undefined;
   let state: DirectoryState = "no_policy";
   let message: string | undefined;
@@ -109,12 +128,19 @@ export function createObserver(options: ObserverOptions): Observer {
   let lastFullMs = 0;
   /** How far the wall clock was ahead of the monotonic one at the last full listing. */
   let clockOffsetMs = 0;
-  /** What was in the directory when it was opened is an event only if it is newer than this; wall clock. */
-  let newsFromMs = Number.POSITIVE_INFINITY;
   let listedUpTo = 0;
 
-  /** Names to look at, with their pin where a listing told it. */
-  const toLook = new Map<string, { pinned: boolean | undefined; isFound: boolean }>();
+  /** What was in this directory when it was last seen. Undefined if that is unknown, and once the directory is listed. */
+  let seen: SeenNames | undefined;
+  /** Names that `lstat` has failed for so far, and whether they are news. */
+  const unreadable = new Map<string, boolean>();
+  const remembered = new Map<string, Watched>();
+  let lastRecord: Watched | undefined;
+  let isRecordStale = false;
+
+  /** Names to look at, in the order in which they came, with their pin where a listing told it. */
+  const toLook = new Map<string, boolean | undefined>();
+  let looks = 0;
   /** Archives to walk: those that just changed go before those that a listing found. */
   const toWalk = new Set<Entry>();
   const toWalkLater = new Set<Entry>();
@@ -141,10 +167,9 @@ export function createObserver(options: ObserverOptions): Observer {
     directory = opened.directory;
     state = "watching";
     message = undefined;
-    const { device, inode } = directory;
-    const isSame = watched !== undefined && watched.device === `${device}` && watched.inode === `${inode}`;
-    newsFromMs = isSame && watched !== undefined ? watched.untilMs : clock.wallMs();
-    log.info({ directory: path, watchedBefore: isSame }, "directory opened");
+    const before = remembered.get(directoryKey(directory));
+    seen = before && unpackNames(before.seen);
+    log.info({ directory: path, watchedBefore: seen !== undefined }, "directory opened");
     void on.directory(directory);
     startWatching(directory);
     requestListing("full");
@@ -154,17 +179,44 @@ export function createObserver(options: ObserverOptions): Observer {
     watcher?.close();
     watcher = undefined;
     rewatchAtMs = Number.NEGATIVE_INFINITY;
-    for (const { file } of [...index.all()]) index.remove(file);
-    for (const collection of [toLook, toWalk, toWalkLater, foreign, agenda]) collection.clear();
     const old = directory;
+    if (old !== undefined && isListed) remember(takeRecord(old));
+    for (const { file } of [...index.all()]) index.remove(file);
+    for (const collection of [toLook, toWalk, toWalkLater, foreign, unreadable, agenda]) collection.clear();
     directory = undefined;
-    if (old !== undefined && isListed) {
-      // Should it come back, what was seen in it until now is no news.
-      watched = { device: `${old.device}`, inode: `${old.inode}`, untilMs: clock.wallMs() };
-    }
     isListed = false;
     // A deletion under way names its file through the descriptor, whose number must not be given to another directory.
     if (old !== undefined) void on.directory(undefined).finally(() => old.close());
+  }
+
+  /**
+   * Decides once for a name that enters the index. During the first listing, a name that was not there when this directory
+   * was last seen is news; if that is unknown, none is. Afterwards every new name is.
+   */
+  function isNews(file: string): boolean {
+    return unreadable.get(file) ?? (isListed || (seen !== undefined && !seen.has(file)));
+  }
+
+  /** Leaves out archives whose event is still to come, so that they are news at the next start, too. */
+  function takeRecord({ device, inode }: Directory): Watched {
+    if (lastRecord !== undefined && !isRecordStale) return lastRecord;
+    const names: string[] = [];
+    for (const entry of index.all()) if (!entry.isNews) names.push(entry.file);
+    for (const [file, isNewsToo] of unreadable) if (!isNewsToo) names.push(file);
+    isRecordStale = false;
+    const record = { device: `${device}`, inode: `${inode}`, seen: packNames(names) };
+    if (lastRecord === undefined || directoryKey(lastRecord) !== directoryKey(record) || lastRecord.seen !== record.seen) {
+      lastRecord = record;
+    }
+    return lastRecord;
+  }
+
+  function remember(record: Watched): void {
+    const key = directoryKey(record);
+    remembered.delete(key);
+    remembered.set(key, record);
+    const [oldest] = remembered.keys();
+    if (remembered.size > MAX_REMEMBERED && oldest !== undefined) remembered.delete(oldest);
   }
 
   function startWatching({ at }: Directory): void {
@@ -200,7 +252,7 @@ export function createObserver(options: ObserverOptions): Observer {
   }
 
   function wantLook(file: string): void {
-    toLook.set(file, { pinned: undefined, isFound: false });
+    toLook.set(file, undefined);
   }
 
   /** Works off what is to be looked at and walked, in slices, so that nothing else waits for long. */
@@ -215,22 +267,17 @@ export function createObserver(options: ObserverOptions): Observer {
   async function work(): Promise<void> {
     // What arrives in the same instant is looked at together.
     await nextTurn();
-    let sliceEndMs = clock.monotonicMs() + SLICE_MS;
-    const isSliceOver = () => clock.monotonicMs() >= sliceEndMs;
-    const breathe = async () => {
-      await nextTurn();
-      sliceEndMs = clock.monotonicMs() + SLICE_MS;
-    };
+    const slice = startSlice(clock);
     const isOver = (current: Directory | undefined) => stopped || current === undefined || directory !== current;
     const walk = async (current: Directory, entry: Entry) => {
-      const walking = walkEntry(current, entry, entry.isArrival ? spaces.ofArrivals : spaces.ofFound);
+      const walking = walkEntry(current, entry, entry.isNews ? spaces.ofArrivals : spaces.ofFound);
       const turnEndMs = clock.monotonicMs() + WALK_TURN_MS;
       const mustWait = () => clock.monotonicMs() >= turnEndMs && toLook.size + toWalk.size + toWalkLater.size > 0;
       let step = walking.next();
       while (!step.done && !isOver(current)) {
-        if (isSliceOver()) {
+        if (slice.isOver()) {
           if (mustWait()) break;
-          await breathe();
+          await slice.next();
         }
         if (!isOver(current)) step = walking.next();
       }
@@ -243,17 +290,18 @@ export function createObserver(options: ObserverOptions): Observer {
     // Looking goes before walking, and what has just changed before what was found. Each loop goes on along its live
     // collection, for to begin anew at its start each time would cost the square of a burst.
     while (current !== undefined && !isOver(current) && toLook.size + toWalk.size + toWalkLater.size > 0) {
-      for (const [file, told] of toLook) {
+      for (const [file, pinned] of toLook) {
         toLook.delete(file);
-        lookAt(current, file, told);
-        if (isSliceOver()) await breathe();
+        looks += 1;
+        lookAt(current, file, pinned);
+        if (slice.isOver()) await slice.next();
         if (isOver(current)) return;
       }
       for (const entries of [toWalk, toWalkLater]) {
         for (const entry of entries) {
           entries.delete(entry);
           await walk(current, entry);
-          if (isSliceOver()) await breathe();
+          if (slice.isOver()) await slice.next();
           if (isOver(current)) return;
           if (toLook.size > 0 || (entries === toWalkLater && toWalk.size > 0)) break;
         }
@@ -262,11 +310,15 @@ export function createObserver(options: ObserverOptions): Observer {
     }
   }
 
-  function lookAt(from: Directory, file: string, told: { pinned: boolean | undefined; isFound: boolean }): void {
+  function lookAt(from: Directory, file: string, toldPinned: boolean | undefined): void {
     const found = findFile(from, file);
     const known = index.get(file);
     if (found.kind === "unreadable") {
       log.warn({ archive: file, err: found.cause }, "archive cannot be looked at");
+      if (known === undefined) {
+        unreadable.set(file, isNews(file));
+        isRecordStale = true;
+      }
       agenda.enter(file, clock.monotonicMs() + LOOK_AT_LEAST_MS);
       return;
     }
@@ -275,12 +327,16 @@ export function createObserver(options: ObserverOptions): Observer {
       foreign.add(file);
     } else foreign.delete(file);
     if (found.kind !== "file") {
+      unreadable.delete(file);
+      // Also where the enforcer has taken it out of the index.
+      isRecordStale = true;
       if (known !== undefined) forget(known);
       return;
     }
-    const pinned = told.pinned ?? isPinned(from, file);
+    const pinned = toldPinned ?? isPinned(from, file);
     if (known === undefined) {
-      addEntry(file, found.stat, { pinned, isFound: told.isFound });
+      addEntry(file, found.stat, pinned);
+      unreadable.delete(file);
       return;
     }
     known.lookedAtMs = clock.monotonicMs();
@@ -288,7 +344,8 @@ export function createObserver(options: ObserverOptions): Observer {
     known.pinned = pinned;
     if (hasChanged(known, found.stat)) {
       listedUpTo += 1;
-      adoptChange(known, found.stat, { listed: listedUpTo, nowMs: clock.monotonicMs() });
+      adoptChange(known, found.stat, { listed: listedUpTo, nowMs: clock.monotonicMs(), isListed });
+      isRecordStale = true;
       toWalk.add(known);
       // At once, for as long as its old state stood, it could be deleted while it is being written.
       review(known, { isNewContent: !known.walked, isRepinned: wasPinned !== pinned });
@@ -305,7 +362,7 @@ export function createObserver(options: ObserverOptions): Observer {
     review(known, { isRepinned: wasPinned !== pinned });
   }
 
-  function addEntry(file: string, stat: BigIntStats, { pinned, isFound }: { pinned: boolean; isFound: boolean }): void {
+  function addEntry(file: string, stat: BigIntStats, pinned: boolean): void {
     const name = parseArchiveName(file);
     if (name === undefined) return;
     listedUpTo += 1;
@@ -314,11 +371,12 @@ export function createObserver(options: ObserverOptions): Observer {
       timeMs: name.timeMs,
       listed: listedUpTo,
       pinned,
-      isArrival: !isFound || Number(stat.mtimeNs / 1_000_000n) > newsFromMs,
+      isNews: isNews(file),
       unchangedSinceMs: clock.monotonicMs(),
     });
     index.put(entry);
-    (isFound ? toWalkLater : toWalk).add(entry);
+    isRecordStale = true;
+    (entry.isNews ? toWalk : toWalkLater).add(entry);
   }
 
   function forget(entry: Entry): void {
@@ -339,13 +397,13 @@ export function createObserver(options: ObserverOptions): Observer {
     }
     if (!isSame) agenda.enter(entry.file, clock.monotonicMs() + LOOK_AGAIN_MS);
     const wasWalked = entry.walked;
+    if (isSame) compareContent(entry);
     entry.walked = true;
     review(entry, { isNewContent: !wasWalked });
   }
 
   /** Brings an entry up to date, tells of what changed, and plans the next look where time will change it. */
   function review(entry: Entry, { isNewContent = false, isRepinned = false }): void {
-    const wasCounted = countsInNumber(entry);
     const hadProblem = entry.problem;
     const isChanged = refresh(entry, clock, { incompleteAfterMs, nodeName });
     entry.walk = sharing.walk(entry.identity, entry.walk);
@@ -355,8 +413,10 @@ export function createObserver(options: ObserverOptions): Observer {
     }
     planNextLook(entry);
     if (!isChanged && !isNewContent && !isRepinned) return;
-    const isNewlyCounted = countsInNumber(entry) && (isNewContent || (!wasCounted && !isRepinned));
-    on.changed(entry, entry.isArrival && isNewlyCounted);
+    const wasNews = entry.isNews;
+    const isEvent = endNews(entry);
+    if (wasNews !== entry.isNews) isRecordStale = true;
+    on.changed(entry, isEvent);
   }
 
   function planNextLook(entry: Entry): void {
@@ -409,10 +469,14 @@ export function createObserver(options: ObserverOptions): Observer {
     if (kind === "full") lastFullMs = clock.monotonicMs();
     pump();
     if (isListed) return;
-    // The first plan must see every name, or it would take the newest of what it sees for the newest there is.
-    while (toLook.size > 0 && directory === current && !stopped) await nextTurn();
+    // The first plan must see every name, or it would take the newest of what it sees for the newest there is. It does not
+    // wait for names that events bring later, because events may never end.
+    const looksNeeded = looks + toLook.size;
+    while (looks < looksNeeded && directory === current && !stopped) await nextTurn();
     if (directory !== current || stopped) return;
     isListed = true;
+    isRecordStale = true;
+    seen = undefined;
     log.info({ directory: current.path, archives: index.size }, "directory listed");
     on.listed();
   }
@@ -422,29 +486,24 @@ export function createObserver(options: ObserverOptions): Observer {
     current: Directory,
     { names, pins, isFull }: { names: ReadonlySet<string>; pins: ReadonlySet<string>; isFull: boolean },
   ): Promise<boolean> {
-    // Not one for each of very many names.
-    const kept = { pinned: true, isFound: !isListed };
-    const bare = { pinned: false, isFound: !isListed };
-    let sliceEndMs = clock.monotonicMs() + SLICE_MS;
-    const isStillWanted = async () => {
-      await nextTurn();
-      sliceEndMs = clock.monotonicMs() + SLICE_MS;
-      return directory === current && !stopped;
-    };
+    const slice = startSlice(clock);
+    const isGivenUp = () => directory !== current || stopped;
     for (const name of names) {
-      if (clock.monotonicMs() >= sliceEndMs && !(await isStillWanted())) return false;
+      if (slice.isOver()) await slice.next();
+      if (isGivenUp()) return false;
       const entry = index.get(name);
       const pinned = pins.has(name);
       if (entry !== undefined) {
         // A .keep may have come or gone since the listing passed it, so a difference is looked at and not believed.
         if (isFull || entry.pinned !== pinned) wantLook(name);
       } else if (!toLook.has(name) && (isFull || !foreign.has(name)) && parseArchiveName(name) !== undefined) {
-        toLook.set(name, pinned ? kept : bare);
+        toLook.set(name, pinned);
       }
     }
     // A listing may miss what is renamed meanwhile, so what it lacks is looked at and not simply forgotten.
     for (const { file } of index.all()) {
-      if (clock.monotonicMs() >= sliceEndMs && !(await isStillWanted())) return false;
+      if (slice.isOver()) await slice.next();
+      if (isGivenUp()) return false;
       if (!names.has(file)) wantLook(file);
     }
     for (const file of foreign) if (!names.has(file)) foreign.delete(file);
@@ -486,11 +545,12 @@ export function createObserver(options: ObserverOptions): Observer {
   }
 
   return {
-    setPath(next, since) {
+    setPath(next, watched) {
       if (next === path) return;
       close();
       path = next;
-      watched = since;
+      if (watched !== undefined && !remembered.has(directoryKey(watched))) remember(watched);
+      lastRecord ??= watched;
       open();
     },
     lookAgain(file) {
@@ -508,6 +568,7 @@ export function createObserver(options: ObserverOptions): Observer {
       isIdle: isListed && pumping === undefined && toLook.size + toWalk.size + toWalkLater.size === 0,
       directory: directory && { device: `${directory.device}`, inode: `${directory.inode}` },
     }),
+    record: () => (directory !== undefined && isListed ? takeRecord(directory) : lastRecord),
     async stop() {
       stopped = true;
       clearInterval(pollTimer);

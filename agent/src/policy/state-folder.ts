@@ -4,13 +4,17 @@ import { PolicyDocument } from "@cro/shared/policy/document";
 import { Fence } from "@cro/shared/wire/fence";
 import * as Type from "typebox";
 import { Check } from "typebox/value";
+import type { Due } from "../enforce/attention.ts";
 import type { AcceptedPolicy } from "./accept.ts";
 
-/** Until when a directory has been watched: everything that happened in it by then has been acted upon. */
+/** What was in a directory when it was last seen, without the archives whose arrival is still to be told. */
 export interface Watched {
   device: string;
   inode: string;
-  untilMs: number;
+  /** Names of archives, packed. */
+  seen: string;
+  /** Events in it that were not acted upon to the end. */
+  due?: Due;
 }
 
 const AcceptedSchema = Type.Object({
@@ -19,14 +23,20 @@ const AcceptedSchema = Type.Object({
   document: PolicyDocument,
   acceptedAtMs: Type.Optional(Type.Number()),
 });
-const WatchedSchema = Type.Object({ device: Type.String(), inode: Type.String(), untilMs: Type.Number() });
+const WatchedSchema = Type.Object({
+  device: Type.String(),
+  inode: Type.String(),
+  seen: Type.String(),
+  due: Type.Optional(Type.Object({ digest: Type.String(), containers: Type.Array(Type.String()) })),
+});
 
-/** What an agent remembers over its restarts: the policy it last accepted, and until when it watched which directory. */
+/** What an agent remembers over its restarts: the policy it last accepted, and what it last saw in which directory. */
 export interface StateFolder {
   readAccepted(): Promise<AcceptedPolicy | undefined>;
   readWatched(): Promise<Watched | undefined>;
-  writeAccepted(accepted: AcceptedPolicy): Promise<void>;
-  writeWatched(watched: Watched): Promise<void>;
+  /** Like {@link StateFolder.writeWatched}, returns whether it is on disk now. */
+  writeAccepted(accepted: AcceptedPolicy): Promise<boolean>;
+  writeWatched(watched: Watched): Promise<boolean>;
 }
 
 /**
@@ -46,13 +56,14 @@ export function createStateFolder(path: string, onProblem: (message: string, cau
   }
 
   /** One write at a time: two would share the temporary file. */
-  let writing: Promise<void> = Promise.resolve();
-  function write(file: string, value: unknown): Promise<void> {
-    writing = writing.then(() => replace(file, value));
-    return writing;
+  let writing: Promise<unknown> = Promise.resolve();
+  function write(file: string, value: unknown): Promise<boolean> {
+    const written = writing.then(() => replace(file, value));
+    writing = written;
+    return written;
   }
 
-  async function replace(file: string, value: unknown): Promise<void> {
+  async function replace(file: string, value: unknown): Promise<boolean> {
     try {
       const temporary = join(path, `${file}.new`);
       const handle = await open(temporary, "w", 0o600);
@@ -63,8 +74,10 @@ export function createStateFolder(path: string, onProblem: (message: string, cau
         await handle.close();
       }
       await rename(temporary, join(path, file));
+      return true;
     } catch (cause) {
       onProblem("state cannot be written", cause);
+      return false;
     }
   }
 

@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { packNames } from "../../src/inventory/seen.ts";
 import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
 import { aFolder, anAcceptedPolicy, watchDirectory } from "../support/watching.ts";
 
@@ -183,12 +184,12 @@ describe("a policy that does not act at once", () => {
     await until(() => expect(watching.deleted.map(({ file }) => file)).toEqual(busy));
   });
 
-  it("takes what came since the same directory was last watched for an event, and older ones for none", async () => {
+  it("takes what was not there when the same directory was last seen for an event, and all else for none", async () => {
     const folder = aFolder();
     const old = series(folder, 3, { container: "old", startMs: Date.now() - 3_600_000 });
-    const fresh = series(folder, 3, { container: "fresh", startMs: Date.now() - 10_000 });
+    const fresh = series(folder, 3, { container: "fresh", startMs: Date.now() - 7_200_000 });
     const { dev, ino } = statSync(folder, { bigint: true });
-    const watched = { device: `${dev}`, inode: `${ino}`, untilMs: Date.now() - 60_000 };
+    const watched = { device: `${dev}`, inode: `${ino}`, seen: packNames(old) };
     watchDirectory(folder, { spec: strict, watched });
     await until(() => expect(archivesIn(folder)).toEqual([...old, fresh[2]].sort()));
     const elsewhere = aFolder();

@@ -30,7 +30,7 @@ function anEntry() {
   const found = findFile(directory, file);
   const name = parseArchiveName(file);
   if (found.kind !== "file" || name === undefined) throw new Error("no archive");
-  const facts = { file, timeMs: name.timeMs, listed: 1, pinned: false, isArrival: false, unchangedSinceMs: 0 };
+  const facts = { file, timeMs: name.timeMs, listed: 1, pinned: false, isNews: false, unchangedSinceMs: 0 };
   return { folder, path: join(folder, file), directory, entry: newEntry(name, found.stat, facts) };
 }
 
@@ -122,7 +122,7 @@ describe("the last look before a deletion", () => {
     const file = writeArchive(folder, { time: "2030-01-01T00:00:00Z" });
     const found = findFile(directory, file);
     if (found.kind !== "file") throw new Error("no file");
-    const facts = { file, timeMs: entry.timeMs, listed: 2, pinned: false, isArrival: false, unchangedSinceMs: 0 };
+    const facts = { file, timeMs: entry.timeMs, listed: 2, pinned: false, isNews: false, unchangedSinceMs: 0 };
     const survivor = newEntry(entry.name, found.stat, facts);
     change(join(folder, file));
     const why = `is perhaps the newest of its container, as ${file} is not what it was`;
@@ -194,7 +194,7 @@ describe("the last look before a deletion", () => {
     writeFileSync(directory.at(file), archiveBytes());
     const found = findFile(directory, file);
     if (found.kind !== "file") throw new Error("no file");
-    const facts = { file, timeMs: entry.timeMs, listed: 2, pinned: false, isArrival: false, unchangedSinceMs: 0 };
+    const facts = { file, timeMs: entry.timeMs, listed: 2, pinned: false, isNews: false, unchangedSinceMs: 0 };
     expect(await removeArchive(directory, newEntry(entry.name, found.stat, facts))).toEqual({ outcome: "deleted" });
   });
 });

@@ -4,7 +4,16 @@ import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { parseArchiveName } from "../../src/archive/name.ts";
 import { openDirectory } from "../../src/inventory/directory.ts";
-import { adoptChange, findFile, hasChanged, newEntry, refresh, walkEntry } from "../../src/inventory/entry.ts";
+import {
+  adoptChange,
+  compareContent,
+  endNews,
+  findFile,
+  hasChanged,
+  newEntry,
+  refresh,
+  walkEntry,
+} from "../../src/inventory/entry.ts";
 import { createReadSpace, READ_AHEAD } from "../../src/inventory/read-ahead.ts";
 import { archiveBytes, POD_UID, writeArchive } from "../support/archives.ts";
 import { aClock } from "../support/driven.ts";
@@ -35,7 +44,7 @@ function anEntry(parts: Parameters<typeof writeArchive>[1] = {}, content?: Uint8
     timeMs: name.timeMs,
     listed: 1,
     pinned: false,
-    isArrival: false,
+    isNews: false,
     unchangedSinceMs,
   });
   let listed = 1;
@@ -50,9 +59,9 @@ function anEntry(parts: Parameters<typeof writeArchive>[1] = {}, content?: Uint8
       if (step.value) entry.walked = true;
       return step.value;
     },
-    adopt: () => {
+    adopt: ({ isListed = true } = {}) => {
       listed += 1;
-      adoptChange(entry, stat(), { listed, nowMs: clock.monotonicMs() });
+      adoptChange(entry, stat(), { listed, nowMs: clock.monotonicMs(), isListed });
     },
     state: () => {
       refresh(entry, clock, { incompleteAfterMs: INCOMPLETE_AFTER_MS, nodeName: "node-a" });
@@ -220,4 +229,116 @@ it("is postdated as soon as a clock that jumped back leaves it behind, and again
   expect(state()).toBe("postdated");
   clock.jump(2000);
   expect(state()).toBe("complete");
+});
+
+describe("whether changed content is news", () => {
+  const ambiguous = { pod: "p", namespace: "a", container: "b-c", pagesBytes: 65_536 };
+  const writeOver = (path: string, container: "b-c" | "c") => {
+    const namespace = container === "c" ? "a-b" : "a";
+    writeFileSync(path, archiveBytes({ pod: "p", namespace, container }), { flag: "r+" });
+  };
+
+  it("is told by the next walk where the mtime alone changed, and not before", () => {
+    const { path, entry, walk, adopt } = anEntry(ambiguous);
+    walk();
+    writeOver(path, "b-c");
+    adopt();
+    expect(entry.isNews).toBe(false);
+    walk();
+    compareContent(entry);
+    expect(entry.isNews).toBe(false);
+    writeOver(path, "c");
+    adopt();
+    expect(entry.isNews).toBe(false);
+    walk();
+    compareContent(entry);
+    expect(entry.isNews).toBe(true);
+  });
+
+  it("is told by what was found before the first of two changes, if no walk came in between", () => {
+    const { path, entry, walk, adopt } = anEntry(ambiguous);
+    walk();
+    writeOver(path, "b-c");
+    adopt();
+    writeOver(path, "c");
+    adopt();
+    walk();
+    compareContent(entry);
+    expect(entry.isNews).toBe(true);
+  });
+
+  it("is no for an archive of which nothing was known because its walk failed", () => {
+    const { path, entry, walk, adopt } = anEntry(ambiguous);
+    renameSync(path, `${path}.aside`);
+    walk();
+    renameSync(`${path}.aside`, path);
+    writeOver(path, "b-c");
+    adopt();
+    walk();
+    compareContent(entry);
+    expect([entry.walk.verdict?.kind, entry.isNews]).toEqual(["ended", false]);
+  });
+
+  it("stays open over a walk that fails, for that tells nothing", () => {
+    const { path, entry, walk, adopt } = anEntry(ambiguous);
+    walk();
+    writeOver(path, "b-c");
+    adopt();
+    renameSync(path, `${path}.aside`);
+    walk();
+    compareContent(entry);
+    expect([entry.walk.verdict?.kind, entry.isNews]).toEqual(["failed", false]);
+    renameSync(`${path}.aside`, path);
+    // Touched once more: what the walk found before it failed is still what to compare with.
+    writeOver(path, "c");
+    adopt();
+    walk();
+    compareContent(entry);
+    expect(entry.isNews).toBe(true);
+  });
+
+  it("is not asked during the first listing", () => {
+    const touched = anEntry(ambiguous);
+    touched.walk();
+    writeOver(touched.path, "c");
+    touched.adopt({ isListed: false });
+    touched.walk();
+    compareContent(touched.entry);
+    const grown = anEntry(ambiguous);
+    writeFileSync(grown.path, "more", { flag: "a" });
+    grown.adopt({ isListed: false });
+    expect([touched.entry.isNews, grown.entry.isNews]).toEqual([false, false]);
+  });
+
+  it("is plain where the size or the file is another one, which is compared with nothing", () => {
+    const { path, entry, walk, adopt } = anEntry(ambiguous);
+    walk();
+    writeOver(path, "b-c");
+    adopt();
+    writeFileSync(path, archiveBytes({ pod: "p", namespace: "a-b", container: "c" }));
+    adopt({ isListed: false });
+    expect([entry.isNews, entry.foundBefore]).toEqual([false, undefined]);
+    writeFileSync(path, archiveBytes({ pod: "p", namespace: "a", container: "b-c", pagesBytes: 512 }));
+    adopt();
+    expect(entry.isNews).toBe(true);
+  });
+});
+
+describe("news", () => {
+  it("ends as one event when the archive counts, and as none when it is pinned and incomplete", () => {
+    const counted = anEntry();
+    counted.entry.isNews = true;
+    expect(endNews(counted.entry)).toBe(false);
+    counted.walk();
+    counted.state();
+    expect([endNews(counted.entry), endNews(counted.entry), counted.entry.isNews]).toEqual([true, false, false]);
+    const pinned = anEntry({}, archiveBytes().subarray(0, 3000));
+    pinned.entry.isNews = true;
+    pinned.entry.pinned = true;
+    pinned.adopt();
+    pinned.walk();
+    expect([pinned.state(), endNews(pinned.entry), pinned.entry.isNews]).toEqual(["unsettled", false, true]);
+    pinned.clock.pass(INCOMPLETE_AFTER_MS);
+    expect([pinned.state(), endNews(pinned.entry), pinned.entry.isNews]).toEqual(["incomplete", false, false]);
+  });
 });

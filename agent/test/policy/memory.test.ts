@@ -17,6 +17,13 @@ describe("proofs of orphans", () => {
     expect(proofs.current(60_000)).toEqual([]);
   });
 
+  it("cover what the report that asked had listed, and not what a later one had", () => {
+    const proofs = createOrphanProofs("boot");
+    proofs.reported(7, 42);
+    proofs.reported(8, 50);
+    expect(proofs.receive([fact], 0)).toMatchObject([{ listedUpTo: 42 }]);
+  });
+
   it("are good once: used or repeated they count for nothing, a new question may be answered again", () => {
     const proofs = createOrphanProofs("boot");
     proofs.reported(7, 42);
@@ -58,8 +65,9 @@ describe("the state folder", () => {
     const problems: string[] = [];
     const state = createStateFolder(folder, (message) => problems.push(message));
     const accepted = anAcceptedPolicy({ globalPolicy: { maxAge: "1d" } }, "/archives");
-    const watched = { device: "1", inode: "2", untilMs: 3 };
-    await Promise.all([state.writeAccepted(accepted), state.writeWatched(watched), state.writeAccepted(accepted)]);
+    const watched = { device: "1", inode: "2", seen: "" };
+    const writes = [state.writeAccepted(accepted), state.writeWatched(watched), state.writeAccepted(accepted)];
+    expect(await Promise.all(writes)).toEqual([true, true, true]);
     expect(await state.readAccepted()).toEqual(accepted);
     expect(await state.readWatched()).toEqual(watched);
     expect(readdirSync(folder).sort()).toEqual(["accepted.json", "watched.json"]);
@@ -89,7 +97,7 @@ describe("the state folder", () => {
   it("that is gone is a problem told, and never an exception", async () => {
     const problems: string[] = [];
     const state = createStateFolder("/nowhere/at/all", (message) => problems.push(message));
-    await state.writeWatched({ device: "1", inode: "2", untilMs: 3 });
+    expect(await state.writeWatched({ device: "1", inode: "2", seen: "" })).toBe(false);
     expect(problems).toEqual(["state cannot be written"]);
   });
 });

@@ -120,10 +120,11 @@ export function driveEnforcer(
         timeMs: name.timeMs,
         listed,
         pinned: false,
-        isArrival: isEvent,
+        isNews: isEvent,
         unchangedSinceMs,
       });
-    if (hasChanged(entry, found.stat)) adoptChange(entry, found.stat, { listed, nowMs: unchangedSinceMs });
+    if (hasChanged(entry, found.stat))
+      adoptChange(entry, found.stat, { listed, nowMs: unchangedSinceMs, isListed: true });
     if (isWalked) {
       const walking = walkEntry(directory, entry, createReadSpace(READ_AHEAD.some));
       let step = walking.next();

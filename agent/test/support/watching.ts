@@ -88,11 +88,17 @@ export function watchDirectory(
   if (options.spec !== undefined) apply(options.spec);
   observer.setPath(path, options.watched);
   const timer = setInterval(() => enforcer.tick(), 200);
-  onTestFinished(async () => {
+  const end = async () => {
     clearInterval(timer);
     await enforcer.stop();
     await observer.stop();
-  });
+  };
+  let ended: Promise<void> | undefined;
+  const stop = () => {
+    ended ??= end();
+    return ended;
+  };
+  onTestFinished(stop);
   return {
     index,
     observer,
@@ -108,5 +114,7 @@ export function watchDirectory(
     files: () => [...index.all()].map(({ file }) => file).sort(),
     /** Whether everything has been listed, walked and acted upon. */
     isCalm: () => observer.status().isIdle && enforcer.status().isIdle,
+    /** Ends it before the test does. */
+    stop,
   };
 }
