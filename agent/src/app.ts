@@ -45,7 +45,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   const log = pino({ level: config.logLevel, base: { component: "agent", node } });
   const bootId = randomUUID();
   const index = createArchiveIndex<Entry>();
-  const proofs = createOrphanProofs(bootId);
+  const proofs = createOrphanProofs(bootId, clock.monotonicMs);
   const { promise: ended, resolve: end } = Promise.withResolvers<{ code: number; problem?: string }>();
 
   let accepted: AcceptedPolicy | undefined;
@@ -161,7 +161,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       enforcePolicy(next);
       await state.writeAccepted(next);
     }
-    enforcer.proved(proofs.receive(received.orphans, clock.monotonicMs()));
+    enforcer.proved(proofs.receive(received.orphans, clock.monotonicMs(), received.time));
     return verdict;
   }
 

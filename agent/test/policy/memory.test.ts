@@ -30,7 +30,7 @@ describe("proofs of orphans", () => {
   const fact = { bootId: "boot", report: 7, namespace: "n", pod: "p" };
 
   it("cover what had been listed by the report that asked, for a minute", () => {
-    const proofs = createOrphanProofs("boot");
+    const proofs = createOrphanProofs("boot", () => 0);
     proofs.reported(7, 42);
     const [cover] = proofs.receive([fact], 0);
     expect(cover).toMatchObject({ namespace: "n", pod: "p", listedUpTo: 42 });
@@ -38,8 +38,44 @@ describe("proofs of orphans", () => {
     expect(proofs.current(60_000)).toEqual([]);
   });
 
+  it("lapse a minute after the report that asked, however late the directive is read", () => {
+    let nowMs = 0;
+    const proofs = createOrphanProofs("boot", () => nowMs);
+    proofs.reported(7, 42);
+    nowMs = 59_999;
+    expect(proofs.receive([fact], nowMs)).toMatchObject([{ untilMs: 60_000 }]);
+    nowMs = 60_000;
+    expect(proofs.receive([{ ...fact, pod: "frozen" }], nowMs)).toEqual([]);
+    expect(proofs.current(nowMs)).toEqual([]);
+  });
+
+  it("lapse a minute after the read that made them, by the coordinator's clock, and no later if that was set back", () => {
+    const proofs = createOrphanProofs("boot", () => 0);
+    proofs.reported(7, 42);
+    const provedAt = "2026-01-01T00:00:10.000Z";
+    const receive = (pod: string, time: string) => proofs.receive([{ ...fact, pod, provedAt }], 20_000, time);
+    expect(receive("old", "2026-01-01T00:00:50.000Z")).toMatchObject([{ untilMs: 40_000 }]);
+    expect(receive("lapsed", "2026-01-01T00:01:10.000Z")).toEqual([]);
+    expect(receive("fresh", "2026-01-01T00:00:10.000Z")).toMatchObject([{ untilMs: 60_000 }]);
+    expect(receive("set-back", "2026-01-01T00:00:00.000Z")).toMatchObject([{ untilMs: 60_000 }]);
+    expect(receive("no-time", "2026-99-01T00:00:00Z")).toEqual([]);
+  });
+
+  it("cover an archive until they lapse, and only what had been listed, of the pod or the container proved", () => {
+    const proofs = createOrphanProofs("boot", () => 0);
+    proofs.reported(7, 42);
+    proofs.receive([fact, { ...fact, pod: "lives", container: "gone" }], 0);
+    const archive = { namespace: "n", pod: "p", container: "c", listed: 42 };
+    expect(proofs.covers(archive, 59_999)).toBe(true);
+    expect(proofs.covers(archive, 60_000)).toBe(false);
+    expect(proofs.covers({ ...archive, listed: 43 }, 0)).toBe(false);
+    expect(proofs.covers({ ...archive, namespace: "other" }, 0)).toBe(false);
+    expect(proofs.covers({ ...archive, pod: "lives" }, 0)).toBe(false);
+    expect(proofs.covers({ ...archive, pod: "lives", container: "gone" }, 0)).toBe(true);
+  });
+
   it("are good once: used or repeated they count for nothing, a new question may be answered again", () => {
-    const proofs = createOrphanProofs("boot");
+    const proofs = createOrphanProofs("boot", () => 0);
     proofs.reported(7, 42);
     proofs.use(proofs.receive([fact], 0));
     expect(proofs.current(1)).toEqual([]);
@@ -50,7 +86,7 @@ describe("proofs of orphans", () => {
   });
 
   it("are told apart by their names, and one that is used leaves the others", () => {
-    const proofs = createOrphanProofs("boot");
+    const proofs = createOrphanProofs("boot", () => 0);
     proofs.reported(7, 42);
     const asked = [
       { ...fact, namespace: "a", pod: "bc" },
@@ -64,7 +100,7 @@ describe("proofs of orphans", () => {
   });
 
   it("count for nothing from another start of the agent, or for a report it never made or no longer knows", () => {
-    const proofs = createOrphanProofs("boot");
+    const proofs = createOrphanProofs("boot", () => 0);
     proofs.reported(7, 42);
     expect(proofs.receive([{ ...fact, bootId: "before" }], 0)).toEqual([]);
     expect(proofs.receive([{ ...fact, report: 8 }], 0)).toEqual([]);
