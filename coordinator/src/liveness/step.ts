@@ -392,13 +392,15 @@ function prove(
   const { podUID, bootId, report, untilMs, key: pod } = question;
   const agent = state.agents.get(podUID);
   if (agent === undefined || agent.bootId !== bootId || agent.graceMs === undefined || untilMs <= nowMs) return;
+  // Of very many scopes the latest report names a part; otherwise it says what is still asked.
+  if (!agent.scopes.has(pod) && agent.omitted === 0) return;
   if (read.sentAtMs < sinceMs + agent.graceMs) return;
   const key = names.container === undefined ? pod : `${pod}/${names.container}`;
   if (agent.facts.has(key) || agent.facts.size >= MAX_FACTS) return;
   const hold = holdOf(state, agent.node);
   const held = hold.held.get(key);
   if (held !== undefined && read.sentAtMs < held.sinceMs + state.resyncMs) return;
-  if (held === undefined && isHeldBack(state, agent, { hold, nowMs, suspicions })) {
+  if (held === undefined && isHeldBack(state, agent, { hold, read, nowMs, suspicions })) {
     hold.held.set(key, { pod, sinceMs: nowMs });
     noteHeld(state, agent.node, { held: 1 });
     return;
@@ -417,7 +419,7 @@ function prove(
 function isHeldBack(
   state: ProofState,
   agent: Agent,
-  { hold, nowMs, suspicions }: { hold: NodeHold; nowMs: number; suspicions: Map<Agent, boolean> },
+  { hold, read, nowMs, suspicions }: { hold: NodeHold; read: Read; nowMs: number; suspicions: Map<Agent, boolean> },
 ): boolean {
   const decided = suspicions.get(agent);
   if (decided !== undefined) return decided;
@@ -426,6 +428,8 @@ function isHeldBack(
     return uid === undefined || containers.some((container) => state.pods.missingSinceMs(uid, container) !== undefined);
   };
   const gone = [...agent.scopes].filter(([, scope]) => seemsGone(scope)).map(([key]) => key);
+  // Those that an earlier report asked about may be gone, too: the read is about them.
+  for (const { podUID, key } of read.questions) if (podUID === agent.podUID) gone.push(key);
   const isHeld = isSuspicious(hold, { asked: agent.scopes, gone }, nowMs);
   suspicions.set(agent, isHeld);
   return isHeld;

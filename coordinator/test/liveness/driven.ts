@@ -89,7 +89,9 @@ export function aDrivenProver() {
       return reads.map(nameOf);
     },
     facts: (agent = "agent") =>
-      factsOf(state, agent).map(({ pod, container }) => (container === undefined ? pod : `${pod}/${container}`)),
+      factsOf(state, agent)
+        .map(({ pod, container }) => (container === undefined ? pod : `${pod}/${container}`))
+        .sort(),
     held: (node = "node") => heldOf(state, node),
   };
   return driven;
