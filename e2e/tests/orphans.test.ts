@@ -1,12 +1,25 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { createKubeClient, type KubeObject, loadKubeAccess } from "@cro/coordinator/kube/client";
 import { watchObjects } from "@cro/coordinator/kube/watch";
 import { createOrphanProver, type PodName } from "@cro/coordinator/liveness/prover";
 import type { OrphanFact } from "@cro/shared/wire/directive";
 import { beforeAll, beforeEach, expect, it, onTestFinished } from "vitest";
 import { aReport } from "../../coordinator/test/support/agent-peer.ts";
+import { installRelease } from "../support/cluster.ts";
 import { type Fault, startFaultProxy } from "../support/fault-proxy.ts";
-import { createNamespace, createPod, createServiceAccount, describeWithKube, remove, unwrap } from "../support/kube.ts";
+import {
+  aPolicy,
+  createNamespace,
+  createPod,
+  createServiceAccount,
+  describeWithKube,
+  installPolicyDefinition,
+  remove,
+  unwrap,
+} from "../support/kube.ts";
 import { until } from "../support/processes.ts";
+import { archivesIn, series } from "../support/standalone.ts";
 
 const GRACE_MS = 300;
 /** No test waits for that: those that need it over set the clock forward. */
@@ -358,6 +371,40 @@ describeWithKube("proof of orphans", (kube) => {
     expect([...prover.everProved]).toEqual([]);
     expect(prover.held.get("node") ?? 0).toBe(0);
   });
+
+  it("is not made for the default's grace period while a new leader cannot list the policies", async () => {
+    await installPolicyDefinition(kube.client);
+    const release = await installRelease(kube, { nodes: 1 });
+    const [node] = release.nodes;
+    if (node === undefined) throw new Error("no node");
+    const rule = { applyPoliciesImmediately: true, checkpointDirectory: release.mounted };
+    const globalPolicy = { retainOrphan: false, maxCheckpointsPerContainer: 3 };
+    const hasty = join(release.folder, "hasty.yaml");
+    writeFileSync(hasty, JSON.stringify(aPolicy({ ...rule, orphanGracePeriod: "1ms", globalPolicy })));
+    const orphans = series(node.directory, 1, { pod: "never" });
+    const first = release.startCoordinator("--default-policy", hasty);
+    await release.apply("patient", { ...rule, orphanGracePeriod: "1h", globalPolicy });
+    const accepted = () =>
+      node.agent
+        .log()
+        .filter(({ msg }) => msg === "directive accepted")
+        .map(({ term }) => term);
+    await until(() => expect(accepted()).toContain(1), 60_000);
+    await first.kill("SIGTERM");
+
+    const isPolicies = (url: string) => /\/checkpointrestoreoperators\?/.test(url);
+    release.proxy.fault = ({ url }) => (isPolicies(url) ? { do: "answer", status: 503, body: "" } : undefined);
+    const before = release.proxy.requests.length;
+    const since = () => release.proxy.requests.slice(before);
+    release.startCoordinator("--default-policy", hasty);
+    await until(() => expect(since().filter(isPolicies).length).toBeGreaterThanOrEqual(5), 60_000);
+    release.proxy.fault = () => undefined;
+    await until(() => expect(accepted()).toContain(2), 60_000);
+    // What comes after the directive is acted upon as it says: the orphan stays.
+    const files = series(node.directory, 5);
+    await until(() => expect(archivesIn(node.directory)).toEqual([...orphans, ...files.slice(2)].sort()), 30_000);
+    expect(since().filter((request) => /\/pods\/never/.test(request))).toEqual([]);
+  }, 180_000);
 
   it.each(["cut", "end"] as const)("takes a list that is over in the middle (%s) for no list", async (over) => {
     const prover = await startProver();
