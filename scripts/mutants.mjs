@@ -25,6 +25,10 @@ const FILES = [
   "agent/src/retention/explain.ts",
   "agent/src/retention/plan.ts",
   "agent/src/retention/scope.ts",
+  "coordinator/src/liveness/hold.ts",
+  "coordinator/src/liveness/pods.ts",
+  "coordinator/src/liveness/prover.ts",
+  "coordinator/src/liveness/step.ts",
   "shared/src/duration.ts",
   "shared/src/policy/govern.ts",
   "shared/src/quantity.ts",
@@ -47,6 +51,7 @@ async function mutate(folder, files) {
     ignorePatterns: [
       "/*",
       "!/agent",
+      "!/coordinator",
       "!/shared",
       "!/charts",
       "!/config",

@@ -177,7 +177,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     emit: {
       facts: (podUID, facts) => pusher?.setOrphans(podUID, facts),
       held: (node, proofs) => {
-        held.set(node, proofs);
+        if (proofs.count > 0) held.set(node, proofs);
+        else held.delete(node);
         metrics.orphansHeld.set([...held.values()].reduce((sum, { count }) => sum + count, 0));
       },
     },

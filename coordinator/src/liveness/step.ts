@@ -176,7 +176,7 @@ export function podChanged(state: ProofState, event: PodEvent, nowMs: number): v
   }
   for (const agent of state.agents.values()) {
     withdraw(state, agent, ({ pod }) => pod === key);
-    review(state, agent, { key, nowMs });
+    if (agent.scopes.has(key)) review(state, agent, { key, nowMs });
   }
 }
 
@@ -261,15 +261,15 @@ export function forgetAgent(state: ProofState, podUID: string): void {
 export function advance(state: ProofState, nowMs: number): void {
   state.pods.forgetDeletions(nowMs - Math.max(DELETIONS_REMEMBERED_MS, state.longestGraceMs));
   for (const [key, untilMs] of state.restUntilMs) if (untilMs <= nowMs) state.restUntilMs.delete(key);
-  const nodes = new Set<string>();
   for (const agent of state.agents.values()) {
-    nodes.add(agent.node);
     if (agent.nextLapseMs <= nowMs) {
       withdraw(state, agent, ({ untilMs }) => untilMs <= nowMs);
       agent.nextDueMs = nowMs;
     }
     if (agent.nextDueMs <= nowMs) reviewAll(state, agent, nowMs);
   }
+  if (state.nodes.size === 0) return;
+  const nodes = new Set([...state.agents.values()].map(({ node }) => node));
   for (const [node, hold] of state.nodes) {
     forgetProved(hold, nowMs);
     if (!nodes.has(node)) forgetHeld(state, node, { hold, nowMs });
@@ -493,15 +493,30 @@ function choose(
   kind: "proofs" | "looks",
   nowMs: number,
 ): { agent: Agent; scope: OrphanScope } | undefined {
-  const turnOf = ({ node }: Agent) => state.lastRead.get(node) ?? 0;
-  const waiting = [...state.agents.values()].filter((agent) => agent[kind].size > 0 && isFresh(agent, nowMs));
-  for (const agent of waiting.sort((a, b) => turnOf(a) - turnOf(b))) {
-    for (const key of agent[kind]) {
-      const scope = agent.scopes.get(key);
-      if (scope === undefined || isBeingRead(state, scope)) continue;
-      review(state, agent, { key, nowMs });
-      if (agent[kind].has(key)) return { agent, scope };
-    }
+  let chosen: { agent: Agent; scope: OrphanScope } | undefined;
+  let chosenTurn = Number.POSITIVE_INFINITY;
+  for (const agent of state.agents.values()) {
+    const turn = state.lastRead.get(agent.node) ?? 0;
+    if (agent[kind].size === 0 || turn >= chosenTurn || !isFresh(agent, nowMs)) continue;
+    const scope = firstDue(state, agent, { kind, nowMs });
+    if (scope === undefined) continue;
+    chosen = { agent, scope };
+    chosenTurn = turn;
+  }
+  return chosen;
+}
+
+function firstDue(
+  state: ProofState,
+  agent: Agent,
+  { kind, nowMs }: { kind: "proofs" | "looks"; nowMs: number },
+): OrphanScope | undefined {
+  for (const key of agent[kind]) {
+    const scope = agent.scopes.get(key);
+    if (scope === undefined || isBeingRead(state, scope)) continue;
+    // What was due may have been answered for another agent since.
+    review(state, agent, { key, nowMs });
+    if (agent[kind].has(key)) return scope;
   }
   return undefined;
 }
