@@ -70,6 +70,8 @@ interface Question {
   bootId: string;
   report: number;
   untilMs: number;
+  namespace: string;
+  pod: string;
   /** `namespace/pod` */
   key: string;
 }
@@ -306,8 +308,9 @@ export function takeAnswer(state: ProofState, read: Read, { answer, nowMs }: { a
   const id = idOf(read);
   if (state.reads.get(id) !== read) return;
   state.reads.delete(id);
-  if (read.uid === undefined) takeAbsence(state, read, { answer, nowMs });
-  else takeContainers(state, { ...read, uid: read.uid }, { answer, nowMs });
+  const { pod, uid } = read;
+  if (pod === undefined || uid === undefined) takeAbsence(state, read, { answer, nowMs });
+  else takeContainers(state, { ...read, pod, uid }, { answer, nowMs });
   for (const { podUID, key } of read.questions) {
     const agent = state.agents.get(podUID);
     if (agent !== undefined) review(state, agent, { key, nowMs });
@@ -329,7 +332,7 @@ export function heldOf({ nodes }: ProofState, node: string): { count: number; po
 function takeAbsence(state: ProofState, read: Read, { answer, nowMs }: { answer: Answer; nowMs: number }): void {
   const suspicions = new Map<Agent, boolean>();
   for (const question of read.questions) {
-    const [namespace = "", pod = ""] = question.key.split("/");
+    const { namespace, pod } = question;
     if (answer.found === "unknown") rest(state, question.key, { nowMs, retryAfterMs: answer.retryAfterMs });
     else if (answer.found === "pod" || (answer.found === "list" && answer.pods.has(pod))) {
       state.pods.found(namespace, pod, nowMs);
@@ -345,10 +348,10 @@ function takeAbsence(state: ProofState, read: Read, { answer, nowMs }: { answer:
 /** Takes in an answer about a pod that the watch lists. */
 function takeContainers(
   state: ProofState,
-  read: Read & { uid: string },
+  read: Read & { pod: string; uid: string },
   { answer, nowMs }: { answer: Answer; nowMs: number },
 ): void {
-  const { namespace, pod = "", uid, questions } = read;
+  const { namespace, pod, uid, questions } = read;
   const key = `${namespace}/${pod}`;
   if (answer.found !== "pod" || answer.uid !== uid) {
     // The watch may be behind; what it lists lives until it says otherwise.
@@ -389,28 +392,28 @@ function prove(
   },
 ): void {
   const { read, names, sinceMs, nowMs, suspicions } = proof;
-  const { podUID, bootId, report, untilMs, key: pod } = question;
+  const { podUID, bootId, report, untilMs, key: podKey } = question;
   const agent = state.agents.get(podUID);
   if (agent === undefined || agent.bootId !== bootId || agent.graceMs === undefined || untilMs <= nowMs) return;
   // Of very many scopes the latest report names a part; otherwise it says what is still asked.
-  if (!agent.scopes.has(pod) && agent.omitted === 0) return;
+  if (!agent.scopes.has(podKey) && agent.omitted === 0) return;
   if (read.sentAtMs < sinceMs + agent.graceMs) return;
-  const key = names.container === undefined ? pod : `${pod}/${names.container}`;
+  const key = names.container === undefined ? podKey : `${podKey}/${names.container}`;
   if (agent.facts.has(key) || agent.facts.size >= MAX_FACTS) return;
   const hold = holdOf(state, agent.node);
   const held = hold.held.get(key);
   if (held !== undefined && read.sentAtMs < held.sinceMs + state.resyncMs) return;
   if (held === undefined && isHeldBack(state, agent, { hold, read, nowMs, suspicions })) {
-    hold.held.set(key, { pod, sinceMs: nowMs });
+    hold.held.set(key, { pod: podKey, sinceMs: nowMs });
     noteHeld(state, agent.node, { held: 1 });
     return;
   }
   const { graceMs, knowsProofTimes } = agent;
   const times = knowsProofTimes ? { provedAt: read.sentAt, graceMs } : {};
   const fact: OrphanFact = { bootId, report, ...names, ...times };
-  agent.facts.set(key, { fact, pod, madeAtMs: nowMs, graceMs, untilMs });
+  agent.facts.set(key, { fact, pod: podKey, madeAtMs: nowMs, graceMs, untilMs });
   agent.nextLapseMs = Math.min(agent.nextLapseMs, untilMs);
-  hold.provedAtMs.set(pod, nowMs);
+  hold.provedAtMs.set(podKey, nowMs);
   if (hold.held.delete(key)) noteHeld(state, agent.node, { released: 1 });
   if (!state.changes.facts.has(podUID)) state.changes.facts.set(podUID, { isWithdrawn: false });
 }
@@ -529,11 +532,12 @@ function begin(state: ProofState, scope: OrphanScope, { nowMs, wallMs }: { nowMs
   const questions: Question[] = [];
   for (const agent of state.agents.values()) {
     if (!isFresh(agent, nowMs)) continue;
-    const own = `${namespace}/${pod}`;
-    for (const key of isListed ? absentIn(state, agent, namespace) : [own]) {
-      if (!agent.proofs.has(key) && !agent.looks.has(key)) continue;
+    for (const key of isListed ? absentIn(state, agent, namespace) : [`${namespace}/${pod}`]) {
+      const asked = agent.scopes.get(key);
+      if (asked === undefined || (!agent.proofs.has(key) && !agent.looks.has(key))) continue;
       const { podUID, bootId, number: report, reportedAtMs } = agent;
-      questions.push({ podUID, bootId, report, untilMs: reportedAtMs + REPORT_LIFETIME_MS, key });
+      const untilMs = reportedAtMs + REPORT_LIFETIME_MS;
+      questions.push({ podUID, bootId, report, untilMs, namespace, pod: asked.pod, key });
     }
   }
   const read: Read = {

@@ -1,7 +1,7 @@
 import type { OrphanFact } from "@cro/shared/wire/directive";
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { soak } from "../../../shared/test/support/soak.ts";
+import { patience, soak } from "../../../shared/test/support/soak.ts";
 import {
   type Answer,
   advance,
@@ -475,7 +475,9 @@ function run(steps: readonly Step[], { isSettled = false } = {}) {
   }
 }
 
-it("proves nothing that is not true, was not asked, or has not been so for its whole grace, over random histories", () => {
+it("proves nothing that is not true, was not asked, or has not been so for its whole grace, over random histories", {
+  timeout: patience(180_000),
+}, () => {
   const total = { pods: 0, containers: 0, held: 0 };
   fc.assert(
     fc.property(fc.array(arbStep, { minLength: 10, maxLength: 150, size: "max" }), (steps) => {
@@ -490,7 +492,7 @@ it("proves nothing that is not true, was not asked, or has not been so for its w
   for (const count of Object.values(total)) expect(count).toBeGreaterThan(soak(100));
 });
 
-it("proves all that is gone once everything is well again, whatever was before", () => {
+it("proves all that is gone once everything is well again, whatever was before", { timeout: patience(180_000) }, () => {
   fc.assert(
     fc.property(fc.array(arbStep, { maxLength: 100, size: "max" }), (steps) => {
       run(steps, { isSettled: true });

@@ -123,6 +123,23 @@ describe("a pod that is gone", () => {
     expect(prover.findNothing()).toEqual(["n/gone"]);
   });
 
+  it("that came and went in one moment is not proved by a read of before, even without a grace period", () => {
+    const prover = aDrivenProver();
+    prover.synced(...many(50, "n/lives"));
+    prover.ask(["m/gone", ...many(22), ...many(50, "n/lives")], { graceMs: 0 });
+    const reads = prover.reads();
+    expect(reads.map(nameOf)).toEqual(["m/gone", "n"]);
+    for (const pod of ["m/gone", "n/gone-5"]) {
+      prover.added(pod);
+      prover.deleted(pod);
+    }
+    prover.answer(reads[0], { found: "nothing" });
+    prover.answer(reads[1], { found: "list", pods: new Set() });
+    expect(prover.facts()).toHaveLength(21);
+    expect(prover.facts()).not.toContain("gone");
+    expect(prover.facts()).not.toContain("gone-5");
+  });
+
   it("is forgotten when it is there again", () => {
     const prover = aDueQuestion();
     prover.findNothing();
@@ -185,6 +202,17 @@ describe("a watch", () => {
     expect(prover.reads()).toEqual([]);
     prover.pass(1);
     expect(prover.findNothing()).toEqual(["n/gone", "n/second"]);
+  });
+
+  it("that lists all pods anew, though it did not say that it was lost, makes all void too", () => {
+    const prover = aDueQuestion();
+    prover.ask(["n/second"], { agent: "second" });
+    const reads = prover.reads();
+    prover.answer(reads[0], { found: "nothing" });
+    prover.synced();
+    prover.answer(reads[1], { found: "nothing" });
+    expect([prover.facts(), prover.facts("second"), prover.reads()]).toEqual([[], [], []]);
+    expect(prover.state.changes.held.size).toBe(0);
   });
 
   it("that was lost takes the absence of a container for seen no more", () => {
@@ -284,6 +312,7 @@ describe("a container of a living pod", () => {
     const read = prover.read();
     prover.deleted("n/pod");
     prover.added("n/pod", "the next");
+    expect(prover.reads().map(nameOf)).toEqual(["n/pod"]);
     prover.answer(read, { found: "pod", uid: "uid of n/pod", containers: ["main"] });
     expect(prover.facts()).toEqual([]);
   });
@@ -610,8 +639,10 @@ describe("proofs for most of a node", () => {
   it("are dropped when the pod is back, when the watch is lost, or when nobody asks any more", () => {
     const prover = aHold();
     prover.findNothing();
+    prover.state.changes.held.clear();
     prover.added("n/gone-3");
     expect(prover.held().count).toBe(10);
+    expect(prover.state.changes.held.get("node")).toEqual({ held: 0, released: 0 });
     prover.ask([...many(3), "n/lives"], { omitted: 1 });
     expect(prover.held().count).toBe(10);
     prover.ask([...many(3), "n/lives"]);
