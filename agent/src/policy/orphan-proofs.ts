@@ -6,8 +6,9 @@ const LIFETIME_MS = 60_000;
 /** How many reports back a proof may answer. */
 const REMEMBERED_REPORTS = 256;
 
-/** A proof, and the moment at which it lapses. */
+/** A proof, the report that asked for it, and the moment at which it lapses. */
 export interface OrphanProof extends OrphanCover {
+  report: number;
   untilMs: number;
 }
 
@@ -21,7 +22,8 @@ export interface OrphanProofs {
   /** Remembers what a report that is made now covers: archives listed up to this number. */
   reported(report: number, listedUpTo: number): void;
   /**
-   * Takes in the facts of a directive; returns those that are new and good.
+   * Takes in the facts of a directive, which are all that hold: a proof that is not among them any more is withdrawn.
+   * Returns those that are new and good.
    * @param time when the directive was sent, as it says itself
    */
   receive(facts: readonly OrphanFact[], nowMs: number, time?: string): OrphanProof[];
@@ -43,6 +45,8 @@ export function createOrphanProofs(bootId: string, monotonicMs: () => number): O
       reports.delete(report - REMEMBERED_REPORTS);
     },
     receive(facts, nowMs, time) {
+      const told = new Set(facts.filter((fact) => fact.bootId === bootId).map(keyOf));
+      proofs = proofs.filter((proof) => told.has(keyOf(proof)));
       const fresh: OrphanProof[] = [];
       for (const { bootId: asked, report, namespace, pod, container, provedAt } of facts) {
         const question = asked === bootId ? reports.get(report) : undefined;
@@ -53,7 +57,7 @@ export function createOrphanProofs(bootId: string, monotonicMs: () => number): O
         // Both times are of the coordinator's clock, which may have been set back in between.
         const ageMs = time && provedAt ? Math.max(0, Date.parse(time) - Date.parse(provedAt)) : 0;
         const untilMs = Math.min(madeAtMs, nowMs - ageMs) + LIFETIME_MS;
-        if (nowMs < untilMs) fresh.push({ namespace, pod, container, listedUpTo, untilMs });
+        if (nowMs < untilMs) fresh.push({ report, namespace, pod, container, listedUpTo, untilMs });
       }
       proofs.push(...fresh);
       return fresh;
@@ -77,4 +81,8 @@ export function createOrphanProofs(bootId: string, monotonicMs: () => number): O
       proofs = proofs.filter((proof) => !used.has(proof));
     },
   };
+}
+
+function keyOf({ report, namespace, pod, container = "" }: Omit<OrphanProof, "listedUpTo" | "untilMs">): string {
+  return [report, namespace, pod, container].join("/");
 }

@@ -61,6 +61,21 @@ describe("proofs of orphans", () => {
     expect(receive("no-time", "2026-99-01T00:00:00Z")).toEqual([]);
   });
 
+  it("are withdrawn when a later directive does not name them any more, or only for another report or start", () => {
+    const proofs = createOrphanProofs("boot", () => 0);
+    for (const report of [7, 8]) proofs.reported(report, 42);
+    const facts = ["a", "b"].map((pod) => ({ ...fact, pod }));
+    proofs.receive(facts, 0);
+    expect(proofs.receive(facts, 1)).toEqual([]);
+    expect(proofs.current(1)).toHaveLength(2);
+    proofs.receive(facts.slice(1), 2);
+    expect(proofs.current(2)).toMatchObject([{ pod: "b" }]);
+    proofs.receive([{ ...fact, pod: "b", report: 8 }], 3);
+    expect(proofs.current(3)).toMatchObject([{ pod: "b", report: 8 }]);
+    proofs.receive([{ ...fact, pod: "b", report: 8, bootId: "another" }], 4);
+    expect(proofs.current(4)).toEqual([]);
+  });
+
   it("cover an archive until they lapse, and only what had been listed, of the pod or the container proved", () => {
     const proofs = createOrphanProofs("boot", () => 0);
     proofs.reported(7, 42);

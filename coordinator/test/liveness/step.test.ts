@@ -687,6 +687,23 @@ describe("proofs for most of a node", () => {
     expect([prover.facts("b"), prover.held("b").count]).toEqual([[], 11]);
   });
 
+  it("stay held for as long as they cannot be proved again", () => {
+    const prover = aHold();
+    prover.findNothing();
+    passAsking(prover, 3 * RESYNC_MS);
+    for (const read of prover.reads()) prover.answer(read, { found: "unknown" });
+    expect([prover.held().count, prover.facts()]).toEqual([11, []]);
+  });
+
+  it("no longer count when they are ten minutes old", () => {
+    const prover = aDueQuestion();
+    prover.findNothing();
+    prover.pass(10 * MINUTE_MS - 1);
+    expect(prover.state.nodes.size).toBe(1);
+    prover.pass(1);
+    expect(prover.state.nodes.size).toBe(0);
+  });
+
   it("are forgotten when the node has had no agent for two resyncs", () => {
     const prover = aHold();
     prover.findNothing();
