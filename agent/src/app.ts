@@ -47,7 +47,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   const log = pino({ level: config.logLevel, base: { component: "agent", node } });
   const bootId = randomUUID();
   const index = createArchiveIndex<Entry>();
-  const proofs = createOrphanProofs(bootId);
+  const proofs = createOrphanProofs(bootId, clock.monotonicMs);
   const time = createTrustedTime(clock);
   const { promise: ended, resolve: end } = Promise.withResolvers<{ code: number; problem?: string }>();
 
@@ -204,7 +204,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       observe(next);
     }
     enforce();
-    enforcer.proved(proofs.receive(received.orphans, clock.monotonicMs()));
+    enforcer.proved(proofs.receive(received.orphans, receivedAtMs, received.time));
     return verdict;
   }
 

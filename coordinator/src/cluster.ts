@@ -17,7 +17,7 @@ import { StartError } from "./errors.ts";
 import { createKubeClient, type KubeClient, type KubeObject, loadKubeAccess } from "./kube/client.ts";
 import { type WatchEvent, watchObjects } from "./kube/watch.ts";
 import { type Leadership, runElection } from "./leader/election.ts";
-import { createOrphanProver, type PodName } from "./liveness/prover.ts";
+import { createOrphanProver, type HeldProofs, type PodName } from "./liveness/prover.ts";
 import { createMetrics, type Metrics, setExpiry } from "./metrics.ts";
 import {
   EMPTY_MEMORY,
@@ -150,7 +150,10 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
   let ruling: Ruling | undefined;
   let nextLook: NodeJS.Timeout | undefined;
   let pendingLook: NodeJS.Timeout | undefined;
-  const held = new Map<string, number>();
+  /** The resources whose watch knows everything now. */
+  const synced = new Set<string>();
+  /** Proofs that are held back, by node. */
+  const held = new Map<string, HeldProofs>();
 
   const guarded: AgentClient = {
     ...link,
@@ -161,14 +164,22 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
   const prover = createOrphanProver({
     client,
     nowMs,
+    wallMs: Date.now,
     signal,
     mayAct,
+    resyncMs: TIMINGS.resyncMs,
+    // What the watches last said is not known any more while one of them is lost.
+    graceOf: (node) =>
+      synced.has("policies") && synced.has("nodes")
+        ? ruling?.nodes.get(node)?.policy?.compiled.orphanGraceMs
+        : undefined,
     log,
     emit: {
       facts: (podUID, facts) => pusher?.setOrphans(podUID, facts),
-      held: (podUID, count) => {
-        held.set(podUID, count);
-        metrics.orphansHeld.set([...held.values()].reduce((sum, one) => sum + one, 0));
+      held: (node, proofs) => {
+        if (proofs.count > 0) held.set(node, proofs);
+        else held.delete(node);
+        metrics.orphansHeld.set([...held.values()].reduce((sum, { count }) => sum + count, 0));
       },
     },
   });
@@ -188,7 +199,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       ...logPush(log, metrics),
       onReport: ({ node, podUID }, report) => {
         const rules = ruling?.nodes.get(node);
-        prover.reported(podUID, report, rules?.policy?.compiled.orphanGraceMs ?? fallback.compiled.orphanGraceMs);
+        prover.reported({ podUID, node }, report);
         const resource = ruling?.resources.find(({ key }) => rules?.source === "resource" && key === rules.resource);
         events.deletions(resource?.resource, report);
         if (rules === undefined || rules.source === "none") lookSoon();
@@ -225,6 +236,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     );
     memory = ruling.memory;
     const { nodes: rules } = ruling;
+    // Before the policies go out: no fact goes along that was proved for a shorter grace period.
+    prover.ruled();
     setPolicy(({ node }) => rules.get(node)?.policy);
     metrics.policyConflicts.set(ruling.resources.filter(({ conflicts }) => conflicts.size > 0).length);
     noteChanges(ruling);
@@ -262,7 +275,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     events.tick();
     if (ruling === undefined) return;
     const byNode = new Map(view().map((one) => [one.address.node, one]));
-    const heldByNode = new Map(view().map(({ address }) => [address.node, held.get(address.podUID) ?? 0]));
+    const heldByNode = new Map([...held].map(([node, { count }]) => [node, count]));
     const now = new Date().toISOString();
     void statuses.write(
       ruling.resources.map((one) => ({
@@ -294,6 +307,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       emit(event) {
         if (event.type === "synced" || event.type === "lost") {
           metrics.watchSynced.set({ resource: name }, event.type === "synced" ? 1 : 0);
+          if (event.type === "synced") synced.add(name);
+          else if (synced.delete(name)) prover.ruled();
           if (event.type === "lost" && !signal.aborted)
             log.warn({ resource: name, problem: event.failure.message }, "watch lost");
         }
@@ -317,9 +332,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
         const addresses = toAddresses(agentPods.items?.values() ?? [], agentPort);
         const present = new Set(addresses.map(({ podUID }) => podUID));
         for (const { address } of view()) {
-          if (present.has(address.podUID)) continue;
-          prover.agentGone(address.podUID);
-          held.delete(address.podUID);
+          if (!present.has(address.podUID)) prover.agentGone(address.podUID);
         }
         setAgents(addresses);
         look();
@@ -332,16 +345,12 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     ),
   ]);
   const ticking = setInterval(tick, TICK_MS);
-  const resyncing = setInterval(() => {
-    for (const { address } of view()) prover.resynced(address.podUID);
-  }, TIMINGS.resyncMs);
 
   await new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
   clearInterval(ticking);
-  clearInterval(resyncing);
   clearTimeout(nextLook);
   clearTimeout(pendingLook);
   await stopAll(stops);

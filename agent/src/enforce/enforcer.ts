@@ -357,10 +357,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     return index.get(entry.file) === entry && entry.listed === asPlanned.listed;
   }
 
-  /** Whether a proof that the pod is gone may still be acted upon: carrying a plan out may take longer than that. */
+  /** Whether a proof that the pod is gone may still be acted upon: carrying a plan out may take longer than it lasts. */
   function isProved({ identity, listed }: Entry): boolean {
-    const covers = proofs.current(clock.monotonicMs());
-    return covers.some((cover) => identity !== undefined && listed <= cover.listedUpTo && isCovered(identity, cover));
+    return identity !== undefined && proofs.covers({ ...identity, listed }, clock.monotonicMs());
   }
 
   function countedBytes(): number {

@@ -205,7 +205,11 @@ export function createObserver(options: ObserverOptions): Observer {
     for (const [file, isNewsToo] of unreadable) if (!isNewsToo) names.push(file);
     isRecordStale = false;
     const record = { device: `${device}`, inode: `${inode}`, seen: packNames(names) };
-    if (lastRecord === undefined || directoryKey(lastRecord) !== directoryKey(record) || lastRecord.seen !== record.seen) {
+    if (
+      lastRecord === undefined ||
+      directoryKey(lastRecord) !== directoryKey(record) ||
+      lastRecord.seen !== record.seen
+    ) {
       lastRecord = record;
     }
     return lastRecord;

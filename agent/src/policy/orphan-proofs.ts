@@ -1,48 +1,63 @@
 import type { OrphanFact } from "@cro/shared/wire/directive";
 import type { OrphanCover } from "../retention/plan.ts";
 
-/** How long a proof may be acted upon, in milliseconds. */
+/** How long a proof may be acted upon, in milliseconds, from the moment of the read that made it. */
 const LIFETIME_MS = 60_000;
 /** How many reports back a proof may answer. */
 const REMEMBERED_REPORTS = 256;
 
-interface Proof extends OrphanCover {
+/** A proof, the report that asked for it, and the moment at which it lapses. */
+export interface OrphanProof extends OrphanCover {
+  report: number;
   untilMs: number;
 }
 
 /**
  * Keeps what the coordinator proved about absent pods, for as long as it may be acted upon. A proof answers one question
- * of one report of this very start of the agent; it covers only what was listed when that report was made, is good once
- * and for a minute, and a repetition of it counts for nothing.
+ * of one report of this very start of the agent; it covers only what was listed when that report was made, is good once,
+ * and a repetition of it counts for nothing. It was made after that report, so it lapses a minute after the report: a
+ * directive may have waited in the socket of an agent that was frozen.
  */
 export interface OrphanProofs {
-  /** Remembers what a report covers: archives listed up to this number. */
+  /** Remembers what a report that is made now covers: archives listed up to this number. */
   reported(report: number, listedUpTo: number): void;
-  /** Takes in the facts of a directive; returns those that are new and good. */
-  receive(facts: readonly OrphanFact[], nowMs: number): OrphanCover[];
+  /**
+   * Takes in the facts of a directive, which are all that hold: a proof that is not among them any more is withdrawn.
+   * Returns those that are new and good.
+   * @param time when the directive was sent, as it says itself
+   */
+  receive(facts: readonly OrphanFact[], nowMs: number, time?: string): OrphanProof[];
   /** The proofs that may be acted upon now. */
-  current(nowMs: number): readonly OrphanCover[];
+  current(nowMs: number): readonly OrphanProof[];
+  /** Whether a proof that has not lapsed covers this archive: to be asked again just before it goes. */
+  covers(archive: { namespace: string; pod: string; container: string; listed: number }, nowMs: number): boolean;
   /** Ends proofs that have been acted upon. */
   use(covers: readonly OrphanCover[]): void;
 }
 
-/** Times are of the monotonic clock. */
-export function createOrphanProofs(bootId: string): OrphanProofs {
-  const reports = new Map<number, { listedUpTo: number; answered: Set<string> }>();
-  let proofs: Proof[] = [];
+/** Times are of the monotonic clock, which `monotonicMs` reads. */
+export function createOrphanProofs(bootId: string, monotonicMs: () => number): OrphanProofs {
+  const reports = new Map<number, { listedUpTo: number; madeAtMs: number; answered: Set<string> }>();
+  let proofs: OrphanProof[] = [];
   return {
     reported(report, listedUpTo) {
-      reports.set(report, { listedUpTo, answered: new Set() });
+      reports.set(report, { listedUpTo, madeAtMs: monotonicMs(), answered: new Set() });
       reports.delete(report - REMEMBERED_REPORTS);
     },
-    receive(facts, nowMs) {
-      const fresh: Proof[] = [];
-      for (const { bootId: asked, report, namespace, pod, container } of facts) {
+    receive(facts, nowMs, time) {
+      const told = new Set(facts.filter((fact) => fact.bootId === bootId).map(keyOf));
+      proofs = proofs.filter((proof) => told.has(keyOf(proof)));
+      const fresh: OrphanProof[] = [];
+      for (const { bootId: asked, report, namespace, pod, container, provedAt } of facts) {
         const question = asked === bootId ? reports.get(report) : undefined;
         const key = [namespace, pod, container ?? ""].join("/");
         if (question === undefined || question.answered.has(key)) continue;
         question.answered.add(key);
-        fresh.push({ namespace, pod, container, listedUpTo: question.listedUpTo, untilMs: nowMs + LIFETIME_MS });
+        const { listedUpTo, madeAtMs } = question;
+        // Both times are of the coordinator's clock, which may have been set back in between.
+        const ageMs = time && provedAt ? Math.max(0, Date.parse(time) - Date.parse(provedAt)) : 0;
+        const untilMs = Math.min(madeAtMs, nowMs - ageMs) + LIFETIME_MS;
+        if (nowMs < untilMs) fresh.push({ report, namespace, pod, container, listedUpTo, untilMs });
       }
       proofs.push(...fresh);
       return fresh;
@@ -51,9 +66,23 @@ export function createOrphanProofs(bootId: string): OrphanProofs {
       proofs = proofs.filter(({ untilMs }) => nowMs < untilMs);
       return proofs;
     },
+    covers({ namespace, pod, container, listed }, nowMs) {
+      return proofs.some(
+        (proof) =>
+          nowMs < proof.untilMs &&
+          listed <= proof.listedUpTo &&
+          proof.namespace === namespace &&
+          proof.pod === pod &&
+          (proof.container === undefined || proof.container === container),
+      );
+    },
     use(covers) {
       const used = new Set<OrphanCover>(covers);
       proofs = proofs.filter((proof) => !used.has(proof));
     },
   };
+}
+
+function keyOf({ report, namespace, pod, container = "" }: Omit<OrphanProof, "listedUpTo" | "untilMs">): string {
+  return [report, namespace, pod, container].join("/");
 }

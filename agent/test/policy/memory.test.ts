@@ -9,7 +9,7 @@ describe("proofs of orphans", () => {
   const fact = { bootId: "boot", report: 7, namespace: "n", pod: "p" };
 
   it("cover what had been listed by the report that asked, for a minute", () => {
-    const proofs = createOrphanProofs("boot");
+    const proofs = createOrphanProofs("boot", () => 0);
     proofs.reported(7, 42);
     const [cover] = proofs.receive([fact], 0);
     expect(cover).toMatchObject({ namespace: "n", pod: "p", listedUpTo: 42 });
@@ -18,14 +18,65 @@ describe("proofs of orphans", () => {
   });
 
   it("cover what the report that asked had listed, and not what a later one had", () => {
-    const proofs = createOrphanProofs("boot");
+    const proofs = createOrphanProofs("boot", () => 0);
     proofs.reported(7, 42);
     proofs.reported(8, 50);
     expect(proofs.receive([fact], 0)).toMatchObject([{ listedUpTo: 42 }]);
   });
 
+  it("lapse a minute after the report that asked, however late the directive is read", () => {
+    let nowMs = 0;
+    const proofs = createOrphanProofs("boot", () => nowMs);
+    proofs.reported(7, 42);
+    nowMs = 59_999;
+    expect(proofs.receive([fact], nowMs)).toMatchObject([{ untilMs: 60_000 }]);
+    nowMs = 60_000;
+    expect(proofs.receive([{ ...fact, pod: "frozen" }], nowMs)).toEqual([]);
+    expect(proofs.current(nowMs)).toEqual([]);
+  });
+
+  it("lapse a minute after the read that made them, by the coordinator's clock, and no later if that was set back", () => {
+    const proofs = createOrphanProofs("boot", () => 0);
+    proofs.reported(7, 42);
+    const provedAt = "2026-01-01T00:00:10.000Z";
+    const receive = (pod: string, time: string) => proofs.receive([{ ...fact, pod, provedAt }], 20_000, time);
+    expect(receive("old", "2026-01-01T00:00:50.000Z")).toMatchObject([{ untilMs: 40_000 }]);
+    expect(receive("lapsed", "2026-01-01T00:01:10.000Z")).toEqual([]);
+    expect(receive("fresh", "2026-01-01T00:00:10.000Z")).toMatchObject([{ untilMs: 60_000 }]);
+    expect(receive("set-back", "2026-01-01T00:00:00.000Z")).toMatchObject([{ untilMs: 60_000 }]);
+    expect(receive("no-time", "2026-99-01T00:00:00Z")).toEqual([]);
+  });
+
+  it("are withdrawn when a later directive does not name them any more, or only for another report or start", () => {
+    const proofs = createOrphanProofs("boot", () => 0);
+    for (const report of [7, 8]) proofs.reported(report, 42);
+    const facts = ["a", "b"].map((pod) => ({ ...fact, pod }));
+    proofs.receive(facts, 0);
+    expect(proofs.receive(facts, 1)).toEqual([]);
+    expect(proofs.current(1)).toHaveLength(2);
+    proofs.receive(facts.slice(1), 2);
+    expect(proofs.current(2)).toMatchObject([{ pod: "b" }]);
+    proofs.receive([{ ...fact, pod: "b", report: 8 }], 3);
+    expect(proofs.current(3)).toMatchObject([{ pod: "b", report: 8 }]);
+    proofs.receive([{ ...fact, pod: "b", report: 8, bootId: "another" }], 4);
+    expect(proofs.current(4)).toEqual([]);
+  });
+
+  it("cover an archive until they lapse, and only what had been listed, of the pod or the container proved", () => {
+    const proofs = createOrphanProofs("boot", () => 0);
+    proofs.reported(7, 42);
+    proofs.receive([fact, { ...fact, pod: "lives", container: "gone" }], 0);
+    const archive = { namespace: "n", pod: "p", container: "c", listed: 42 };
+    expect(proofs.covers(archive, 59_999)).toBe(true);
+    expect(proofs.covers(archive, 60_000)).toBe(false);
+    expect(proofs.covers({ ...archive, listed: 43 }, 0)).toBe(false);
+    expect(proofs.covers({ ...archive, namespace: "other" }, 0)).toBe(false);
+    expect(proofs.covers({ ...archive, pod: "lives" }, 0)).toBe(false);
+    expect(proofs.covers({ ...archive, pod: "lives", container: "gone" }, 0)).toBe(true);
+  });
+
   it("are good once: used or repeated they count for nothing, a new question may be answered again", () => {
-    const proofs = createOrphanProofs("boot");
+    const proofs = createOrphanProofs("boot", () => 0);
     proofs.reported(7, 42);
     proofs.use(proofs.receive([fact], 0));
     expect(proofs.current(1)).toEqual([]);
@@ -36,7 +87,7 @@ describe("proofs of orphans", () => {
   });
 
   it("are told apart by their names, and one that is used leaves the others", () => {
-    const proofs = createOrphanProofs("boot");
+    const proofs = createOrphanProofs("boot", () => 0);
     proofs.reported(7, 42);
     const asked = [
       { ...fact, namespace: "a", pod: "bc" },
@@ -50,7 +101,7 @@ describe("proofs of orphans", () => {
   });
 
   it("count for nothing from another start of the agent, or for a report it never made or no longer knows", () => {
-    const proofs = createOrphanProofs("boot");
+    const proofs = createOrphanProofs("boot", () => 0);
     proofs.reported(7, 42);
     expect(proofs.receive([{ ...fact, bootId: "before" }], 0)).toEqual([]);
     expect(proofs.receive([{ ...fact, report: 8 }], 0)).toEqual([]);

@@ -70,7 +70,7 @@ export function driveEnforcer(
   if (!opened.ok) throw new Error(opened.problem.message);
   const { directory } = opened;
   const index = createArchiveIndex<Entry>();
-  const proofs = createOrphanProofs("boot");
+  const proofs = createOrphanProofs("boot", clock.monotonicMs);
   const deleted: Array<{ file: string; reason: Reason; bytes: number }> = [];
   const failed: Array<{ file: string; code: string }> = [];
   const stale: string[] = [];

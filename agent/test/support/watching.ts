@@ -48,7 +48,7 @@ export function watchDirectory(
   const index = createArchiveIndex<Entry>();
   const logged: Array<Record<string, unknown>> = [];
   const log = pino({ level: "debug" }, { write: (line) => logged.push(JSON.parse(line) as Record<string, unknown>) });
-  const proofs = createOrphanProofs("boot");
+  const proofs = createOrphanProofs("boot", () => performance.now());
   const deleted: Array<{ file: string; reason: Reason }> = [];
   const failed: Array<{ file: string; code: string }> = [];
   const events: string[] = [];

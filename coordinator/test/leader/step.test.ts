@@ -78,6 +78,14 @@ describe("a leader", () => {
     expect(decideStep(state, at(10_500))).toEqual({ do: "stand down", reason: "renew_deadline" });
   });
 
+  it("counts its deadline from when it asked, however late the answer came", () => {
+    const seen = observeLease(INITIAL_STATE, aLease(), 0);
+    const lease = aLease({ holder: "me", record: "1", term: 1 });
+    const state = leaseWritten(seen, { lease, sentAtMs: 500, nowMs: 4000, timing });
+    expect(decideStep(state, at(10_499))).toEqual({ do: "renew" });
+    expect(decideStep(state, at(10_500))).toEqual({ do: "stand down", reason: "renew_deadline" });
+  });
+
   it.each<[string, LeaseSeen | undefined, string]>([
     ["is gone", undefined, "lease_gone"],
     ["was recreated", aLease({ uid: "recreated", holder: "me", term: 1 }), "lease_gone"],

@@ -8,6 +8,7 @@ export const DIRECTIVE_PATH = "/v1/directive";
 /** The largest directive an agent reads, in bytes. */
 export const MAX_DIRECTIVE_BYTES = 8 * 1024 * 1024;
 
+const time = () => Type.String({ pattern: "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d(\\.\\d+)?Z$" });
 const name = () => Type.String({ minLength: 1, maxLength: 253 });
 
 /**
@@ -22,6 +23,12 @@ export const OrphanFact = Type.Object(
     pod: name(),
     /** Absent where the whole pod is gone. */
     container: Type.Optional(name()),
+    /**
+     * When the read that proved it was sent, by the coordinator's clock, RFC 3339, and how long, in milliseconds, what it
+     * is about had been absent by then at least. Only agents of protocol 2 and later know them.
+     */
+    provedAt: Type.Optional(time()),
+    graceMs: Type.Optional(Type.Number({ minimum: 0 })),
   },
   { additionalProperties: false },
 );
@@ -34,7 +41,7 @@ export const Directive = Type.Object(
     node: name(),
     podUID: Type.String({ minLength: 1, maxLength: 64 }),
     /** The coordinator's clock on sending, RFC 3339. */
-    time: Type.String({ pattern: "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d(\\.\\d+)?Z$" }),
+    time: time(),
     /** The policy by the digest of its JSON; the document itself only where the agent asked for it. */
     policy: Type.Object(
       { digest: Type.String({ pattern: "^[0-9a-f]{64}$" }), document: Type.Optional(PolicyDocument) },

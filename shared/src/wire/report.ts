@@ -70,6 +70,8 @@ export const Report = Type.Object({
   node: Type.String(),
   podUID: Type.String(),
   version: Type.String(),
+  /** The version of the protocol that the agent speaks; absent is 1. */
+  protocol: Type.Optional(Type.Integer()),
   /** Names this start of the agent; reports are numbered from 1 within it. */
   bootId: Type.String(),
   number: Type.Integer({ minimum: 1 }),

@@ -1,0 +1,152 @@
+import type { WatchEvent } from "../kube/watch.ts";
+
+/** A pod by its names; nothing else of it is kept. */
+export interface PodName {
+  namespace: string;
+  name: string;
+  uid: string;
+}
+
+/** How many moments of deletion are kept: some 60 bytes each. */
+const MAX_DELETIONS = 200_000;
+/** How many missing containers of one pod are kept: a report may ask about any names. */
+const MAX_MISSING = 100;
+
+export type PodEvent = Exclude<WatchEvent<PodName>, { type: "synced" | "lost" }>;
+
+/**
+ * What the watch of pods says, and what reads added to it. It may end a question (the pod, or the container, is there)
+ * and tells since when one has been absent; it never answers that something is absent.
+ */
+export interface PodView {
+  /** Whether the watch knows all pods. */
+  isKnown(): boolean;
+  lost(): void;
+  synced(items: readonly PodName[], nowMs: number): void;
+  /** Takes in an event of the synced watch. Tells whether another pod, or none, bears the name now. */
+  changed(event: PodEvent, nowMs: number): boolean;
+  uidOf(namespace: string, pod: string): string | undefined;
+  /** Since when the watch has said that there is no such pod; undefined if there is one, or nothing is known. */
+  absentSinceMs(namespace: string, pod: string): number | undefined;
+  /** A read found a pod that the watch does not list: its absence begins anew. */
+  found(namespace: string, pod: string, nowMs: number): void;
+  /** Forgets older deletions. The absence of a pod whose deletion is forgotten counts from the last one forgotten. */
+  forgetDeletions(beforeMs: number): void;
+  hasContainer(uid: string, container: string): boolean;
+  /** Since when reads have not found this container in the pod of this UID; undefined before the first such read. */
+  missingSinceMs(uid: string, container: string): number | undefined;
+  /** A read of the living pod answered with these containers; `asked` are those that somebody asks about. */
+  containersRead(uid: string, read: { containers: readonly string[]; asked: readonly string[]; nowMs: number }): void;
+}
+
+export function createPodView(): PodView {
+  /** UIDs by namespace and name; undefined while the watch knows nothing. */
+  let pods: Map<string, Map<string, string>> | undefined;
+  let syncedAtMs = 0;
+  /** The oldest first. */
+  const deletedAtMs = new Map<string, number>();
+  let forgottenUpToMs = Number.NEGATIVE_INFINITY;
+  /** Containers never leave a pod, so one that was seen is there for as long as the pod of this UID. */
+  const present = new Map<string, readonly string[]>();
+  const missingSinceMs = new Map<string, Map<string, number>>();
+
+  function markAbsent(key: string, nowMs: number): void {
+    deletedAtMs.delete(key);
+    deletedAtMs.set(key, nowMs);
+    if (deletedAtMs.size > MAX_DELETIONS) forgetFirst();
+  }
+
+  function forgetFirst(): void {
+    for (const [key, atMs] of deletedAtMs) {
+      deletedAtMs.delete(key);
+      forgottenUpToMs = atMs;
+      return;
+    }
+  }
+
+  function forgetContainers(uid: string | undefined): void {
+    if (uid === undefined) return;
+    present.delete(uid);
+    missingSinceMs.delete(uid);
+  }
+
+  return {
+    isKnown: () => pods !== undefined,
+
+    lost() {
+      pods = undefined;
+      deletedAtMs.clear();
+      missingSinceMs.clear();
+    },
+
+    synced(items, nowMs) {
+      pods = new Map();
+      syncedAtMs = nowMs;
+      forgottenUpToMs = Number.NEGATIVE_INFINITY;
+      for (const { namespace, name, uid } of items) enter(pods, namespace, name, uid);
+      const living = new Set(items.map(({ uid }) => uid));
+      for (const uid of present.keys()) if (!living.has(uid)) present.delete(uid);
+    },
+
+    changed({ type, item }, nowMs) {
+      if (pods === undefined) return false;
+      const { namespace, name, uid } = item;
+      const known = pods.get(namespace)?.get(name);
+      if (type === "deleted") {
+        if (known !== uid) return false;
+        pods.get(namespace)?.delete(name);
+        if (pods.get(namespace)?.size === 0) pods.delete(namespace);
+        forgetContainers(uid);
+        markAbsent(`${namespace}/${name}`, nowMs);
+        return true;
+      }
+      if (known === uid) return false;
+      enter(pods, namespace, name, uid);
+      forgetContainers(known);
+      deletedAtMs.delete(`${namespace}/${name}`);
+      return true;
+    },
+
+    uidOf: (namespace, pod) => pods?.get(namespace)?.get(pod),
+
+    absentSinceMs(namespace, pod) {
+      if (pods === undefined || pods.get(namespace)?.has(pod)) return undefined;
+      return deletedAtMs.get(`${namespace}/${pod}`) ?? Math.max(syncedAtMs, forgottenUpToMs);
+    },
+
+    found(namespace, pod, nowMs) {
+      if (pods !== undefined && !pods.get(namespace)?.has(pod)) markAbsent(`${namespace}/${pod}`, nowMs);
+    },
+
+    forgetDeletions(beforeMs) {
+      for (const atMs of deletedAtMs.values()) {
+        if (atMs >= beforeMs) return;
+        forgetFirst();
+      }
+    },
+
+    hasContainer: (uid, container) => present.get(uid)?.includes(container) === true,
+
+    missingSinceMs: (uid, container) => missingSinceMs.get(uid)?.get(container),
+
+    containersRead(uid, { containers, asked, nowMs }) {
+      const there = [...new Set([...(present.get(uid) ?? []), ...containers])];
+      present.set(uid, there);
+      const missing = missingSinceMs.get(uid) ?? new Map<string, number>();
+      for (const container of there) missing.delete(container);
+      for (const container of asked) {
+        if (missing.size < MAX_MISSING && !there.includes(container) && !missing.has(container)) {
+          missing.set(container, nowMs);
+        }
+      }
+      if (missing.size > 0) missingSinceMs.set(uid, missing);
+      else missingSinceMs.delete(uid);
+    },
+  };
+}
+
+function enter(pods: Map<string, Map<string, string>>, namespace: string, name: string, uid: string): void {
+  const names = pods.get(namespace);
+  if (names === undefined) pods.set(namespace, new Map([[name, uid]]));
+  else names.set(name, uid);
+}

@@ -1,0 +1,632 @@
+import type { OrphanFact } from "@cro/shared/wire/directive";
+import type { OrphanScope, Report } from "@cro/shared/wire/report";
+import { forgetProved, isSuspicious, type NodeHold, newNodeHold } from "./hold.ts";
+import { createPodView, type PodEvent, type PodName, type PodView } from "./pods.ts";
+
+/** How long a report may be answered, in milliseconds: its agent lets an answer lapse as soon. */
+export const REPORT_LIFETIME_MS = 60_000;
+/** How long an answer is taken to be on its way, in milliseconds, before the same question is answered anew. */
+const ASK_AGAIN_MS = 10_000;
+/** How long a question rests whose answer was unknown, in milliseconds; the API server may ask for more, up to the second. */
+const UNKNOWN_REST_MS = 2000;
+const MAX_REST_MS = 60_000;
+/** Above so many absent pods in one namespace, one list proves them all. */
+export const LIST_ABOVE = 20;
+/** How many facts a directive carries at most. */
+const MAX_FACTS = 1000;
+/** Deletions are remembered at least so long, and at least as long as the longest grace period, in milliseconds. */
+const DELETIONS_REMEMBERED_MS = 60 * 60_000;
+/** The first version of the protocol whose agents know when a fact was proved. */
+const PROTOCOL_WITH_PROOF_TIMES = 2;
+
+/** Namespaces and containers have DNS labels for names, pods DNS subdomains. */
+const LABEL = /^(?=.{1,63}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?$/;
+const SUBDOMAIN = /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
+
+/** The part of a report that asks. */
+export type Asking = Pick<Report, "bootId" | "number" | "protocol" | "orphanScopes" | "orphanScopesOmitted">;
+
+/** An agent by its pod and its node. */
+export interface AgentName {
+  podUID: string;
+  node: string;
+}
+
+interface Fact {
+  fact: OrphanFact;
+  /** The pod that it is about, `namespace/pod`. */
+  pod: string;
+  madeAtMs: number;
+  graceMs: number;
+  untilMs: number;
+}
+
+/** An agent, what it asks and what was proved for it. */
+interface Agent extends AgentName {
+  bootId: string;
+  number: number;
+  reportedAtMs: number;
+  knowsProofTimes: boolean;
+  /** How long something must have been absent, by the policy that is known to rule the node; undefined if none is. */
+  graceMs: number | undefined;
+  /** What it asks about, by `namespace/pod`. */
+  scopes: Map<string, OrphanScope>;
+  omitted: number;
+  /** By `namespace/pod` or `namespace/pod/container`. */
+  facts: Map<string, Fact>;
+  /** Pods to be read now, because something may be proved of them. */
+  proofs: Set<string>;
+  /** Living pods to be read now, to see which containers they have. */
+  looks: Set<string>;
+  /** When the next of its questions comes due; infinite if none will. */
+  nextDueMs: number;
+  /** When the first of its facts lapses; infinite if it has none. */
+  nextLapseMs: number;
+}
+
+/** A question of one report that a read answers. */
+interface Question {
+  podUID: string;
+  bootId: string;
+  report: number;
+  untilMs: number;
+  namespace: string;
+  pod: string;
+  /** `namespace/pod` */
+  key: string;
+}
+
+/** A read that is on its way: of one pod, or of all pods of a namespace. */
+export interface Read {
+  namespace: string;
+  /** Undefined: all of the namespace. */
+  pod: string | undefined;
+  /** Of the pod that the watch lists; undefined if it lists none. */
+  uid: string | undefined;
+  sentAtMs: number;
+  sentAt: string;
+  questions: Question[];
+}
+
+/** What a read brought. */
+export type Answer =
+  /** The API server's own word that there is no such pod. */
+  | { found: "nothing" }
+  | { found: "pod"; uid: string; containers: readonly string[] }
+  /** The names of all pods of the namespace. */
+  | { found: "list"; pods: ReadonlySet<string> }
+  | { found: "unknown"; retryAfterMs?: number | undefined };
+
+/** What is to be told of an agent's facts or of a node's held proofs. */
+export interface Changes {
+  /** Agents whose facts changed. Facts that were only added may wait to be sent together; a withdrawal may not. */
+  facts: Map<string, { isWithdrawn: boolean }>;
+  /** How many proofs of a node were held back, or let go after their hold; both 0 if held ones were dropped. */
+  held: Map<string, { held: number; released: number }>;
+}
+
+/** All that the prover knows. The functions of this module change it in place: a cluster may ask about all its pods. */
+export interface ProofState {
+  /** How long suspicious proofs are held, in milliseconds. */
+  resyncMs: number;
+  pods: PodView;
+  agents: Map<string, Agent>;
+  nodes: Map<string, NodeHold>;
+  /** Reads on their way, by `namespace/pod` or `namespace`. One that is no longer among them is void. */
+  reads: Map<string, Read>;
+  /** Before that moment a pod is not read again. */
+  restUntilMs: Map<string, number>;
+  /** Counts the reads, and the last one for each node, so that each gets its share. */
+  readCount: number;
+  lastRead: Map<string, number>;
+  isLookNext: boolean;
+  longestGraceMs: number;
+  changes: Changes;
+}
+
+export function newProofState({ resyncMs }: { resyncMs: number }): ProofState {
+  return {
+    resyncMs,
+    pods: createPodView(),
+    agents: new Map(),
+    nodes: new Map(),
+    reads: new Map(),
+    restUntilMs: new Map(),
+    readCount: 0,
+    lastRead: new Map(),
+    isLookNext: false,
+    longestGraceMs: 0,
+    changes: { facts: new Map(), held: new Map() },
+  };
+}
+
+/** Takes in that the watch of pods knows nothing any more: all that was read, proved or held is void. */
+export function podsLost(state: ProofState): void {
+  state.pods.lost();
+  state.reads.clear();
+  for (const agent of state.agents.values()) {
+    withdraw(state, agent, () => true);
+    forgetDue(agent);
+  }
+  for (const [node, hold] of state.nodes) {
+    if (hold.held.size > 0) noteHeld(state, node);
+    hold.held.clear();
+  }
+}
+
+/** Takes in all pods that there are. */
+export function podsSynced(state: ProofState, items: readonly PodName[], nowMs: number): void {
+  podsLost(state);
+  state.pods.synced(items, nowMs);
+  for (const agent of state.agents.values()) agent.nextDueMs = nowMs;
+}
+
+/** Takes in a pod that came, changed or went: whatever was read, proved or held of another one of its name is void. */
+export function podChanged(state: ProofState, event: PodEvent, nowMs: number): void {
+  if (!state.pods.changed(event, nowMs)) return;
+  const { namespace, name } = event.item;
+  const key = `${namespace}/${name}`;
+  state.reads.delete(key);
+  const list = state.reads.get(namespace);
+  if (list !== undefined) list.questions = list.questions.filter((question) => question.key !== key);
+  for (const [node, hold] of state.nodes) {
+    for (const [held, { pod }] of hold.held) {
+      if (pod !== key) continue;
+      hold.held.delete(held);
+      noteHeld(state, node);
+    }
+  }
+  for (const agent of state.agents.values()) {
+    withdraw(state, agent, ({ pod }) => pod === key);
+    if (agent.scopes.has(key)) review(state, agent, { key, nowMs });
+  }
+}
+
+/**
+ * Takes in an agent's report; its orphan scopes are the questions, in place of the ones before.
+ * @param asked.graceMs by the policy that rules the node, undefined while that is unknown
+ */
+export function takeReport(
+  state: ProofState,
+  { podUID, node }: AgentName,
+  { report, graceMs, nowMs }: { report: Asking; graceMs: number | undefined; nowMs: number },
+): void {
+  const before = state.agents.get(podUID);
+  const isSameStart = before?.bootId === report.bootId;
+  if (isSameStart && report.number <= before.number) return;
+  const agent: Agent = {
+    podUID,
+    node,
+    bootId: report.bootId,
+    number: report.number,
+    reportedAtMs: nowMs,
+    knowsProofTimes: (report.protocol ?? 1) >= PROTOCOL_WITH_PROOF_TIMES,
+    graceMs: before?.graceMs,
+    scopes: new Map(report.orphanScopes.filter(isNamed).map((scope) => [`${scope.namespace}/${scope.pod}`, scope])),
+    omitted: report.orphanScopesOmitted,
+    facts: before?.facts ?? new Map(),
+    proofs: new Set(),
+    looks: new Set(),
+    nextDueMs: Number.POSITIVE_INFINITY,
+    nextLapseMs: before?.nextLapseMs ?? Number.POSITIVE_INFINITY,
+  };
+  state.agents.set(podUID, agent);
+  withdraw(state, agent, ({ pod, madeAtMs }) => {
+    if (!isSameStart) return true;
+    // What is asked again although it was answered needs a proof of its own: the last one may have come too early.
+    if (agent.scopes.has(pod)) return nowMs - madeAtMs >= ASK_AGAIN_MS;
+    // Of very many scopes a report names a part: the others are still asked about.
+    return agent.omitted === 0;
+  });
+  const hold = state.nodes.get(node);
+  // Another start of the agent may not have listed everything yet: it does not end a hold.
+  if (hold !== undefined && isSameStart && agent.omitted === 0) {
+    for (const [key, { pod }] of hold.held) {
+      if (agent.scopes.has(pod)) continue;
+      hold.held.delete(key);
+      noteHeld(state, node);
+    }
+  }
+  if (!setGrace(state, podUID, { graceMs, nowMs })) reviewAll(state, agent, nowMs);
+}
+
+/** Takes in how long something must have been absent for an agent, by a policy now known to rule it. Tells if it changed. */
+export function setGrace(
+  state: ProofState,
+  podUID: string,
+  { graceMs, nowMs }: { graceMs: number | undefined; nowMs: number },
+): boolean {
+  const agent = state.agents.get(podUID);
+  if (agent === undefined || agent.graceMs === graceMs) return false;
+  agent.graceMs = graceMs;
+  if (graceMs === undefined) {
+    for (const read of state.reads.values()) {
+      read.questions = read.questions.filter((question) => question.podUID !== podUID);
+    }
+  }
+  state.longestGraceMs = Math.max(state.longestGraceMs, graceMs ?? 0);
+  withdraw(state, agent, (fact) => graceMs === undefined || fact.graceMs < graceMs);
+  reviewAll(state, agent, nowMs);
+  return true;
+}
+
+/** Forgets an agent. What is held of its node stays held: another agent will ask. */
+export function forgetAgent(state: ProofState, podUID: string): void {
+  const agent = state.agents.get(podUID);
+  if (agent === undefined) return;
+  state.agents.delete(podUID);
+  state.changes.facts.delete(podUID);
+  state.lastRead.delete(agent.node);
+}
+
+/** Lets lapse what is too old, and finds what has come due. */
+export function advance(state: ProofState, nowMs: number): void {
+  state.pods.forgetDeletions(nowMs - Math.max(DELETIONS_REMEMBERED_MS, state.longestGraceMs));
+  for (const [key, untilMs] of state.restUntilMs) if (untilMs <= nowMs) state.restUntilMs.delete(key);
+  for (const agent of state.agents.values()) {
+    if (agent.nextLapseMs <= nowMs) {
+      withdraw(state, agent, ({ untilMs }) => untilMs <= nowMs);
+      agent.nextDueMs = nowMs;
+    }
+    if (agent.nextDueMs <= nowMs) reviewAll(state, agent, nowMs);
+  }
+  if (state.nodes.size === 0) return;
+  const nodes = new Set([...state.agents.values()].map(({ node }) => node));
+  for (const [node, hold] of state.nodes) {
+    forgetProved(hold, nowMs);
+    if (!nodes.has(node)) forgetHeld(state, node, { hold, nowMs });
+    if (hold.held.size + hold.provedAtMs.size === 0) state.nodes.delete(node);
+  }
+}
+
+/** When {@link advance} has something to do; infinite if nothing waits for a time. */
+export function nextMs({ agents }: ProofState): number {
+  let next = Number.POSITIVE_INFINITY;
+  for (const { nextDueMs, nextLapseMs } of agents.values()) next = Math.min(next, nextDueMs, nextLapseMs);
+  return next;
+}
+
+/**
+ * Begins the next read; undefined if nothing is due that is not being read already. Nodes take turns, and so do reads
+ * that may prove something and first looks at living pods, so that neither kind waits for all of the other.
+ */
+export function startRead(state: ProofState, now: { nowMs: number; wallMs: number }): Read | undefined {
+  if (!state.pods.isKnown()) return undefined;
+  for (const kind of state.isLookNext ? (["looks", "proofs"] as const) : (["proofs", "looks"] as const)) {
+    const chosen = choose(state, kind, now.nowMs);
+    if (chosen === undefined) continue;
+    state.isLookNext = kind === "proofs";
+    state.readCount += 1;
+    state.lastRead.set(chosen.agent.node, state.readCount);
+    return begin(state, chosen.scope, now);
+  }
+  return undefined;
+}
+
+/** Takes in what a read brought. A read that became void in the meantime brought nothing. */
+export function takeAnswer(state: ProofState, read: Read, { answer, nowMs }: { answer: Answer; nowMs: number }): void {
+  const id = idOf(read);
+  if (state.reads.get(id) !== read) return;
+  state.reads.delete(id);
+  const { pod, uid } = read;
+  if (pod === undefined || uid === undefined) takeAbsence(state, read, { answer, nowMs });
+  else takeContainers(state, { ...read, pod, uid }, { answer, nowMs });
+  for (const { podUID, key } of read.questions) {
+    const agent = state.agents.get(podUID);
+    if (agent !== undefined) review(state, agent, { key, nowMs });
+  }
+}
+
+/** The facts that an agent's next directive shall carry. */
+export function factsOf({ agents }: ProofState, podUID: string): OrphanFact[] {
+  return [...(agents.get(podUID)?.facts.values() ?? [])].map(({ fact }) => fact);
+}
+
+/** What is held back of a node: how many proofs, and of which pods. */
+export function heldOf({ nodes }: ProofState, node: string): { count: number; pods: Set<string> } {
+  const held = nodes.get(node)?.held ?? new Map<string, { pod: string }>();
+  return { count: held.size, pods: new Set([...held.values()].map(({ pod }) => pod)) };
+}
+
+/** Takes in an answer about pods that the watch does not list. */
+function takeAbsence(state: ProofState, read: Read, { answer, nowMs }: { answer: Answer; nowMs: number }): void {
+  const suspicions = new Map<Agent, boolean>();
+  for (const question of read.questions) {
+    const { namespace, pod } = question;
+    if (answer.found === "unknown") rest(state, question.key, { nowMs, retryAfterMs: answer.retryAfterMs });
+    else if (answer.found === "pod" || (answer.found === "list" && answer.pods.has(pod))) {
+      state.pods.found(namespace, pod, nowMs);
+      rest(state, question.key, { nowMs });
+    } else {
+      const sinceMs = state.pods.absentSinceMs(namespace, pod);
+      if (sinceMs !== undefined)
+        prove(state, question, { read, names: { namespace, pod }, sinceMs, nowMs, suspicions });
+    }
+  }
+}
+
+/** Takes in an answer about a pod that the watch lists. */
+function takeContainers(
+  state: ProofState,
+  read: Read & { pod: string; uid: string },
+  { answer, nowMs }: { answer: Answer; nowMs: number },
+): void {
+  const { namespace, pod, uid, questions } = read;
+  const key = `${namespace}/${pod}`;
+  if (answer.found !== "pod" || answer.uid !== uid) {
+    // The watch may be behind; what it lists lives until it says otherwise.
+    rest(state, key, { nowMs, retryAfterMs: answer.found === "unknown" ? answer.retryAfterMs : undefined });
+    return;
+  }
+  const askedBy = ({ podUID }: Question) => state.agents.get(podUID)?.scopes.get(key)?.containers ?? [];
+  const missing = questions.map((question) => ({
+    question,
+    containers: askedBy(question).flatMap((container) => {
+      const sinceMs = state.pods.missingSinceMs(uid, container);
+      return sinceMs === undefined ? [] : [{ container, sinceMs }];
+    }),
+  }));
+  state.pods.containersRead(uid, { containers: answer.containers, asked: questions.flatMap(askedBy), nowMs });
+  const suspicions = new Map<Agent, boolean>();
+  for (const { question, containers } of missing) {
+    for (const { container, sinceMs } of containers) {
+      if (state.pods.missingSinceMs(uid, container) === undefined) continue;
+      prove(state, question, { read, names: { namespace, pod, container }, sinceMs, nowMs, suspicions });
+    }
+  }
+}
+
+/**
+ * Makes a fact of what a read did not find, or holds it back. Nothing is made of a read that was sent before the
+ * question was due, of a report that is too old, or while the policy of the node is unknown.
+ */
+function prove(
+  state: ProofState,
+  question: Question,
+  proof: {
+    read: Read;
+    names: { namespace: string; pod: string; container?: string };
+    sinceMs: number;
+    nowMs: number;
+    suspicions: Map<Agent, boolean>;
+  },
+): void {
+  const { read, names, sinceMs, nowMs, suspicions } = proof;
+  const { podUID, bootId, report, untilMs, key: podKey } = question;
+  const agent = state.agents.get(podUID);
+  if (agent === undefined || agent.bootId !== bootId || agent.graceMs === undefined || untilMs <= nowMs) return;
+  // Of very many scopes the latest report names a part; otherwise it says what is still asked.
+  if (!agent.scopes.has(podKey) && agent.omitted === 0) return;
+  if (read.sentAtMs < sinceMs + agent.graceMs) return;
+  const key = names.container === undefined ? podKey : `${podKey}/${names.container}`;
+  if (agent.facts.has(key) || agent.facts.size >= MAX_FACTS) return;
+  const hold = holdOf(state, agent.node);
+  const held = hold.held.get(key);
+  if (held !== undefined && read.sentAtMs < held.sinceMs + state.resyncMs) return;
+  if (held === undefined && isHeldBack(state, agent, { hold, read, nowMs, suspicions })) {
+    hold.held.set(key, { pod: podKey, sinceMs: nowMs });
+    noteHeld(state, agent.node, { held: 1 });
+    return;
+  }
+  const { graceMs, knowsProofTimes } = agent;
+  const times = knowsProofTimes ? { provedAt: read.sentAt, graceMs } : {};
+  const fact: OrphanFact = { bootId, report, ...names, ...times };
+  agent.facts.set(key, { fact, pod: podKey, madeAtMs: nowMs, graceMs, untilMs });
+  agent.nextLapseMs = Math.min(agent.nextLapseMs, untilMs);
+  hold.provedAtMs.set(podKey, nowMs);
+  if (hold.held.delete(key)) noteHeld(state, agent.node, { released: 1 });
+  if (!state.changes.facts.has(podUID)) state.changes.facts.set(podUID, { isWithdrawn: false });
+}
+
+/** Whether proofs for an agent are suspicious; decided once for each answer. */
+function isHeldBack(
+  state: ProofState,
+  agent: Agent,
+  { hold, read, nowMs, suspicions }: { hold: NodeHold; read: Read; nowMs: number; suspicions: Map<Agent, boolean> },
+): boolean {
+  const decided = suspicions.get(agent);
+  if (decided !== undefined) return decided;
+  const seemsGone = ({ namespace, pod, containers }: OrphanScope) => {
+    const uid = state.pods.uidOf(namespace, pod);
+    return uid === undefined || containers.some((container) => state.pods.missingSinceMs(uid, container) !== undefined);
+  };
+  const gone = [...agent.scopes].filter(([, scope]) => seemsGone(scope)).map(([key]) => key);
+  // Those that an earlier report asked about may be gone, too: the read is about them.
+  for (const { podUID, key } of read.questions) if (podUID === agent.podUID) gone.push(key);
+  const isHeld = isSuspicious(hold, { asked: agent.scopes, gone }, nowMs);
+  suspicions.set(agent, isHeld);
+  return isHeld;
+}
+
+/** When a question about a pod may be answered, and by what kind of read; undefined if it is answered, or unanswerable. */
+function opening(state: ProofState, agent: Agent, key: string): { kind: "proofs" | "looks"; atMs: number } | undefined {
+  const scope = agent.scopes.get(key);
+  const { graceMs, facts } = agent;
+  if (scope === undefined || graceMs === undefined || !state.pods.isKnown() || facts.size >= MAX_FACTS)
+    return undefined;
+  const { namespace, pod, containers } = scope;
+  const restMs = state.restUntilMs.get(key) ?? Number.NEGATIVE_INFINITY;
+  const held = state.nodes.get(agent.node)?.held;
+  const dueMs = (sinceMs: number, fact: string) => {
+    const heldSinceMs = held?.get(fact)?.sinceMs;
+    return Math.max(sinceMs + graceMs, heldSinceMs === undefined ? sinceMs : heldSinceMs + state.resyncMs, restMs);
+  };
+  const uid = state.pods.uidOf(namespace, pod);
+  if (uid === undefined) {
+    const sinceMs = state.pods.absentSinceMs(namespace, pod);
+    return sinceMs === undefined || facts.has(key) ? undefined : { kind: "proofs", atMs: dueMs(sinceMs, key) };
+  }
+  let first: ReturnType<typeof opening>;
+  for (const container of containers) {
+    // So it is with nearly all that is asked, and a cluster may ask about all of its pods.
+    if (state.pods.hasContainer(uid, container)) continue;
+    const fact = `${key}/${container}`;
+    if (facts.has(fact)) continue;
+    const sinceMs = state.pods.missingSinceMs(uid, container);
+    const atMs = sinceMs === undefined ? restMs : dueMs(sinceMs, fact);
+    if (first === undefined || atMs < first.atMs) first = { kind: sinceMs === undefined ? "looks" : "proofs", atMs };
+  }
+  return first;
+}
+
+/** Finds out anew whether, and when, a pod that an agent asks about is to be read. */
+function review(state: ProofState, agent: Agent, { key, nowMs }: { key: string; nowMs: number }): void {
+  agent.proofs.delete(key);
+  agent.looks.delete(key);
+  const next = opening(state, agent, key);
+  if (next === undefined) return;
+  if (next.atMs <= nowMs) agent[next.kind].add(key);
+  else agent.nextDueMs = Math.min(agent.nextDueMs, next.atMs);
+}
+
+function reviewAll(state: ProofState, agent: Agent, nowMs: number): void {
+  agent.nextDueMs = Number.POSITIVE_INFINITY;
+  for (const key of agent.scopes.keys()) review(state, agent, { key, nowMs });
+}
+
+function forgetDue(agent: Agent): void {
+  agent.proofs.clear();
+  agent.looks.clear();
+  agent.nextDueMs = Number.POSITIVE_INFINITY;
+}
+
+/** The first question of this kind that is due, of the node whose last read is the longest ago. */
+function choose(
+  state: ProofState,
+  kind: "proofs" | "looks",
+  nowMs: number,
+): { agent: Agent; scope: OrphanScope } | undefined {
+  let chosen: { agent: Agent; scope: OrphanScope } | undefined;
+  let chosenTurn = Number.POSITIVE_INFINITY;
+  for (const agent of state.agents.values()) {
+    const turn = state.lastRead.get(agent.node) ?? 0;
+    if (agent[kind].size === 0 || turn >= chosenTurn || !isFresh(agent, nowMs)) continue;
+    const scope = firstDue(state, agent, { kind, nowMs });
+    if (scope === undefined) continue;
+    chosen = { agent, scope };
+    chosenTurn = turn;
+  }
+  return chosen;
+}
+
+function firstDue(
+  state: ProofState,
+  agent: Agent,
+  { kind, nowMs }: { kind: "proofs" | "looks"; nowMs: number },
+): OrphanScope | undefined {
+  for (const key of agent[kind]) {
+    const scope = agent.scopes.get(key);
+    if (scope === undefined || isBeingRead(state, scope)) continue;
+    // What was due may have been answered for another agent since.
+    review(state, agent, { key, nowMs });
+    if (agent[kind].has(key)) return scope;
+  }
+  return undefined;
+}
+
+/** Begins to read a pod, or all pods of its namespace if that many seem to be gone, for all who ask. */
+function begin(state: ProofState, scope: OrphanScope, { nowMs, wallMs }: { nowMs: number; wallMs: number }): Read {
+  const { namespace, pod } = scope;
+  const uid = state.pods.uidOf(namespace, pod);
+  const isListed = uid === undefined && isCrowd(state, namespace, nowMs);
+  const questions: Question[] = [];
+  for (const agent of state.agents.values()) {
+    if (!isFresh(agent, nowMs)) continue;
+    for (const key of isListed ? absentIn(state, agent, namespace) : [`${namespace}/${pod}`]) {
+      const asked = agent.scopes.get(key);
+      if (asked === undefined || (!agent.proofs.has(key) && !agent.looks.has(key))) continue;
+      const { podUID, bootId, number: report, reportedAtMs } = agent;
+      const untilMs = reportedAtMs + REPORT_LIFETIME_MS;
+      questions.push({ podUID, bootId, report, untilMs, namespace, pod: asked.pod, key });
+    }
+  }
+  const read: Read = {
+    namespace,
+    pod: isListed ? undefined : pod,
+    uid,
+    sentAtMs: nowMs,
+    sentAt: new Date(wallMs).toISOString(),
+    questions,
+  };
+  state.reads.set(idOf(read), read);
+  return read;
+}
+
+function isCrowd(state: ProofState, namespace: string, nowMs: number): boolean {
+  const absent = new Set<string>();
+  for (const agent of state.agents.values()) {
+    if (!isFresh(agent, nowMs)) continue;
+    for (const key of absentIn(state, agent, namespace)) {
+      absent.add(key);
+      if (absent.size > LIST_ABOVE) return true;
+    }
+  }
+  return false;
+}
+
+/** Pods of a namespace that an agent asks about, that seem to be gone, and that are to be read now. */
+function* absentIn(state: ProofState, agent: Agent, namespace: string): Generator<string> {
+  const prefix = `${namespace}/`;
+  for (const key of agent.proofs) {
+    if (!key.startsWith(prefix) || state.reads.has(key)) continue;
+    if (state.pods.uidOf(namespace, key.slice(prefix.length)) === undefined) yield key;
+  }
+}
+
+function isFresh({ reportedAtMs }: Agent, nowMs: number): boolean {
+  return nowMs - reportedAtMs < REPORT_LIFETIME_MS;
+}
+
+function isBeingRead({ reads, pods }: ProofState, { namespace, pod }: OrphanScope): boolean {
+  if (reads.has(`${namespace}/${pod}`)) return true;
+  return reads.has(namespace) && pods.uidOf(namespace, pod) === undefined;
+}
+
+function idOf({ namespace, pod }: Read): string {
+  return pod === undefined ? namespace : `${namespace}/${pod}`;
+}
+
+function rest(
+  state: ProofState,
+  key: string,
+  { nowMs, retryAfterMs = 0 }: { nowMs: number; retryAfterMs?: number | undefined },
+): void {
+  state.restUntilMs.set(key, nowMs + Math.min(Math.max(UNKNOWN_REST_MS, retryAfterMs), MAX_REST_MS));
+}
+
+function withdraw(state: ProofState, agent: Agent, isWithdrawn: (fact: Fact) => boolean): void {
+  if (agent.facts.size === 0) return;
+  const before = agent.facts.size;
+  agent.nextLapseMs = Number.POSITIVE_INFINITY;
+  for (const [key, fact] of agent.facts) {
+    if (isWithdrawn(fact)) agent.facts.delete(key);
+    else agent.nextLapseMs = Math.min(agent.nextLapseMs, fact.untilMs);
+  }
+  if (agent.facts.size < before) state.changes.facts.set(agent.podUID, { isWithdrawn: true });
+}
+
+function holdOf(state: ProofState, node: string): NodeHold {
+  const known = state.nodes.get(node);
+  if (known !== undefined) return known;
+  const hold = newNodeHold();
+  state.nodes.set(node, hold);
+  return hold;
+}
+
+/** Ends the hold of a node that has had no agent for so long that its proofs could have been let go. */
+function forgetHeld(state: ProofState, node: string, { hold, nowMs }: { hold: NodeHold; nowMs: number }): void {
+  for (const [key, { sinceMs }] of hold.held) {
+    if (nowMs - sinceMs < 2 * state.resyncMs) continue;
+    hold.held.delete(key);
+    noteHeld(state, node);
+  }
+}
+
+function noteHeld({ changes }: ProofState, node: string, { held = 0, released = 0 } = {}): void {
+  const noted = changes.held.get(node);
+  changes.held.set(node, { held: (noted?.held ?? 0) + held, released: (noted?.released ?? 0) + released });
+}
+
+function isNamed({ namespace, pod, containers }: OrphanScope): boolean {
+  return LABEL.test(namespace) && SUBDOMAIN.test(pod) && containers.every((container) => LABEL.test(container));
+}

@@ -1,0 +1,717 @@
+import { describe, expect, it } from "vitest";
+import { factsOf, nextMs } from "../../src/liveness/step.ts";
+import { aDrivenProver, GRACE_MS, nameOf, RESYNC_MS } from "./driven.ts";
+
+const MINUTE_MS = 60_000;
+const many = (count: number, prefix = "n/gone") => Array.from({ length: count }, (_, index) => `${prefix}-${index}`);
+
+/** A prover that knows all pods, and an agent that asks about an absent one since the grace was over. */
+function aDueQuestion() {
+  const prover = aDrivenProver();
+  prover.synced();
+  prover.pass(GRACE_MS);
+  prover.ask(["n/gone"]);
+  return prover;
+}
+
+describe("a pod that is gone", () => {
+  it("is read when it has been absent for the grace period, and is then proved", () => {
+    const prover = aDrivenProver();
+    prover.synced("n/gone");
+    prover.ask(["n/gone"]);
+    prover.deleted("n/gone");
+    prover.pass(GRACE_MS - 1);
+    expect(prover.reads()).toEqual([]);
+    expect(nextMs(prover.state)).toBe(GRACE_MS);
+    prover.pass(1);
+    expect(prover.findNothing()).toEqual(["n/gone"]);
+    expect(factsOf(prover.state, "agent")).toEqual([{ bootId: "boot", report: 1, namespace: "n", pod: "gone" }]);
+    expect(prover.reads()).toEqual([]);
+  });
+
+  it("has been absent since the watch knew all pods, if that did not list it", () => {
+    const prover = aDrivenProver();
+    prover.pass(MINUTE_MS);
+    prover.ask(["n/gone"]);
+    prover.synced("n/other");
+    prover.pass(GRACE_MS - 1);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(1);
+    expect(prover.findNothing()).toEqual(["n/gone"]);
+    expect(prover.facts()).toEqual(["gone"]);
+  });
+
+  it("is proved for every agent that asked before the read was sent, each with its own report", () => {
+    const prover = aDueQuestion();
+    prover.ask(["n/gone"], { agent: "second", node: "other", number: 7 });
+    const [read] = prover.reads();
+    prover.ask(["n/gone"], { agent: "late" });
+    prover.answer(read, { found: "nothing" });
+    expect(factsOf(prover.state, "agent")).toMatchObject([{ report: 1 }]);
+    expect(factsOf(prover.state, "second")).toMatchObject([{ report: 7 }]);
+    expect(factsOf(prover.state, "late")).toEqual([]);
+    expect(prover.findNothing()).toEqual(["n/gone"]);
+    expect(factsOf(prover.state, "late")).toMatchObject([{ report: 1 }]);
+  });
+
+  it("is not proved for an agent whose own grace was not over when the read was sent", () => {
+    const prover = aDueQuestion();
+    prover.ask(["n/gone"], { agent: "second", graceMs: GRACE_MS + 1000 });
+    prover.findNothing();
+    expect([prover.facts(), prover.facts("second")]).toEqual([["gone"], []]);
+    prover.pass(1000);
+    prover.findNothing();
+    expect(prover.facts("second")).toEqual(["gone"]);
+  });
+
+  it("is not read for a report that is a minute old, and an answer to one proves nothing", () => {
+    const prover = aDueQuestion();
+    prover.pass(MINUTE_MS - 1);
+    const [read] = prover.reads();
+    prover.pass(1);
+    prover.answer(read, { found: "nothing" });
+    expect(prover.facts()).toEqual([]);
+    prover.pass(MINUTE_MS);
+    expect(prover.reads()).toEqual([]);
+    prover.ask(["n/gone"]);
+    expect(prover.findNothing()).toEqual(["n/gone"]);
+  });
+
+  it("is read again after an answer that told nothing, when that has rested", () => {
+    const prover = aDueQuestion();
+    prover.answer(prover.read(), { found: "unknown" });
+    expect(prover.facts()).toEqual([]);
+    prover.pass(1999);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(1);
+    prover.answer(prover.read(), { found: "unknown", retryAfterMs: 5000 });
+    prover.pass(4999);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(1);
+    prover.answer(prover.read(), { found: "unknown", retryAfterMs: 1e9 });
+    prover.ask(["n/gone"]);
+    prover.pass(MINUTE_MS - 1);
+    expect(prover.reads()).toEqual([]);
+    prover.ask(["n/gone"]);
+    prover.pass(1);
+    expect(prover.findNothing()).toEqual(["n/gone"]);
+    expect(prover.facts()).toEqual(["gone"]);
+  });
+
+  it("begins its grace anew when a read finds it, though the watch does not list it", () => {
+    const prover = aDueQuestion();
+    prover.pass(1000);
+    prover.answer(prover.read(), { found: "pod", uid: "back", containers: ["main"] });
+    prover.pass(GRACE_MS - 1);
+    prover.ask(["n/gone"]);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(1);
+    expect(prover.findNothing()).toEqual(["n/gone"]);
+    expect(prover.facts()).toEqual(["gone"]);
+  });
+
+  it("begins its grace anew when it came and went, and what was read before proves nothing", () => {
+    const prover = aDueQuestion();
+    const [read] = prover.reads();
+    prover.added("n/gone");
+    prover.deleted("n/gone");
+    prover.answer(read, { found: "nothing" });
+    expect(prover.facts()).toEqual([]);
+    prover.pass(GRACE_MS - 1);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(1);
+    expect(prover.findNothing()).toEqual(["n/gone"]);
+  });
+
+  it("that came and went in one moment is not proved by a read of before, even without a grace period", () => {
+    const prover = aDrivenProver();
+    prover.synced(...many(50, "n/lives"));
+    prover.ask(["m/gone", ...many(22), ...many(50, "n/lives")], { graceMs: 0 });
+    const reads = prover.reads();
+    expect(reads.map(nameOf)).toEqual(["m/gone", "n"]);
+    for (const pod of ["m/gone", "n/gone-5"]) {
+      prover.added(pod);
+      prover.deleted(pod);
+    }
+    prover.answer(reads[0], { found: "nothing" });
+    prover.answer(reads[1], { found: "list", pods: new Set() });
+    expect(prover.facts()).toHaveLength(21);
+    expect(prover.facts()).not.toContain("gone");
+    expect(prover.facts()).not.toContain("gone-5");
+  });
+
+  it("is forgotten when it is there again", () => {
+    const prover = aDueQuestion();
+    prover.findNothing();
+    prover.added("n/gone");
+    expect(prover.facts()).toEqual([]);
+    expect(prover.state.changes.facts.get("agent")).toEqual({ isWithdrawn: true });
+    expect(prover.reads().map(nameOf)).toEqual([]);
+  });
+
+  it("that was deleted long ago keeps the moment as long as the longest grace period needs it", () => {
+    const prover = aDrivenProver();
+    const hourMs = 60 * MINUTE_MS;
+    prover.synced("n/gone");
+    prover.pass(10 * hourMs);
+    prover.deleted("n/gone");
+    const graceMs = 2 * hourMs;
+    prover.ask(["n/gone"], { graceMs });
+    prover.pass(graceMs - 1);
+    prover.ask(["n/gone"], { graceMs });
+    expect(prover.reads()).toEqual([]);
+    prover.pass(1);
+    expect(prover.findNothing()).toEqual(["n/gone"]);
+  });
+
+  it("whose deletion is forgotten counts from the last deletion that is", () => {
+    const prover = aDrivenProver();
+    const hourMs = 60 * MINUTE_MS;
+    prover.synced("n/first", "n/second");
+    prover.deleted("n/first");
+    prover.pass(hourMs);
+    prover.deleted("n/second");
+    prover.pass(hourMs + 1);
+    prover.ask(["n/first"], { graceMs: 2 * hourMs });
+    expect(prover.reads()).toEqual([]);
+    expect(nextMs(prover.state)).toBe(3 * hourMs);
+  });
+});
+
+describe("a watch", () => {
+  it("that is lost makes all void: facts, holds, moments of deletion, and reads on their way", () => {
+    const prover = aDrivenProver();
+    prover.synced("n/gone", "n/second");
+    prover.deleted("n/gone");
+    prover.pass(GRACE_MS);
+    prover.ask(["n/gone"]);
+    prover.findNothing();
+    prover.deleted("n/second");
+    prover.ask(["n/gone", "n/second"]);
+    prover.pass(GRACE_MS);
+    const reads = prover.reads();
+    expect(reads).toHaveLength(1);
+    prover.lost();
+    expect(prover.facts()).toEqual([]);
+    expect(prover.reads()).toEqual([]);
+    prover.synced();
+    for (const read of reads) prover.answer(read, { found: "nothing" });
+    expect(prover.facts()).toEqual([]);
+    prover.pass(GRACE_MS - 1);
+    prover.ask(["n/gone", "n/second"]);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(1);
+    expect(prover.findNothing()).toEqual(["n/gone", "n/second"]);
+  });
+
+  it("that lists all pods anew, though it did not say that it was lost, makes all void too", () => {
+    const prover = aDueQuestion();
+    prover.ask(["n/second"], { agent: "second" });
+    const reads = prover.reads();
+    prover.answer(reads[0], { found: "nothing" });
+    prover.synced();
+    prover.answer(reads[1], { found: "nothing" });
+    expect([prover.facts(), prover.facts("second"), prover.reads()]).toEqual([[], [], []]);
+    expect(prover.state.changes.held.size).toBe(0);
+  });
+
+  it("that was lost takes the absence of a container for seen no more", () => {
+    const prover = aDrivenProver();
+    prover.synced("n/pod");
+    prover.ask(["n/pod"], { containers: ["debug"] });
+    prover.findPod(["main"]);
+    prover.lost();
+    prover.synced("n/pod");
+    prover.pass(GRACE_MS);
+    expect(prover.findPod(["main"])).toEqual(["n/pod"]);
+    expect(prover.facts()).toEqual([]);
+  });
+
+  it("that knows nothing yet answers nothing", () => {
+    const prover = aDrivenProver();
+    prover.added("n/pod");
+    prover.ask(["n/gone"]);
+    prover.pass(MINUTE_MS - 1);
+    expect(prover.reads()).toEqual([]);
+  });
+});
+
+describe("a container of a living pod", () => {
+  function aLivingPod() {
+    const prover = aDrivenProver();
+    prover.synced("n/pod");
+    prover.ask(["n/pod"], { containers: ["main", "debug"] });
+    return prover;
+  }
+
+  it("is proved to be missing by a second read, when it was missing for the grace period since the first", () => {
+    const prover = aLivingPod();
+    expect(prover.findPod(["main"])).toEqual(["n/pod"]);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(GRACE_MS - 1);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(1);
+    expect(prover.findPod(["main"])).toEqual(["n/pod"]);
+    expect(prover.facts()).toEqual(["pod/debug"]);
+  });
+
+  it("that was added since the first read is there, by the second", () => {
+    const prover = aLivingPod();
+    prover.findPod(["main"]);
+    prover.pass(GRACE_MS);
+    expect(prover.findPod(["main", "debug"])).toEqual(["n/pod"]);
+    expect(prover.facts()).toEqual([]);
+    prover.pass(GRACE_MS);
+    prover.ask(["n/pod"], { containers: ["main", "debug"] });
+    expect(prover.reads()).toEqual([]);
+  });
+
+  it("is not proved by an earlier read when the one for this question fails", () => {
+    const prover = aLivingPod();
+    prover.findPod(["main"]);
+    prover.pass(GRACE_MS);
+    prover.answer(prover.read(), { found: "unknown" });
+    expect(prover.facts()).toEqual([]);
+    prover.pass(2000);
+    expect(prover.findPod(["main", "debug"])).toEqual(["n/pod"]);
+    expect(prover.facts()).toEqual([]);
+  });
+
+  it.each([
+    ["another pod of that name", { found: "pod", uid: "another", containers: ["main"] }],
+    ["no such pod", { found: "nothing" }],
+  ] as const)("is not proved by an answer about %s", (_what, answer) => {
+    const prover = aLivingPod();
+    prover.findPod(["main"]);
+    prover.pass(GRACE_MS);
+    prover.answer(prover.read(), answer);
+    expect(prover.facts()).toEqual([]);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(2000);
+    expect(prover.findPod(["main"])).toEqual(["n/pod"]);
+    expect(prover.facts()).toEqual(["pod/debug"]);
+  });
+
+  it("that was there once is there for as long as the pod, and asked about anew in the next one of that name", () => {
+    const prover = aLivingPod();
+    expect(prover.findPod(["main", "debug"])).toEqual(["n/pod"]);
+    prover.lost();
+    prover.synced("n/pod");
+    prover.modified("n/pod");
+    prover.ask(["n/pod"], { containers: ["main", "debug"] });
+    expect(prover.reads()).toEqual([]);
+    prover.modified("n/pod", "the next");
+    expect(prover.findPod(["main"])).toEqual(["n/pod"]);
+    expect(prover.facts()).toEqual([]);
+  });
+
+  it("is not proved by a read that another pod of that name has overtaken", () => {
+    const prover = aLivingPod();
+    prover.findPod(["main"]);
+    prover.pass(GRACE_MS);
+    const read = prover.read();
+    prover.deleted("n/pod");
+    prover.added("n/pod", "the next");
+    expect(prover.reads().map(nameOf)).toEqual(["n/pod"]);
+    prover.answer(read, { found: "pod", uid: "uid of n/pod", containers: ["main"] });
+    expect(prover.facts()).toEqual([]);
+  });
+
+  it("is no longer told of when its pod is another, or gone", () => {
+    const prover = aLivingPod();
+    prover.findPod(["main"]);
+    prover.pass(GRACE_MS);
+    prover.findPod(["main"]);
+    expect(prover.facts()).toEqual(["pod/debug"]);
+    prover.deleted("n/pod");
+    expect(prover.facts()).toEqual([]);
+  });
+
+  it("is remembered to be missing over the reports that do not ask about it", () => {
+    const prover = aLivingPod();
+    prover.findPod(["main"]);
+    prover.ask(["n/other"], { omitted: 1 });
+    prover.pass(GRACE_MS);
+    prover.ask(["n/pod"], { containers: ["debug"], omitted: 1 });
+    expect(prover.findPod(["main"])).toEqual(["n/pod"]);
+    expect(prover.facts()).toEqual(["pod/debug"]);
+  });
+
+  it("is one of a hundred at most that are remembered to be missing in one pod", () => {
+    const prover = aDrivenProver();
+    prover.synced("n/pod", ...many(200, "n/lives"));
+    const containers = many(150, "c").map((name) => name.replace("/", "-"));
+    prover.ask(["n/pod", ...many(200, "n/lives")].slice(0, 201), { containers });
+    const [read] = prover.reads();
+    prover.answer(read, { found: "pod", uid: "uid of n/pod", containers: [] });
+    prover.pass(GRACE_MS);
+    prover.answer(prover.read(), { found: "pod", uid: "uid of n/pod", containers: [] });
+    expect(prover.facts().length + prover.held().count).toBe(100);
+  });
+});
+
+describe("the policy of a node", () => {
+  it("that is unknown answers no question, withdraws what was proved, and ends reads on their way", () => {
+    const prover = aDueQuestion();
+    prover.ask(["n/second"], { agent: "second" });
+    prover.findNothing();
+    expect([prover.facts(), prover.facts("second")]).toEqual([["gone"], ["second"]]);
+    prover.grace(undefined);
+    expect([prover.facts(), prover.facts("second")]).toEqual([[], ["second"]]);
+    prover.pass(MINUTE_MS / 4);
+    expect(prover.reads()).toEqual([]);
+    prover.grace(GRACE_MS);
+    const read = prover.read();
+    prover.grace(undefined);
+    prover.grace(GRACE_MS);
+    prover.answer(read, { found: "nothing" });
+    expect(prover.facts()).toEqual([]);
+    expect(prover.findNothing()).toEqual(["n/gone"]);
+    expect(prover.facts()).toEqual(["gone"]);
+  });
+
+  it("that gives a longer grace withdraws what was proved under a shorter one, and a shorter one does not", () => {
+    const prover = aDueQuestion();
+    prover.findNothing();
+    prover.grace(GRACE_MS - 1);
+    expect(prover.facts()).toEqual(["gone"]);
+    prover.grace(GRACE_MS + 1000);
+    expect(prover.facts()).toEqual([]);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(1000);
+    expect(prover.findNothing()).toEqual(["n/gone"]);
+  });
+
+  it("that comes to give a longer grace while the read is on its way needs another read", () => {
+    const prover = aDueQuestion();
+    const read = prover.read();
+    prover.grace(GRACE_MS + 1000);
+    prover.pass(5000);
+    prover.answer(read, { found: "nothing" });
+    expect(prover.facts()).toEqual([]);
+    expect(prover.findNothing()).toEqual(["n/gone"]);
+    expect(prover.facts()).toEqual(["gone"]);
+  });
+});
+
+describe("an agent", () => {
+  it("of protocol 2 learns when a fact was proved and under which grace, and an older one does not", () => {
+    const prover = aDrivenProver();
+    prover.synced();
+    prover.pass(GRACE_MS);
+    prover.ask(["n/gone"], { protocol: 2 });
+    prover.ask(["n/gone"], { agent: "older", protocol: 1 });
+    const read = prover.read();
+    prover.pass(3000);
+    prover.answer(read, { found: "nothing" });
+    const provedAt = new Date(1_800_000_000_000 + GRACE_MS).toISOString();
+    expect(factsOf(prover.state, "agent")).toMatchObject([{ provedAt, graceMs: GRACE_MS }]);
+    expect(Object.keys(factsOf(prover.state, "older")[0] ?? {})).toEqual(["bootId", "report", "namespace", "pod"]);
+  });
+
+  it("that asks again is answered anew when the last answer is ten seconds old", () => {
+    const prover = aDueQuestion();
+    prover.findNothing();
+    prover.pass(9999);
+    prover.ask(["n/gone"]);
+    expect(factsOf(prover.state, "agent")).toMatchObject([{ report: 1 }]);
+    prover.pass(1);
+    prover.ask(["n/gone"]);
+    expect(prover.facts()).toEqual([]);
+    prover.findNothing();
+    expect(factsOf(prover.state, "agent")).toMatchObject([{ report: 3 }]);
+  });
+
+  it("that does not ask any more is told no more, unless its report left scopes out", () => {
+    const prover = aDueQuestion();
+    prover.findNothing();
+    prover.ask(["n/other"], { omitted: 1 });
+    expect(prover.facts()).toEqual(["gone"]);
+    prover.ask(["n/other"]);
+    expect(prover.facts()).toEqual([]);
+  });
+
+  it("that started anew is told nothing of what the one before asked", () => {
+    const prover = aDueQuestion();
+    prover.findNothing();
+    prover.ask(["n/gone"], { bootId: "second", number: 1 });
+    expect(prover.facts()).toEqual([]);
+    const read = prover.read();
+    prover.ask(["n/gone"], { bootId: "third", number: 1 });
+    prover.answer(read, { found: "nothing" });
+    expect(prover.facts()).toEqual([]);
+  });
+
+  it("whose reports come out of order keeps the newest", () => {
+    const prover = aDueQuestion();
+    prover.ask(["n/gone"], { number: 5 });
+    prover.ask(["n/other"], { number: 4 });
+    prover.ask(["n/other"], { number: 5 });
+    expect(prover.findNothing()).toEqual(["n/gone"]);
+    expect(factsOf(prover.state, "agent")).toMatchObject([{ report: 5 }]);
+  });
+
+  it("is told a fact for a minute after the report that asked, and then the question is open again", () => {
+    const prover = aDueQuestion();
+    prover.pass(20_000);
+    prover.findNothing();
+    prover.pass(5000);
+    prover.ask(["n/gone"]);
+    expect(nextMs(prover.state)).toBe(GRACE_MS + MINUTE_MS);
+    prover.pass(34_999);
+    expect(prover.facts()).toEqual(["gone"]);
+    prover.pass(1);
+    expect(prover.facts()).toEqual([]);
+    expect(prover.findNothing()).toEqual(["n/gone"]);
+    expect(factsOf(prover.state, "agent")).toMatchObject([{ report: 2 }]);
+  });
+
+  it.each([
+    ["../pods?watch=true&x=", "pod", "main"],
+    ["n", "..", "main"],
+    ["n", "a_b", "main"],
+    ["n", "UPPER", "main"],
+    ["n.m", "pod", "main"],
+    ["n", "pod", "a.b"],
+    ["", "pod", "main"],
+    ["n", "", "main"],
+    ["n", "pod", ""],
+    ["n", "p".repeat(254), "main"],
+    ["n".repeat(64), "pod", "main"],
+    ["n\n", "pod", "main"],
+    ["n", "pod.", "main"],
+  ])("is not answered about what no pod can be called (%j, %j, %j)", (namespace, pod, container) => {
+    const prover = aDrivenProver();
+    prover.synced();
+    prover.pass(GRACE_MS);
+    prover.ask([`${namespace}/${pod}`], { containers: [container] });
+    // A name with a slash is split otherwise by the driver, and is none all the same.
+    expect(prover.reads()).toEqual([]);
+  });
+
+  it("is answered about the longest names that there are", () => {
+    const prover = aDrivenProver();
+    prover.synced();
+    prover.pass(GRACE_MS);
+    const pod = `${"p".repeat(200)}.${"q".repeat(52)}`;
+    prover.ask([`${"n".repeat(63)}/${pod}`], { containers: ["c".repeat(63)] });
+    expect(prover.findNothing()).toHaveLength(1);
+  });
+
+  it("gets a thousand facts at most, and the others when those have lapsed", () => {
+    const prover = aDrivenProver();
+    prover.synced(...many(3000, "n/lives"));
+    prover.pass(GRACE_MS);
+    const asked = many(1001);
+    prover.ask([...asked, ...many(3000, "n/lives")]);
+    expect(prover.findNothing()).toEqual(["n"]);
+    expect(prover.facts()).toHaveLength(1000);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(MINUTE_MS / 2);
+    prover.ask(asked.slice(999));
+    expect(prover.findNothing()).toEqual(["n/gone-999", "n/gone-1000"]);
+  });
+});
+
+describe("reads", () => {
+  it("are of one namespace at once if over twenty of its pods seem to be gone", () => {
+    const prover = aDrivenProver();
+    prover.synced(...many(100, "n/lives"));
+    prover.pass(GRACE_MS);
+    prover.ask([...many(20), ...many(100, "n/lives")]);
+    expect(prover.findNothing().sort()).toEqual(many(20).sort());
+    prover.ask([...many(9), "m/gone"], { agent: "a", node: "a" });
+    prover.ask([...many(24).slice(3)], { agent: "b", node: "b" });
+    const reads = prover.reads();
+    expect(reads.map(nameOf)).toEqual(["n", "m/gone"]);
+    prover.answer(reads[0], { found: "list", pods: new Set(["gone-3", "lives-1"]) });
+    expect(prover.facts("a")).toEqual(
+      many(9)
+        .map((key) => key.slice(2))
+        .filter((pod) => pod !== "gone-3"),
+    );
+  });
+
+  it("of a namespace prove nothing of a pod that came and went during the read, nor of one that was not yet due", () => {
+    const prover = aDrivenProver();
+    prover.synced("n/late", ...many(100, "n/lives"));
+    prover.pass(GRACE_MS - 1000);
+    prover.deleted("n/late");
+    prover.pass(1000);
+    prover.ask([...many(25), "n/late", ...many(100, "n/lives")]);
+    const [read] = prover.reads();
+    prover.added("n/gone-7");
+    prover.deleted("n/gone-7");
+    prover.pass(GRACE_MS);
+    prover.answer(read, { found: "list", pods: new Set() });
+    expect(prover.facts().length).toBeGreaterThan(8);
+    expect(prover.facts()).not.toContain("gone-7");
+    expect(prover.facts()).not.toContain("late");
+  });
+
+  it("that fail to list a namespace answer nothing, for none of its pods", () => {
+    const prover = aDrivenProver();
+    prover.synced();
+    prover.pass(GRACE_MS);
+    prover.ask(many(25));
+    prover.answer(prover.read(), { found: "unknown" });
+    expect([prover.facts(), prover.held().count, prover.reads()]).toEqual([[], 0, []]);
+    prover.pass(2000);
+    expect(prover.findNothing()).toEqual(["n"]);
+  });
+
+  it("go to each node in turn, and half of them to living pods", () => {
+    const prover = aDrivenProver();
+    const one = (namespace: string) => many(18, `${namespace}/gone`);
+    prover.synced(...many(30, "n/lives"));
+    prover.pass(GRACE_MS);
+    prover.ask([...one("a"), ...one("b"), ...many(30, "n/lives")], { agent: "a", node: "a", containers: ["main"] });
+    prover.ask(one("c"), { agent: "c", node: "c" });
+    const reads = Array.from({ length: 12 }, () =>
+      nameOf(prover.read() as NonNullable<ReturnType<typeof prover.read>>),
+    );
+    expect(reads.filter((name) => name.startsWith("n/"))).toHaveLength(6);
+    expect(reads.filter((name) => name.startsWith("c/")).length).toBeGreaterThanOrEqual(5);
+  });
+});
+
+describe("proofs for most of a node", () => {
+  function aHold() {
+    const prover = aDrivenProver();
+    prover.synced("n/lives");
+    prover.pass(GRACE_MS);
+    prover.ask([...many(11), "n/lives"]);
+    return prover;
+  }
+  /** Asks again, as agents do, so that a question is open after that time. */
+  const passAsking = (prover: ReturnType<typeof aHold>, ms: number, options = {}) => {
+    prover.pass(ms);
+    prover.ask([...many(11), "n/lives"], options);
+  };
+
+  it("wait for a whole resync since they were held, and go when they are proved again after it", () => {
+    const prover = aHold();
+    prover.pass(20_000);
+    expect(prover.findNothing()).toHaveLength(11);
+    expect(prover.facts()).toEqual([]);
+    expect(prover.held().count).toBe(11);
+    expect(prover.held().pods.has("n/gone-3")).toBe(true);
+    expect(prover.state.changes.held.get("node")).toEqual({ held: 11, released: 0 });
+    passAsking(prover, RESYNC_MS - 1);
+    expect(prover.reads()).toEqual([]);
+    prover.state.changes.held.clear();
+    prover.pass(1);
+    expect(prover.findNothing()).toHaveLength(11);
+    expect(prover.facts()).toHaveLength(11);
+    expect(prover.held().count).toBe(0);
+    expect(prover.state.changes.held.get("node")).toEqual({ held: 0, released: 11 });
+  });
+
+  it("are held for their own whole resync if they came later", () => {
+    const prover = aHold();
+    prover.findNothing();
+    prover.pass(10_000);
+    prover.deleted("n/lives");
+    passAsking(prover, GRACE_MS);
+    expect(prover.findNothing()).toEqual(["n/lives"]);
+    expect(prover.held().count).toBe(12);
+    passAsking(prover, RESYNC_MS - GRACE_MS - 10_000);
+    expect(prover.findNothing()).not.toContain("n/lives");
+    passAsking(prover, GRACE_MS + 10_000);
+    expect(prover.findNothing()).toContain("n/lives");
+  });
+
+  it("are held on though the agent restarts, has listed little yet, or is another pod of the node", () => {
+    const prover = aHold();
+    prover.findNothing();
+    passAsking(prover, 1000);
+    prover.pass(1000);
+    prover.ask(many(3), { bootId: "second", number: 1 });
+    expect(prover.findNothing()).toEqual([]);
+    expect(prover.held().count).toBe(11);
+    prover.ask(["n/new-pod"], { agent: "another", bootId: "third" });
+    expect(prover.findNothing()).toEqual(["n/new-pod"]);
+    expect(prover.facts("another")).toEqual([]);
+    passAsking(prover, RESYNC_MS - 2001, { agent: "another", bootId: "third" });
+    expect(prover.findNothing()).toEqual([]);
+  });
+
+  it("are dropped when the pod is back, when the watch is lost, or when nobody asks any more", () => {
+    const prover = aHold();
+    prover.findNothing();
+    prover.state.changes.held.clear();
+    prover.added("n/gone-3");
+    expect(prover.held().count).toBe(10);
+    expect(prover.state.changes.held.get("node")).toEqual({ held: 0, released: 0 });
+    prover.ask([...many(3), "n/lives"], { omitted: 1 });
+    expect(prover.held().count).toBe(10);
+    prover.ask([...many(3), "n/lives"]);
+    expect(prover.held().count).toBe(3);
+    prover.state.changes.held.clear();
+    prover.lost();
+    expect(prover.held().count).toBe(0);
+    expect(prover.state.changes.held.get("node")).toEqual({ held: 0, released: 0 });
+  });
+
+  it("are over half of its pods, and over ten", () => {
+    const prover = aDrivenProver();
+    prover.synced(...many(12, "n/lives"));
+    prover.pass(GRACE_MS);
+    prover.ask([...many(11), ...many(11, "n/lives")]);
+    prover.ask(many(10, "m/gone"), { agent: "b", node: "b" });
+    prover.ask([...many(11, "o/gone"), ...many(10, "n/lives")], { agent: "c", node: "c" });
+    prover.findNothing();
+    expect([prover.facts().length, prover.facts("b").length, prover.facts("c").length]).toEqual([11, 10, 0]);
+  });
+
+  it("are counted together over ten minutes, each pod once, and by container too", () => {
+    const prover = aDrivenProver();
+    prover.synced(...many(11, "n/lives"));
+    prover.pass(GRACE_MS);
+    prover.ask(many(8));
+    prover.findNothing();
+    expect(prover.facts()).toHaveLength(8);
+    prover.pass(20_000);
+    prover.ask(many(8));
+    prover.findNothing();
+    expect(prover.facts()).toHaveLength(8);
+    prover.ask(many(3, "m/gone"));
+    prover.findNothing();
+    expect([prover.facts(), prover.held().count]).toEqual([[], 3]);
+    prover.pass(10 * MINUTE_MS);
+    prover.ask(many(3, "m/gone"));
+    prover.ask(many(11, "n/lives"), { agent: "b", node: "b", containers: ["debug"] });
+    prover.findPod(["main"]);
+    prover.pass(GRACE_MS);
+    prover.findPod(["main"]);
+    expect([prover.facts("b"), prover.held("b").count]).toEqual([[], 11]);
+  });
+
+  it("stay held for as long as they cannot be proved again", () => {
+    const prover = aHold();
+    prover.findNothing();
+    passAsking(prover, 3 * RESYNC_MS);
+    for (const read of prover.reads()) prover.answer(read, { found: "unknown" });
+    expect([prover.held().count, prover.facts()]).toEqual([11, []]);
+  });
+
+  it("no longer count when they are ten minutes old", () => {
+    const prover = aDueQuestion();
+    prover.findNothing();
+    prover.pass(10 * MINUTE_MS - 1);
+    expect(prover.state.nodes.size).toBe(1);
+    prover.pass(1);
+    expect(prover.state.nodes.size).toBe(0);
+  });
+
+  it("are forgotten when the node has had no agent for two resyncs", () => {
+    const prover = aHold();
+    prover.findNothing();
+    prover.state.agents.delete("agent");
+    prover.pass(2 * RESYNC_MS - 1);
+    expect(prover.held().count).toBe(11);
+    prover.pass(1);
+    expect(prover.held().count).toBe(0);
+    expect(prover.state.nodes.size).toBe(0);
+  });
+});
