@@ -3,6 +3,8 @@ import type { LeaseSeen } from "./step.ts";
 
 /** Where the fencing term stands on the Lease. */
 export const TERM_ANNOTATION = "criu.org/fencing-term";
+/** Where a leader leaves for the next one who rules which node. */
+export const MEMO_ANNOTATION = "criu.org/rulings";
 
 /** The Lease that candidates compete for. It exists already: nobody here may create one. */
 export interface LeaseReference {
@@ -17,6 +19,8 @@ export interface LeaseWrite {
   holder: string | undefined;
   durationMs: number;
   term: number;
+  /** What is left for the next leader; what was left before stays if this is undefined. */
+  memo?: string | undefined;
   /** The wall clock, for readers only. */
   now: Date;
 }
@@ -52,7 +56,7 @@ export async function writeLease(
   reference: LeaseReference,
   { write, ...options }: CallOptions & { write: LeaseWrite },
 ): Promise<KubeResult<LeaseSeen>> {
-  const { basis, holder, durationMs, term, now } = write;
+  const { basis, holder, durationMs, term, memo, now } = write;
   const isTakingOver = holder !== undefined && holder !== basis.holder;
   const time = now.toISOString().replace("Z", "000Z");
   const request = {
@@ -63,7 +67,7 @@ export async function writeLease(
       metadata: {
         uid: basis.uid,
         resourceVersion: basis.resourceVersion,
-        annotations: { [TERM_ANNOTATION]: String(term) },
+        annotations: { [TERM_ANNOTATION]: String(term), ...(memo !== undefined && { [MEMO_ANNOTATION]: memo }) },
       },
       spec: {
         holderIdentity: holder ?? null,
@@ -100,6 +104,7 @@ function toSeen(
       record: JSON.stringify(spec),
       // What is no number was not written by a coordinator; the agents' answers bring the term back.
       term: Number.isSafeInteger(term) && term >= 0 ? term : 0,
+      memo: metadata.annotations?.[MEMO_ANNOTATION],
     },
   };
 }

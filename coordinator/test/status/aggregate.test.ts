@@ -4,7 +4,8 @@ import type { Report } from "@cro/shared/wire/report";
 import { Check } from "typebox/value";
 import { describe, expect, it } from "vitest";
 import type { AgentView } from "../../src/agents/push.ts";
-import { type NodeRuling, type ResourceRuling, readyPolicy } from "../../src/policy/ruling.ts";
+import { readyPolicy } from "../../src/policy/judge.ts";
+import type { NodeRuling, ResourceRuling } from "../../src/policy/ruling.ts";
 import { aggregateStatus, continueStatus, type StatusInput } from "../../src/status/aggregate.ts";
 import { aReport } from "../support/agent-peer.ts";
 
@@ -43,6 +44,7 @@ function input(
     problems: [],
     isNamespaceAllowed: true,
     policy,
+    nodeSelector: undefined,
     matched: nodes,
     conflicts: new Map(),
   };
@@ -54,6 +56,7 @@ function input(
     held: new Map(),
     previous: undefined,
     now: "2026-02-01T00:00:00.000Z",
+    nowMs: 0,
     ...changes,
   };
 }
@@ -226,7 +229,7 @@ describe("a status", () => {
   it("counts no node that another resource rules", () => {
     const one = input(["a", "b"], [aView("a"), aView("b")]);
     const nodes = new Map(one.nodes).set("b", { source: "resource", resource: "p/older", policy });
-    const ruling = { ...one.ruling, conflicts: new Map([["b", "p/older"]]) };
+    const ruling = { ...one.ruling, conflicts: new Map([["b", { ruler: "p/older", isRankKept: false }]]) };
     const status = aggregateStatus({ ...one, nodes, ruling });
     expect(status.nodes?.summary).toBe("1/1");
     expect(conditionsOf(status).Conflict).toEqual(["True", "OlderResourceRules", "p/older is older and rules b"]);
