@@ -346,7 +346,11 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
   });
   const { namespace, agentSelector, agentPort } = config;
   const watching = Promise.all([
-    follow("policies", policies, mirrored(resources, toResource, lookSoon)),
+    follow(
+      "policies",
+      policies,
+      mirrored(resources, (object) => judge.keep(toResource(object)), lookSoon),
+    ),
     follow("nodes", { path: "/api/v1/nodes", metadataOnly: true }, mirrored(nodes, toNode, lookSoon)),
     follow(
       "agents",

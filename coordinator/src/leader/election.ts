@@ -89,6 +89,8 @@ export async function runElection(options: ElectionOptions): Promise<void> {
   /** The memo that is to be written, and the one that is on its way. */
   let memo: Memo | undefined;
   let sending: Memo | undefined;
+  /** What this leader has left, or found; it is written again if somebody removes it. */
+  let kept: string | undefined;
   let wake = () => {};
 
   /** Each problem once, not every two seconds. */
@@ -128,6 +130,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
     if (state.seen === undefined) return "failed";
     const sentAtMs = nowMs();
     const carried = memo;
+    const again = state.seen.memo === kept ? undefined : kept;
     sending = carried;
     const answer = await writeLease(client, lease, {
       write: {
@@ -135,7 +138,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
         holder: identity,
         durationMs: timing.leaseDurationMs,
         term,
-        memo: carried?.text,
+        memo: carried?.text ?? again,
         now: now(),
       },
       timeoutMs,
@@ -146,6 +149,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
     if (answer.ok || memo !== carried) carried?.settle(answer.ok);
     if (answer.ok && memo === carried) memo = undefined;
     if (answer.ok) {
+      kept = answer.value.memo;
       state = leaseWritten(state, { lease: answer.value, sentAtMs, nowMs: nowMs(), timing });
       lastProblem = "";
       return "written";
@@ -260,6 +264,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
       await renewing;
       memo?.settle(false);
       memo = undefined;
+      kept = undefined;
       signal.removeEventListener("abort", onShutdown);
       state = stoodDown(state);
       log.info({ ...lease, term, reason: ended.signal.reason as Ending }, "Lease given up or lost");

@@ -36,6 +36,8 @@ type Verdict = Pick<JudgedResource, "problems" | "policy" | "nodeSelector"> & { 
 
 /** Compiles each version of each resource once. */
 export interface Judge {
+  /** What is to be kept of a resource: of one whose namespace does not count, not its spec, which may be large. */
+  keep(resource: PolicyResource): PolicyResource;
   /**
    * Compiles at most one version that is new, and forgets resources that are gone. Returns whether more are to be
    * compiled: a large spec takes long, so the caller lets other work run in between.
@@ -66,6 +68,7 @@ export function createJudge({ policyNamespaces }: { policyNamespaces: readonly s
   }
 
   return {
+    keep: (resource) => (isAllowed(resource) ? resource : { ...resource, spec: undefined }),
     compileNext(resources) {
       const uids = new Set<string>();
       const fresh: PolicyResource[] = [];

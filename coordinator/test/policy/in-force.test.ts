@@ -267,7 +267,8 @@ function aWorld() {
   let rulings: Rulings;
   let ruling: Ruling | undefined;
   const resources = new Map<string, PolicyResource>();
-  /** Valid versions that the present leader has seen: a resource that is not valid goes on by the last one's selector. */
+  /** Resources of which this leader has seen a valid version: their selector is that of the last valid one. */
+  let good = new Set<string>();
   let selectors = new Map<string, Record<string, string> | undefined>();
   const labels = new Map<string, number>([
     ["a", 1],
@@ -283,6 +284,7 @@ function aWorld() {
   function lead(): void {
     judge = createJudge({ policyNamespaces: undefined });
     selectors = new Map();
+    good = new Set();
     rulings = createRulings({
       record: lease.text,
       leave: (text) => lease.leave(text),
@@ -309,7 +311,9 @@ function aWorld() {
   function look(): void {
     for (const { uid, spec } of resources.values()) {
       const { nodeSelector, globalPolicy } = spec as ReturnType<typeof aSpec>;
-      if (!("maxCheckpointSize" in globalPolicy) || !selectors.has(uid)) selectors.set(uid, nodeSelector);
+      const isValid = !("maxCheckpointSize" in globalPolicy);
+      if (isValid) good.add(uid);
+      if (isValid || !good.has(uid)) selectors.set(uid, nodeSelector);
     }
     const told = [...accepted].map(([node, { digest }]): [string, AcceptedDirective] => [
       node,

@@ -49,6 +49,8 @@ describe("the judge of resources", () => {
     expect(judge.compileNext([resource])).toBe(false);
     expect(judge.judge([resource])[0]).toMatchObject({ isNamespaceAllowed: false, problems: [], policy: undefined });
     expect(counter.compiled).toBe(0);
+    expect(judge.keep(resource)).toEqual({ ...resource, spec: undefined });
+    expect(createJudge({ policyNamespaces: ["platform"] }).keep(resource)).toBe(resource);
   });
 
   it("compiles one version at a time, and tells whether there are more", () => {
