@@ -44,9 +44,14 @@ describeWithKube("faults of a cluster", (kube) => {
           body: { status: { podIP: ip, podIPs: [{ ip }] } },
         }),
       );
+    const accepted = () =>
+      [a, b].map((node) => node?.agent.log().filter(({ msg }) => msg === "directive accepted").length);
+    const coordinator = release.startCoordinator();
+    await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 5 } });
+    await until(async () => expect((await release.status("policy")).nodes?.summary).toBe("2/2"), 60_000);
+    const before = accepted();
     await setAddress(a?.podName ?? "", b?.ip ?? "");
     await setAddress(b?.podName ?? "", a?.ip ?? "");
-    release.startCoordinator();
     await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 2 } });
     await until(() => {
       for (const node of [a, b]) expect(node?.agent.log().some(({ status }) => status === 421)).toBe(true);
@@ -55,7 +60,8 @@ describeWithKube("faults of a cluster", (kube) => {
       const conditions = (await release.status("policy")).conditions ?? [];
       expect(conditions.find(({ type }) => type === "Enforcing")).toMatchObject({ status: "False", reason: "Pending" });
     }, 30_000);
-    for (const node of [a, b]) expect(node?.agent.log().some(({ msg }) => msg === "directive accepted")).toBe(false);
+    expect(accepted()).toEqual(before);
+    expect(coordinator.log().some(({ problem }) => String(problem).startsWith("is another agent"))).toBe(true);
     await setAddress(a?.podName ?? "", a?.ip ?? "");
     await setAddress(b?.podName ?? "", b?.ip ?? "");
     const files = [a, b].map((node) => series(node?.directory ?? "", 3));

@@ -17,7 +17,7 @@ export type NodeRuling =
   | { source: "default"; policy: ReadyPolicy }
   /**
    * What ruled it, `after`, went away. Until `untilMs` of the monotonic clock only the node rules of that policy act; then
-   * `next` rules, or the default. An unknown policy is undefined, and nothing is pushed.
+   * `next` rules, as soon as it has a valid version, or the default. An unknown policy is undefined, and nothing is pushed.
    */
   | {
       source: "rest";
@@ -124,7 +124,7 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
     ruling.nodes.set(name, rules);
     if (now === undefined) isAllKnown = false;
     else nodes.set(name, now);
-    noteChange(ruling, name, { rules, before });
+    noteChange(ruling, name, { rules, before, nowMs: input.nowMs });
   }
 
   const gone = [...memory.gone, ...memory.nodes].filter(
@@ -180,10 +180,13 @@ function restOrRule(
   context: NodeContext,
 ): { rules: NodeRuling; now: NodeMemory } {
   const { graceMs, nowMs } = context.input;
-  if (now.restedMs >= graceMs) return rule(context);
+  const [first] = context.matching;
+  // A resource that was never valid has nothing to put in the place of what went away.
+  const hasNext = first === undefined || first.policy !== undefined;
+  if (hasNext && now.restedMs >= graceMs) return rule(context);
   const policy = now.rest === undefined ? undefined : { json: now.rest, digest: digestOf(now.rest) };
-  const untilMs = nowMs + graceMs - now.restedMs;
-  return { rules: { source: "rest", policy, after: now.ruler, next: context.matching[0]?.key, untilMs }, now };
+  const untilMs = nowMs + Math.max(0, graceMs - now.restedMs);
+  return { rules: { source: "rest", policy, after: now.ruler, next: first?.key, untilMs }, now };
 }
 
 /** The resource that ranks first rules, or the default. */
@@ -207,11 +210,12 @@ function rule({ input, matching: [first], before }: NodeContext): { rules: NodeR
 function noteChange(
   ruling: Ruling,
   node: string,
-  { rules, before }: { rules: NodeRuling; before: NodeMemory | undefined },
+  { rules, before, nowMs }: { rules: NodeRuling; before: NodeMemory | undefined; nowMs: number },
 ): void {
   const from = before === undefined || before.state === "default" ? undefined : before.ruler;
   if (rules.source === "rest") {
-    ruling.nextMs = Math.min(ruling.nextMs ?? Number.POSITIVE_INFINITY, rules.untilMs);
+    // A rest that is over lasts until the next resource is valid, and no time ends it.
+    if (rules.untilMs > nowMs) ruling.nextMs = Math.min(ruling.nextMs ?? Number.POSITIVE_INFINITY, rules.untilMs);
     if (before?.state !== "resting") ruling.rests.push({ node, after: rules.after, next: rules.next });
   } else if (rules.source === "resource" && from !== undefined) {
     if (from !== rules.resource) ruling.changes.push({ node, from, to: rules.resource });

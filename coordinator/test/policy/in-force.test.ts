@@ -470,7 +470,7 @@ function aWorld() {
       }
       const ends = facts().map(({ name }) => ruling?.nodes.get(name));
       for (const rules of ends) {
-        const isStuck = rules?.source === "unknown" && rules.next !== undefined;
+        const isStuck = (rules?.source === "unknown" || rules?.source === "rest") && rules.next !== undefined;
         // Only a resource that was never valid is waited for.
         if (!isStuck) expect(["resource", "default"]).toContain(rules?.source);
         else expect(judge.judge(resources.values()).find(({ key }) => key === rules.next)?.policy).toBeUndefined();

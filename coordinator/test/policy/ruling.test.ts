@@ -218,6 +218,19 @@ describe("a node whose policy went away", () => {
     expect(cluster.look({ nowMs: GRACE_MS }).nodes.get("a")).toEqual({ source: "default", policy: fallback });
   });
 
+  it("rests until the one that is next has a valid version, and no time ends that", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [young, old], nodes: node({ disk: "ssd" }) });
+    const broken = { ...young, uid: "broken", spec: wrong };
+    cluster.look({ resources: [broken] });
+    const late = cluster.look({ nowMs: 2 * GRACE_MS });
+    expect(late.nodes.get("a")).toMatchObject({ source: "rest", next: "platform/young", untilMs: 2 * GRACE_MS });
+    expect(documentOf(late.nodes.get("a"))).toEqual(rest);
+    expect(late.nextMs).toBeUndefined();
+    const mended = cluster.look({ resources: [{ ...broken, generation: 2, spec: young.spec }] });
+    expect(limitOf(mended)).toBe(1);
+  });
+
   it("does not rest if the grace period is zero", () => {
     const cluster = aCluster();
     cluster.look({ resources: [aResource()], graceMs: 0 });
