@@ -275,9 +275,11 @@ function aWorld() {
     ["b", 0],
   ]);
   const accepted = new Map<string, { digest: string; json: string }>();
-  const truth = new Map<string, Truth>();
+  let truth = new Map<string, Truth>();
   /** The age of the first of a name, and since when there is none. */
-  const ranks = new Map<string, { createdAt: string; goneMs: number | undefined }>();
+  let ranks = new Map<string, { createdAt: string; goneMs: number | undefined }>();
+  /** What was true when the record was last written: nothing but that and rests has been acted upon. */
+  let onRecord = structuredClone({ truth, ranks });
   /** From when on nobody remembers all: then law three does not hold. */
   let isForgotten = false;
 
@@ -377,6 +379,7 @@ function aWorld() {
   async function write(): Promise<void> {
     await lease.write();
     check();
+    onRecord = structuredClone({ truth, ranks });
   }
 
   const uid = () => `uid-${++version}`;
@@ -422,7 +425,9 @@ function aWorld() {
         await write();
         break;
       case "change leader": {
-        const text = step.isWritten ? (lease.waiting.at(-1)?.text ?? lease.text) : lease.text;
+        const unwritten = lease.waiting.at(-1)?.text;
+        const text = step.isWritten ? (unwritten ?? lease.text) : lease.text;
+        if (unwritten !== undefined && !step.isWritten) ({ truth, ranks } = structuredClone(onRecord));
         lease = aLease(step.isLost ? undefined : text);
         if (step.isLost) forget();
         clockMs = step.clockMs;
