@@ -1,4 +1,3 @@
-import { mkdirSync } from "node:fs";
 import { beforeAll, expect, it } from "vitest";
 import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { installRelease, type TestNode } from "../support/cluster.ts";
@@ -180,8 +179,7 @@ describeWithKube("a node whose policy went away", (kube) => {
     await remove(kube.client, `/api/v1/namespaces/${release.namespace}/pods/${node.podName}`);
     const second = release.startCoordinator();
     // Its state is a folder of its own, so that it knows nothing of what was in force.
-    const { agent, state } = await release.startAgent({ ...node, podName: "agent-again" });
-    mkdirSync(state, { recursive: true });
+    const { agent } = await release.startAgent({ ...node, podName: "agent-again" });
     await until(() => expect(agent.log().some(({ msg }) => msg === "directive accepted")).toBe(true), 90_000);
     const added = arrive(node, 2);
     await until(async () => expect((await release.status("young")).archives).toBe(10), 120_000);

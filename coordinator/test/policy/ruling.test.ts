@@ -32,9 +32,9 @@ type Facts = Partial<Omit<RulingInput, "resources" | "accepted">> & {
 };
 
 /** A cluster as one leader sees it, look after look. It remembers good versions; memory goes from look to look. */
-function aCluster({ policyNamespaces }: { policyNamespaces?: string[] } = {}) {
+function aCluster({ policyNamespaces, before }: { policyNamespaces?: string[]; before?: RulingMemory } = {}) {
   const judge = createJudge({ policyNamespaces });
-  let memory: RulingMemory = EMPTY_MEMORY;
+  let memory = before ?? EMPTY_MEMORY;
   let last: Facts = {};
   return {
     /** Looks at what changed since the last look, and at all else as it was. */
@@ -208,6 +208,13 @@ describe("a node whose policy went away", () => {
     const after = cluster.look({ nowMs: 1000 + GRACE_MS });
     expect([limitOf(after), after.nextMs]).toEqual([1, undefined]);
     expect(after.changes).toEqual([{ node: "a", from: "platform/old", to: "platform/young" }]);
+  });
+
+  it("rests if that one's namespace no longer counts", () => {
+    const { memory } = aCluster().look({ resources: [aResource()] });
+    const during = aCluster({ policyNamespaces: ["other"], before: memory }).look({ resources: [aResource()] });
+    expect(during.nodes.get("a")).toMatchObject({ source: "rest", after: "platform/policy", next: undefined });
+    expect(during.memory.ranks.get("platform/policy")?.goneMs).toBe(0);
   });
 
   it("rests before the default acts, too", () => {
