@@ -15,27 +15,24 @@ import { createSecretStore } from "./certs/secret-store.ts";
 import type { ClusterConfig } from "./config.ts";
 import { StartError } from "./errors.ts";
 import { createKubeClient, type KubeClient, type KubeObject, loadKubeAccess } from "./kube/client.ts";
+import { createMirror, type Mirror } from "./kube/mirror.ts";
 import { type WatchEvent, watchObjects } from "./kube/watch.ts";
 import { type Leadership, runElection } from "./leader/election.ts";
 import { createOrphanProver, type HeldProofs, type PodName } from "./liveness/prover.ts";
 import { createMetrics, type Metrics, setExpiry } from "./metrics.ts";
-import {
-  EMPTY_MEMORY,
-  type NodeFacts,
-  type PolicyResource,
-  type ReadyPolicy,
-  type Ruling,
-  readyPolicy,
-  ruleNodes,
-} from "./policy/ruling.ts";
+import { createRulings } from "./policy/in-force.ts";
+import { createJudge, type PolicyResource, type ReadyPolicy, readyPolicy } from "./policy/judge.ts";
+import type { AcceptedDirective, NodeFacts, NodeRuling, Ruling } from "./policy/ruling.ts";
 import { aggregateStatus, nameNodes } from "./status/aggregate.ts";
 import { createEventWriter } from "./status/events.ts";
 import { createStatusWriter } from "./status/write.ts";
 
 const CONCURRENT_CALLS = 64;
 const TICK_MS = 500;
-/** How long reports are gathered before they are looked at together, in milliseconds. */
+/** How long changes are gathered before they are looked at together, in milliseconds. */
 const LOOK_SOON_MS = 50;
+/** How much of a rest a change of leader may lose, in milliseconds: so often the record of it is renewed. */
+const RECORD_REFRESH_MS = 20_000;
 
 const policies = { path: `/apis/${POLICY_API_VERSION}/${POLICY_PLURAL}`, metadataOnly: false };
 const policyPath = ({ namespace, name }: { namespace: string; name: string }) =>
@@ -134,24 +131,35 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
   log.info({ term }, "leading");
 
   let pusher: Pusher | undefined;
+  const agentPods = createMirror<AgentPod>(({ uid }) => uid);
   const link = await openLink(context, {
     leadership,
     stops,
-    view: () => pusher?.view() ?? [],
+    // Which agents there are is not known while their watch is not synced.
+    view: () => (agentPods.isSynced ? pusher?.view() : undefined),
     onDisconnect: (origin) => pusher?.noteDisconnect(origin),
   });
   if (link === undefined) return stopAll(stops);
 
-  /** What the watches know; undefined while one knows nothing. */
-  const resources = createMirror<PolicyResource>(({ uid }) => uid);
+  const resources = createMirror<PolicyResource>(
+    ({ uid }) => uid,
+    (a, b) => a.generation === b.generation,
+  );
   const nodes = createMirror<NodeFacts>(({ name }) => name);
-  const agentPods = createMirror<AgentPod>(({ uid }) => uid);
-  let memory = EMPTY_MEMORY;
+  const judge = createJudge({ policyNamespaces: config.policyNamespaces });
+  const rulings = createRulings({
+    record: leadership.memo,
+    leave: leadership.leaveMemo,
+    onChange() {
+      // Before the policies go out: no fact goes along that was proved for a shorter grace period.
+      prover.ruled();
+      pusher?.setPolicy(({ node }) => rulings.policyOf(node));
+    },
+    refreshMs: RECORD_REFRESH_MS,
+  });
   let ruling: Ruling | undefined;
   let nextLook: NodeJS.Timeout | undefined;
   let pendingLook: NodeJS.Timeout | undefined;
-  /** The resources whose watch knows everything now. */
-  const synced = new Set<string>();
   /** Proofs that are held back, by node. */
   const held = new Map<string, HeldProofs>();
 
@@ -169,10 +177,12 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     mayAct,
     resyncMs: TIMINGS.resyncMs,
     // What the watches last said is not known any more while one of them is lost.
-    graceOf: (node) =>
-      synced.has("policies") && synced.has("nodes")
-        ? ruling?.nodes.get(node)?.policy?.compiled.orphanGraceMs
-        : undefined,
+    graceOf(node) {
+      if (!resources.isSynced || !nodes.isSynced) return undefined;
+      const policy = policyOf(ruling?.nodes.get(node));
+      // Until what was decided acts, another grace period may still hold there.
+      return policy?.digest === rulings.policyOf(node)?.digest ? policy?.compiled.orphanGraceMs : undefined;
+    },
     log,
     emit: {
       facts: (podUID, facts) => pusher?.setOrphans(podUID, facts),
@@ -202,57 +212,55 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
         prover.reported({ podUID, node }, report);
         const resource = ruling?.resources.find(({ key }) => rules?.source === "resource" && key === rules.resource);
         events.deletions(resource?.resource, report);
-        if (rules === undefined || rules.source === "none") lookSoon();
+        if (rules === undefined || rules.source === "unknown") lookSoon();
       },
       onOlder: ({ node }, newest) => {
         if (leadership.raiseTerm(newest.term)) log.warn({ node, newest, term }, "an agent follows a newer term");
       },
     },
   });
-  const { view, setAgents, setPolicy, stop: stopPushing } = pusher;
+  const { view, setAgents, stop: stopPushing } = pusher;
   stops.push(stopPushing);
   watchAgents(view);
 
   /** Decides anew who rules which node, once everything that this rests on is known. */
   function look(): void {
-    if (!mayAct() || resources.items === undefined || nodes.items === undefined || agentPods.items === undefined)
-      return;
+    // While a watch is lost a policy may have come back unseen, so that no rest may end.
+    if (!mayAct() || !resources.isSynced || !nodes.isSynced || agentPods.items === undefined) return;
     clearTimeout(nextLook);
-    const accepted = new Map<string, string | null>();
-    for (const { address, report } of view()) {
-      if (report !== undefined) accepted.set(address.node, report.accepted?.digest ?? null);
+    const policiesSeen = [...(resources.items?.values() ?? [])];
+    if (judge.compileNext(policiesSeen)) {
+      lookSoon(0);
+      return;
     }
-    ruling = ruleNodes(
-      {
-        resources: [...resources.items.values()],
-        nodes: [...nodes.items.values()],
-        policyNamespaces: config.policyNamespaces,
-        defaultPolicy: fallback,
-        graceMs: config.policyGraceMs,
-        nowMs: nowMs(),
-        accepted,
-      },
-      memory,
-    );
-    memory = ruling.memory;
-    const { nodes: rules } = ruling;
-    // Before the policies go out: no fact goes along that was proved for a shorter grace period.
-    prover.ruled();
-    setPolicy(({ node }) => rules.get(node)?.policy);
+    const accepted = new Map<string, AcceptedDirective>();
+    for (const { address, report } of view()) {
+      if (report === undefined) continue;
+      accepted.set(address.node, { digest: report.accepted?.digest ?? null, directory: report.directory.path });
+    }
+    ruling = rulings.decide({
+      resources: judge.judge(policiesSeen),
+      nodes: [...(nodes.items?.values() ?? [])],
+      defaultPolicy: fallback,
+      graceMs: config.policyGraceMs,
+      nowMs: nowMs(),
+      accepted,
+    });
     metrics.policyConflicts.set(ruling.resources.filter(({ conflicts }) => conflicts.size > 0).length);
     noteChanges(ruling);
-    if (ruling.nextMs !== undefined) nextLook = setTimeout(look, Math.max(10, ruling.nextMs - nowMs() + 1));
+    if (ruling.nextMs === undefined) return;
+    nextLook = setTimeout(look, Math.max(10, Math.min(ruling.nextMs - nowMs() + 1, RECORD_REFRESH_MS)));
   }
 
-  /** Looks once for however many reports come in the meantime: a look costs every node, and so does a fresh leader's start. */
-  function lookSoon(): void {
+  /** Looks once for all changes that come in the meantime: a look costs every node, and so does a fresh leader's start. */
+  function lookSoon(delayMs = LOOK_SOON_MS): void {
     pendingLook ??= setTimeout(() => {
       pendingLook = undefined;
       look();
-    }, LOOK_SOON_MS);
+    }, delayMs);
   }
 
-  function noteChanges({ changes, resources: judged }: Ruling): void {
+  function noteChanges({ changes, rests, returns, nodes: rules, resources: judged }: Ruling): void {
     for (const { resource, problems } of judged) {
       if (problems.length === 0) continue;
       events.note(resource, {
@@ -268,6 +276,24 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       for (const { key, resource } of judged) {
         if (key === from || key === to) events.note(resource, { type: "Normal", reason: "RulingChanged", message });
       }
+    }
+    for (const same of Map.groupBy(rests, ({ after, next }) => `${after} ${next}`).values()) {
+      const { node: first, after, next } = same[0] as (typeof same)[number];
+      const rest = rules.get(first);
+      const remainingMs = rest?.source === "rest" ? rest.untilMs - nowMs() : 0;
+      const until = new Date(Math.ceil((Date.now() + remainingMs) / 1000) * 1000).toISOString().replace(".000Z", "Z");
+      const names = nameNodes(same.map(({ node }) => node));
+      const gone = after ?? "a policy that this leader does not know";
+      const message = `${gone} went away from ${names}: until ${until} only its node rules act there, then ${next ?? "the default"} rules`;
+      log.info({ nodes: same.length, after, next, until }, "nodes rest");
+      for (const { key, resource } of judged) {
+        if (key === after || key === next) events.note(resource, { type: "Normal", reason: "Resting", message });
+      }
+    }
+    for (const [key, same] of Map.groupBy(returns, ({ resource }) => resource)) {
+      const message = `${key} is back and rules ${nameNodes(same.map(({ node }) => node))} again, by its old rank`;
+      const resource = judged.find((one) => one.key === key)?.resource;
+      if (resource !== undefined) events.note(resource, { type: "Normal", reason: "RulingResumed", message });
     }
   }
 
@@ -287,6 +313,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
           held: heldByNode,
           previous: statuses.written(one.resource.uid),
           now,
+          nowMs: nowMs(),
         }),
       })),
     );
@@ -307,12 +334,11 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       emit(event) {
         if (event.type === "synced" || event.type === "lost") {
           metrics.watchSynced.set({ resource: name }, event.type === "synced" ? 1 : 0);
-          if (event.type === "synced") synced.add(name);
-          else if (synced.delete(name)) prover.ruled();
           if (event.type === "lost" && !signal.aborted)
             log.warn({ resource: name, problem: event.failure.message }, "watch lost");
         }
         emit(event);
+        if (event.type === "lost") prover.ruled();
       },
     });
   const mirrored = <T>(mirror: Mirror<T>, project: (object: KubeObject) => T, onChange: () => void) => ({
@@ -323,8 +349,12 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
   });
   const { namespace, agentSelector, agentPort } = config;
   const watching = Promise.all([
-    follow("policies", policies, mirrored(resources, toResource, look)),
-    follow("nodes", { path: "/api/v1/nodes", metadataOnly: true }, mirrored(nodes, toNode, look)),
+    follow(
+      "policies",
+      policies,
+      mirrored(resources, (object) => judge.keep(toResource(object)), lookSoon),
+    ),
+    follow("nodes", { path: "/api/v1/nodes", metadataOnly: true }, mirrored(nodes, toNode, lookSoon)),
     follow(
       "agents",
       { path: `/api/v1/namespaces/${namespace}/pods`, labelSelector: agentSelector, metadataOnly: false },
@@ -335,7 +365,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
           if (!present.has(address.podUID)) prover.agentGone(address.podUID);
         }
         setAgents(addresses);
-        look();
+        lookSoon();
       }),
     ),
     follow<PodName>(
@@ -364,7 +394,8 @@ async function openLink(
   options: {
     leadership: Leadership;
     stops: Parts;
-    view: () => AgentView[];
+    /** The agents that there are; undefined while that is not known. */
+    view: () => AgentView[] | undefined;
     onDisconnect: (origin: string) => void;
   },
 ): Promise<AgentClient | undefined> {
@@ -384,7 +415,7 @@ async function openLink(
     lifetimes: config.lifetimes,
     now: Date.now,
     randomBytes,
-    reported: () => view().map(({ report }) => report?.certificates),
+    reported: () => view()?.map(({ report }) => report?.certificates),
     onMaterial: use,
     onExpiry: (name, notAfterMs) => setExpiry(metrics, name, notAfterMs),
     log,
@@ -412,25 +443,9 @@ async function openLink(
   return link;
 }
 
-/** The objects of a watch; undefined until they are known, and as last known while the watch is lost. */
-interface Mirror<T> {
-  items: Map<string, T> | undefined;
-  /** Takes an event in; tells whether anything may have changed. */
-  take(event: WatchEvent<T>): boolean;
-}
-
-function createMirror<T>(keyOf: (item: T) => string): Mirror<T> {
-  const mirror: Mirror<T> = {
-    items: undefined,
-    take(event) {
-      if (event.type === "lost") return false;
-      if (event.type === "synced") mirror.items = new Map(event.items.map((item) => [keyOf(item), item]));
-      else if (event.type === "deleted") mirror.items?.delete(keyOf(event.item));
-      else mirror.items?.set(keyOf(event.item), event.item);
-      return true;
-    },
-  };
-  return mirror;
+/** The policy of a node that may be known to be in force there; a node that rests has none of its own. */
+function policyOf(rules: NodeRuling | undefined): ReadyPolicy | undefined {
+  return rules?.source === "resource" || rules?.source === "default" ? rules.policy : undefined;
 }
 
 function toResource({ metadata, ...object }: KubeObject): PolicyResource {

@@ -14,6 +14,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { restPolicy } from "@cro/coordinator/policy/rest";
 import { compilePolicy } from "@cro/shared/policy/compile";
 import { digestOf, type PolicyDocument } from "@cro/shared/policy/document";
 import fc from "fast-check";
@@ -44,6 +45,8 @@ export interface Model {
   resources: Map<string, Resource>;
   /** The last good version of each resource that the present leader has seen, by UID. */
   good: Map<string, unknown>;
+  /** What ruled last, as far as a leader has seen: its age, by which its name ranks, and what acts while nodes rest after it. */
+  ruled: { name: string; createdAt: string; rest: PolicyDocument | undefined } | undefined;
   /** Coordinators that run. */
   coordinators: number;
   leads: boolean;
@@ -84,6 +87,8 @@ const ALL_SEEN_MS = 700;
 /** The folder that shows where nothing is mounted. */
 const BARE = 2;
 const HOUR_MS = 3_600_000;
+/** Longer than the coordinators' grace period. */
+const REST_MS = 1500;
 
 export function startModel(): Model {
   return {
@@ -99,6 +104,7 @@ export function startModel(): Model {
     },
     resources: new Map(),
     good: new Map(),
+    ruled: undefined,
     coordinators: 0,
     leads: false,
     isLeaseOrphaned: false,
@@ -119,11 +125,16 @@ const isEffective = ({ leads, failingFor }: Model) => leads && failingFor === un
 /** Whether somebody may begin to lead at any moment. */
 const isUncertain = ({ leads, coordinators }: Model) => !leads && coordinators > 0;
 
+/** The resource that ranks first: one whose name ruled last has the age of the first of that name. */
+function rulerOf({ resources, ruled }: Model): { name: string; createdAt: string; uid: string } | undefined {
+  return [...resources]
+    .map(([name, { uid, createdAt }]) => ({ name, uid, createdAt: name === ruled?.name ? ruled.createdAt : createdAt }))
+    .sort((a, b) => Date.parse(a.createdAt) - Date.parse(b.createdAt) || (a.name < b.name ? -1 : 1))[0];
+}
+
 /** What the leader wants of the agent; undefined where it wants nothing. */
 function wantedPolicy(m: Model, r: World): PolicyDocument | undefined {
-  const ruler = [...m.resources].sort(
-    ([a, one], [b, other]) => Date.parse(one.createdAt) - Date.parse(other.createdAt) || (a < b ? -1 : 1),
-  )[0]?.[1];
+  const ruler = rulerOf(m);
   if (ruler === undefined) return policyDocument({ checkpointDirectory: r.release.mounted });
   const good = m.good.get(ruler.uid);
   return good === undefined ? undefined : policyDocument(good);
@@ -179,19 +190,26 @@ async function act(m: Model, r: World, { changes = [], carryOut, isAtOnce = fals
 
 const digestOfPolicy = (policy: PolicyDocument | undefined) => policy && digestOf(JSON.stringify(policy));
 
-/** The leader has seen every resource as it is. */
-function learnGood({ resources, good }: Model): void {
+/** The leader has seen every resource as it is. Returns what acts on the node first, where what ruled it went away. */
+function learnGood(m: Model): PolicyDocument | undefined {
+  const { resources, good, ruled: before } = m;
   for (const { uid, spec, isValid } of resources.values()) if (isValid) good.set(uid, spec);
+  const ruler = rulerOf(m);
+  const known = ruler && good.get(ruler.uid);
+  const rest = known === undefined ? before?.rest : restPolicy(policyDocument(known));
+  m.ruled = ruler && { name: ruler.name, createdAt: ruler.createdAt, rest };
+  return before !== undefined && !resources.has(before.name) ? before.rest : undefined;
 }
 
 /** What follows from the state of the cluster: proofs, and a policy that the agent does not obey yet. */
 function following(m: Model, r: World): Change[] {
-  if (isEffective(m)) learnGood(m);
+  const rest = isEffective(m) ? learnGood(m) : undefined;
   const wanted = isEffective(m) && m.node.isAgentUp ? wantedPolicy(m, r) : undefined;
   const gone = isEffective(m) ? r.named([...m.podsGone]) : [];
   return [
     (node) => {
       node.gone = new Set(gone);
+      if (rest !== undefined && m.node.isAgentUp) obey(node, rest);
       if (wanted !== undefined && digestOfPolicy(wanted) !== digestOfPolicy(node.policy)) obey(node, wanted);
     },
   ];
@@ -798,6 +816,8 @@ const policyDeleted = command("policy deleted", fc.record({ name: policyName }),
         if (!isEffective(m) && m.leads) m.isChangedUnseen = true;
       },
     });
+    // Longer than the grace period: what comes back later ranks by its own age.
+    if (isEffective(m) && wantedPolicy(m, r) === undefined) await sleep(REST_MS);
   },
 });
 

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { beforeAll, expect, it } from "vitest";
 import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { anAuthority } from "../../coordinator/test/support/certificates.ts";
 import { installRelease } from "../support/cluster.ts";
-import { create, describeWithKube, installPolicyDefinition, remove, unwrap } from "../support/kube.ts";
+import { type AnyObject, create, describeWithKube, installPolicyDefinition, remove, unwrap } from "../support/kube.ts";
 import { until } from "../support/processes.ts";
 import { archivesIn, series } from "../support/standalone.ts";
 
@@ -43,9 +44,14 @@ describeWithKube("faults of a cluster", (kube) => {
           body: { status: { podIP: ip, podIPs: [{ ip }] } },
         }),
       );
+    const accepted = () =>
+      [a, b].map((node) => node?.agent.log().filter(({ msg }) => msg === "directive accepted").length);
+    const coordinator = release.startCoordinator();
+    await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 5 } });
+    await until(async () => expect((await release.status("policy")).nodes?.summary).toBe("2/2"), 60_000);
+    const before = accepted();
     await setAddress(a?.podName ?? "", b?.ip ?? "");
     await setAddress(b?.podName ?? "", a?.ip ?? "");
-    release.startCoordinator();
     await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 2 } });
     await until(() => {
       for (const node of [a, b]) expect(node?.agent.log().some(({ status }) => status === 421)).toBe(true);
@@ -54,7 +60,8 @@ describeWithKube("faults of a cluster", (kube) => {
       const conditions = (await release.status("policy")).conditions ?? [];
       expect(conditions.find(({ type }) => type === "Enforcing")).toMatchObject({ status: "False", reason: "Pending" });
     }, 30_000);
-    for (const node of [a, b]) expect(node?.agent.log().some(({ msg }) => msg === "directive accepted")).toBe(false);
+    expect(accepted()).toEqual(before);
+    expect(coordinator.log().some(({ problem }) => String(problem).startsWith("is another agent"))).toBe(true);
     await setAddress(a?.podName ?? "", a?.ip ?? "");
     await setAddress(b?.podName ?? "", b?.ip ?? "");
     const files = [a, b].map((node) => series(node?.directory ?? "", 3));
@@ -177,6 +184,42 @@ describeWithKube("faults of a cluster", (kube) => {
     expect(agent?.log().filter(({ msg }) => msg === "certificates loaded").length).toBeGreaterThanOrEqual(3);
     expect(coordinator.log().filter(({ msg }) => msg === "agent does not follow")).toHaveLength(failuresAtFirst);
   }, 120_000);
+
+  it("an authority that agents may still use is trusted while nobody knows which agents there are", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const applied = (coordinator: ReturnType<typeof release.startCoordinator>) =>
+      coordinator.log().some(({ msg }) => msg === "agent applied policy");
+    const first = release.startCoordinator();
+    await until(() => expect(applied(first)).toBe(true), 30_000);
+    await first.kill("SIGTERM");
+
+    // As in the middle of a rotation: another authority is trusted beside the one that signs.
+    const secret = (name: string) =>
+      `/api/v1/namespaces/${release.namespace}/secrets/checkpoint-restore-operator-${name}`;
+    const trusted = async (name: string) => {
+      const { data } = unwrap(await kube.client.request<AnyObject>({ path: secret(name) }));
+      return Buffer.from(data["ca.crt"], "base64").toString();
+    };
+    const old = (await anAuthority()).certificate;
+    const both = Buffer.from((await trusted("ca")) + old).toString("base64");
+    const body = { data: { "ca.crt": both } };
+    unwrap(await kube.client.request({ method: "PATCH", path: secret("ca"), body }));
+
+    release.proxy.fault = ({ url }) =>
+      url.includes("/pods?") && url.includes("component") ? { do: "hang" } : undefined;
+    const reads = () => release.proxy.requests.filter((request) => request === `GET ${secret("ca")}`).length;
+    const second = release.startCoordinator("--certificate-lifetime", "60s");
+    await until(async () => expect(await trusted("agent")).toContain(old), 60_000);
+    const before = reads();
+    await until(() => expect(reads()).toBeGreaterThanOrEqual(before + 3), 60_000);
+    for (const name of ["ca", "agent", "coordinator"])
+      expect([name, await trusted(name)]).toEqual([name, expect.stringContaining(old)]);
+
+    release.proxy.fault = () => undefined;
+    release.proxy.cut();
+    await until(() => expect(applied(second)).toBe(true), 60_000);
+    await until(async () => expect(await trusted("ca")).not.toContain(old), 60_000);
+  }, 240_000);
 
   it("certificates of somebody else are used and never written", async () => {
     const release = await installRelease(kube, { nodes: 1 });

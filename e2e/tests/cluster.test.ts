@@ -80,7 +80,7 @@ describeWithKube("a release on a cluster", (kube) => {
 
   it("keeps an invalid one's last good version, says what is wrong, and tells the younger of two of the conflict", async () => {
     const release = await installRelease(kube, { nodes: 1 });
-    const coordinator = release.startCoordinator();
+    const coordinator = release.startCoordinator("--policy-grace-period", "3s");
     const [node] = release.nodes;
     const directory = node?.directory ?? "";
     await release.apply("first", { ...now, globalPolicy: { maxCheckpointsPerContainer: 3 } });

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { createKubeClient, type KubeClient, loadKubeAccess } from "@cro/coordinator/kube/client";
 import { type Leadership, runElection } from "@cro/coordinator/leader/election";
-import { TERM_ANNOTATION } from "@cro/coordinator/leader/lease";
+import { MEMO_ANNOTATION, MEMO_TERM_ANNOTATION, TERM_ANNOTATION } from "@cro/coordinator/leader/lease";
 import type { ElectionTiming } from "@cro/coordinator/leader/step";
 import { afterEach, beforeAll, beforeEach, expect, it, vi } from "vitest";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
@@ -133,7 +133,7 @@ describeWithKube("an election on a real API server", (kube) => {
     await untilLeading(candidate, 1000);
     expect(candidate.leaderships[0]?.term).toBe(1);
     const lease = await readLease();
-    expect(lease.metadata.annotations).toEqual({ [TERM_ANNOTATION]: "1" });
+    expect(lease.metadata.annotations).toEqual({ [TERM_ANNOTATION]: "1", [MEMO_TERM_ANNOTATION]: "1" });
     expect(lease.spec).toMatchObject({ holderIdentity: "one", leaseDurationSeconds: 3, leaseTransitions: 1 });
     await vi.waitFor(async () => expect((await readLease()).spec.renewTime > lease.spec.renewTime).toBe(true), 2000);
     expect((await readLease()).spec).toMatchObject({
@@ -154,6 +154,77 @@ describeWithKube("an election on a real API server", (kube) => {
     expect(leader.leaderships).toMatchObject([{ term: 1, reason: "shutdown" }]);
     expect(other.leaderships).toMatchObject([{ term: 2 }]);
   });
+
+  it("has a leader leave a text for the next one, which comes through failures, and the latest of several", async () => {
+    const one = await aCandidate({ identity: "one", timing: QUICK, through: proxy });
+    await untilLeading(one);
+    const [first] = one.leaderships;
+    expect(first?.memo).toBeUndefined();
+    expect(await first?.leaveMemo("a")).toBe(true);
+    expect((await readLease()).metadata.annotations).toEqual({
+      [TERM_ANNOTATION]: "1",
+      [MEMO_TERM_ANNOTATION]: "1",
+      [MEMO_ANNOTATION]: "a",
+    });
+    // Renewals go on and leave it where it is.
+    const { renewTime } = (await readLease()).spec;
+    await vi.waitFor(async () => expect((await readLease()).spec.renewTime > renewTime).toBe(true), 5000);
+    expect((await readLease()).metadata.annotations[MEMO_ANNOTATION]).toBe("a");
+
+    // Somebody who removes it, or the term that it goes with, does not have it forgotten.
+    for (const annotation of [MEMO_ANNOTATION, TERM_ANNOTATION]) {
+      await patchLease({ metadata: { annotations: { [annotation]: null } } });
+      await vi.waitFor(async () => {
+        expect((await readLease()).metadata.annotations).toEqual({
+          [TERM_ANNOTATION]: "1",
+          [MEMO_TERM_ANNOTATION]: "1",
+          [MEMO_ANNOTATION]: "a",
+        });
+      }, 5000);
+    }
+
+    let failures = 0;
+    proxy.fault = ({ method }) => {
+      if (method !== "PATCH" || failures === 2) return undefined;
+      failures += 1;
+      return { do: "answer", status: 500, body: "no" };
+    };
+    const left = [first?.leaveMemo("b"), first?.leaveMemo("c")];
+    expect(await Promise.all(left)).toEqual([false, true]);
+    expect(failures).toBe(2);
+    expect((await readLease()).metadata.annotations[MEMO_ANNOTATION]).toBe("c");
+
+    proxy.fault = ({ method }) => (method === "PATCH" ? { do: "hang" } : undefined);
+    const lost = first?.leaveMemo("never");
+    const two = await aCandidate({ identity: "two", timing: QUICK });
+    await untilLeading(two);
+    expect(await lost).toBe(false);
+    expect(await first?.leaveMemo("too late")).toBe(false);
+    expect(two.leaderships[0]?.memo).toBe("c");
+    await two.stop();
+
+    // A leader of an older version raises the term, and leaves the text as it is: what it says may be so no more.
+    await patchLease({ metadata: { annotations: { [TERM_ANNOTATION]: "7" } } });
+    const three = await aCandidate({ identity: "three", timing: QUICK });
+    await untilLeading(three);
+    expect(three.leaderships).toMatchObject([{ term: 8, memo: undefined }]);
+    expect((await readLease()).metadata.annotations).not.toHaveProperty(MEMO_ANNOTATION);
+  });
+
+  it("comes early for a text that is left, and not in a storm", async () => {
+    const candidate = await aCandidate({
+      identity: "one",
+      timing: { leaseDurationMs: 120_000, renewDeadlineMs: 100_000, retryPeriodMs: 20_000 },
+      through: proxy,
+    });
+    await untilLeading(candidate, 30_000);
+    const [leadership] = candidate.leaderships;
+    const startMs = nowMs();
+    for (const text of ["a", "b", "c"]) expect(await leadership?.leaveMemo(text)).toBe(true);
+    // Three pauses of a tenth of the usual one.
+    expect(nowMs() - startMs).toBeGreaterThan(4000);
+    expect(nowMs() - startMs).toBeLessThan(3 * 0.8 * 20_000);
+  }, 60_000);
 
   it("is lost by a leader that cannot reach the API server, before another can win it", async () => {
     const cutOff = await aCandidate({ identity: "cut-off", timing: QUICK, through: proxy });

@@ -1,5 +1,7 @@
 import { createKubeClient, type KubeClient, loadKubeAccess } from "@cro/coordinator/kube/client";
-import { type PolicyResource, readyPolicy, ruleNodes } from "@cro/coordinator/policy/ruling";
+import { createJudge, type PolicyResource, readyPolicy } from "@cro/coordinator/policy/judge";
+import { EMPTY_MEMORY } from "@cro/coordinator/policy/record";
+import { ruleNodes } from "@cro/coordinator/policy/ruling";
 import { aggregateStatus } from "@cro/coordinator/status/aggregate";
 import { createEventWriter } from "@cro/coordinator/status/events";
 import { createStatusWriter } from "@cro/coordinator/status/write";
@@ -95,15 +97,14 @@ describeWithKube("status and Events on a real API server", (kube) => {
     const nodes = ["a", "b"].map((name) => ({ name, labels: {} }));
     const { resources, nodes: rules } = ruleNodes(
       {
-        resources: [resource],
+        resources: createJudge({ policyNamespaces: undefined }).judge([resource]),
         nodes,
-        policyNamespaces: undefined,
         defaultPolicy: readyPolicy(defaultPolicy()),
         graceMs: 0,
         nowMs: 0,
-        accepted: new Map(),
+        accepted: new Map(nodes.map(({ name }) => [name, { digest: null, directory: "/" }])),
       },
-      { good: new Map(), nodes: new Map() },
+      EMPTY_MEMORY,
     );
     const [ruling] = resources;
     if (ruling === undefined) throw new Error("one resource has one ruling");
@@ -120,6 +121,7 @@ describeWithKube("status and Events on a real API server", (kube) => {
       held: new Map(),
       previous: undefined,
       now,
+      nowMs: 0,
     });
   }
 

@@ -29,6 +29,13 @@ export interface Leadership {
    * no number of elections leads there and whoever named it is not to be believed.
    */
   raiseTerm(atLeast: number): boolean;
+  /** What the leader before left on the Lease; undefined if nothing. */
+  memo: string | undefined;
+  /**
+   * Leaves a text on the Lease for the next leader, in place of the one before. It travels with a renewal, which comes
+   * early for it. Resolves true when it is there, and false if another text took its place first or the leadership ended.
+   */
+  leaveMemo(text: string): Promise<boolean>;
 }
 
 export interface ElectionOptions {
@@ -58,7 +65,16 @@ const RELEASE_TIMEOUT_MS = 2_000;
 /** How often in a row a renewal is tried whose write another write, a label's say, has overtaken. */
 const TRIES_AT_ONCE = 5;
 
+/** Renewals that come early for a memo are at least this part of the usual pause apart. */
+const EARLY_PART = 1 / 10;
+
 type Ending = StandDownReason | "shutdown" | "done";
+
+/** A text for the next leader, and what tells its author whether it was written. */
+interface Memo {
+  text: string;
+  settle: (isWritten: boolean) => void;
+}
 
 /**
  * Competes for the Lease until the signal, and runs lead() each time that it is won, one run after the other. A Lease
@@ -70,6 +86,12 @@ export async function runElection(options: ElectionOptions): Promise<void> {
   const requestTimeoutMs = timing.renewDeadlineMs / 2;
   let state: ElectionState = INITIAL_STATE;
   let lastProblem = "";
+  /** The memo that is to be written, and the one that is on its way. */
+  let memo: Memo | undefined;
+  let sending: Memo | undefined;
+  /** What this leader has left, or found; it is written again if somebody removes it. */
+  let kept: string | undefined;
+  let wake = () => {};
 
   /** Each problem once, not every two seconds. */
   function warn(failure: KubeFailure): void {
@@ -107,12 +129,27 @@ export async function runElection(options: ElectionOptions): Promise<void> {
   ): Promise<"written" | "conflict" | "failed"> {
     if (state.seen === undefined) return "failed";
     const sentAtMs = nowMs();
+    const carried = memo;
+    const again = state.seen.memo === kept ? undefined : kept;
+    sending = carried;
     const answer = await writeLease(client, lease, {
-      write: { basis: state.seen, holder: identity, durationMs: timing.leaseDurationMs, term, now: now() },
+      write: {
+        basis: state.seen,
+        holder: identity,
+        durationMs: timing.leaseDurationMs,
+        term,
+        memo: carried?.text ?? again,
+        now: now(),
+      },
       timeoutMs,
       ...(until === undefined ? {} : { signal: until }),
     });
+    sending = undefined;
+    // One that was not written is written with the next renewal, unless another took its place.
+    if (answer.ok || memo !== carried) carried?.settle(answer.ok);
+    if (answer.ok && memo === carried) memo = undefined;
     if (answer.ok) {
+      kept = answer.value.memo;
       state = leaseWritten(state, { lease: answer.value, sentAtMs, nowMs: nowMs(), timing });
       lastProblem = "";
       return "written";
@@ -142,6 +179,28 @@ export async function runElection(options: ElectionOptions): Promise<void> {
 
   const pauseMs = () => timing.retryPeriodMs * (0.8 + 0.4 * random());
 
+  /** Waits for the next renewal, or less if there is a memo to be written. */
+  async function pause(until: AbortSignal): Promise<void> {
+    const startMs = nowMs();
+    const dueMs = startMs + pauseMs();
+    const earlyMs = startMs + timing.retryPeriodMs * EARLY_PART;
+    while (!until.aborted) {
+      const delayMs = (memo === undefined ? dueMs : Math.min(dueMs, earlyMs)) - nowMs();
+      if (delayMs <= 0) return;
+      const woken = new AbortController();
+      wake = () => woken.abort();
+      await sleep(delayMs, undefined, { signal: AbortSignal.any([until, woken.signal]) }).catch(() => {});
+    }
+  }
+
+  function leaveMemo(text: string): Promise<boolean> {
+    if (memo !== sending) memo?.settle(false);
+    return new Promise((settle) => {
+      memo = { text, settle };
+      wake();
+    });
+  }
+
   /** Renews until the leadership ends; the reason is the abort reason of `ended`. */
   async function keepRenewing(ended: AbortController): Promise<void> {
     let deadline: NodeJS.Timeout | undefined;
@@ -155,7 +214,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
       const { term, untilMs } = state.leading;
       armDeadline(untilMs);
       if (triesLeft === 0) {
-        await sleep(pauseMs(), undefined, { signal: ended.signal }).catch(() => {});
+        await pause(ended.signal);
         triesLeft = TRIES_AT_ONCE;
       }
       triesLeft -= 1;
@@ -190,6 +249,8 @@ export async function runElection(options: ElectionOptions): Promise<void> {
       await lead({
         term,
         signal: ended.signal,
+        memo: state.seen?.memo,
+        leaveMemo: (text) => (ended.signal.aborted ? Promise.resolve(false) : leaveMemo(text)),
         holds: () => !ended.signal.aborted && nowMs() < (state.leading?.untilMs ?? Number.NEGATIVE_INFINITY),
         raiseTerm(atLeast) {
           if (!Number.isSafeInteger(atLeast) || atLeast > term + MAX_TERM_STEP) return false;
@@ -201,6 +262,9 @@ export async function runElection(options: ElectionOptions): Promise<void> {
     } finally {
       end("done");
       await renewing;
+      memo?.settle(false);
+      memo = undefined;
+      kept = undefined;
       signal.removeEventListener("abort", onShutdown);
       state = stoodDown(state);
       log.info({ ...lease, term, reason: ended.signal.reason as Ending }, "Lease given up or lost");

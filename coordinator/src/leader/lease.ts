@@ -3,6 +3,13 @@ import type { LeaseSeen } from "./step.ts";
 
 /** Where the fencing term stands on the Lease. */
 export const TERM_ANNOTATION = "criu.org/fencing-term";
+/** Where a leader leaves for the next one who rules which node. */
+export const MEMO_ANNOTATION = "criu.org/rulings";
+/**
+ * The term under which that was last known to be right: each leader that keeps it writes its own term here. A leader of
+ * version 0.1.0 does not, so that what another left before it counts no more.
+ */
+export const MEMO_TERM_ANNOTATION = "criu.org/rulings-term";
 
 /** The Lease that candidates compete for. It exists already: nobody here may create one. */
 export interface LeaseReference {
@@ -17,6 +24,8 @@ export interface LeaseWrite {
   holder: string | undefined;
   durationMs: number;
   term: number;
+  /** What is left for the next leader; what was left before stays if this is undefined. */
+  memo?: string | undefined;
   /** The wall clock, for readers only. */
   now: Date;
 }
@@ -52,7 +61,7 @@ export async function writeLease(
   reference: LeaseReference,
   { write, ...options }: CallOptions & { write: LeaseWrite },
 ): Promise<KubeResult<LeaseSeen>> {
-  const { basis, holder, durationMs, term, now } = write;
+  const { basis, holder, durationMs, term, memo, now } = write;
   const isTakingOver = holder !== undefined && holder !== basis.holder;
   const time = now.toISOString().replace("Z", "000Z");
   const request = {
@@ -63,7 +72,12 @@ export async function writeLease(
       metadata: {
         uid: basis.uid,
         resourceVersion: basis.resourceVersion,
-        annotations: { [TERM_ANNOTATION]: String(term) },
+        annotations: {
+          [TERM_ANNOTATION]: String(term),
+          [MEMO_TERM_ANNOTATION]: String(term),
+          // What counts no more goes with the first write.
+          ...((memo !== undefined || basis.memo === undefined) && { [MEMO_ANNOTATION]: memo ?? null }),
+        },
       },
       spec: {
         holderIdentity: holder ?? null,
@@ -88,7 +102,9 @@ function toSeen(
   if (!answer.ok) return answer;
   const { metadata, spec = {} } = answer.value;
   if (!metadata?.uid || !metadata.resourceVersion) return malformed(request, "the Lease has no uid or resourceVersion");
-  const term = Number(metadata.annotations?.[TERM_ANNOTATION] ?? 0);
+  const { annotations = {} } = metadata;
+  const term = Number(annotations[TERM_ANNOTATION] ?? 0);
+  const isMemoCurrent = annotations[MEMO_TERM_ANNOTATION] === annotations[TERM_ANNOTATION];
   const seconds = spec.leaseDurationSeconds ?? 0;
   return {
     ok: true,
@@ -100,6 +116,7 @@ function toSeen(
       record: JSON.stringify(spec),
       // What is no number was not written by a coordinator; the agents' answers bring the term back.
       term: Number.isSafeInteger(term) && term >= 0 ? term : 0,
+      memo: isMemoCurrent ? annotations[MEMO_ANNOTATION] : undefined,
     },
   };
 }

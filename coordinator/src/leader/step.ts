@@ -10,6 +10,8 @@ export interface LeaseSeen {
   record: string;
   /** The fencing term; 0 where there is none yet. */
   term: number;
+  /** What a leader left on it for the next one; undefined if nothing. */
+  memo?: string | undefined;
 }
 
 /** The times of an election, in milliseconds; renewDeadline is under leaseDuration, by more than clocks drift apart. */

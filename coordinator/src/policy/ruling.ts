@@ -1,16 +1,8 @@
-import { type CompiledPolicy, compilePolicy, type FieldProblem } from "@cro/shared/policy/compile";
+import { digestOf } from "@cro/shared/policy/document";
 import { type SerializedPolicy, serializePolicy } from "../agents/directive.ts";
-
-/** A policy resource as the API server has it. */
-export interface PolicyResource {
-  namespace: string;
-  name: string;
-  uid: string;
-  generation: number;
-  /** creationTimestamp, RFC 3339. */
-  createdAt: string;
-  spec: unknown;
-}
+import type { JudgedResource, ReadyPolicy } from "./judge.ts";
+import type { NodeMemory, Rank, RulingMemory } from "./record.ts";
+import { emptyRestPolicy, restPolicy } from "./rest.ts";
 
 /** A node by its name and labels. */
 export interface NodeFacts {
@@ -18,67 +10,59 @@ export interface NodeFacts {
   labels: Readonly<Record<string, string>>;
 }
 
-/** A policy ready to be pushed, and what only the coordinator needs of it. */
-export interface ReadyPolicy extends SerializedPolicy {
-  compiled: CompiledPolicy;
-}
-
-/**
- * What rules a node: a resource; the default, where there is none; the policy of one that went away, during its grace;
- * or nothing that is known well enough to be pushed.
- */
+/** What rules a node. */
 export type NodeRuling =
   | { source: "resource"; resource: string; policy: ReadyPolicy | undefined }
+  /** No resource is for it. */
   | { source: "default"; policy: ReadyPolicy }
-  | { source: "grace"; policy: ReadyPolicy }
-  | { source: "none"; policy: undefined };
+  /**
+   * What ruled it, `after`, went away. Until `untilMs` of the monotonic clock only the node rules of that policy act; then
+   * `next` rules, as soon as it has a valid version, or the default. An unknown policy is undefined, and nothing is pushed.
+   */
+  | {
+      source: "rest";
+      policy: SerializedPolicy | undefined;
+      after: string | undefined;
+      next: string | undefined;
+      untilMs: number;
+    }
+  /** Its agent has yet to tell whether something else ruled it before `next`, or the default. Nothing is pushed. */
+  | { source: "unknown"; policy: undefined; next: string | undefined };
+
+/** Why a resource does not rule a node that it matches. */
+export interface Conflict {
+  /** The resource that ranks higher. */
+  ruler: string;
+  /** Whether that one is younger, and has its rank from the first resource of its name. */
+  isRankKept: boolean;
+}
 
 /** What became of a resource. */
-export interface ResourceRuling {
-  key: string;
-  resource: PolicyResource;
-  /** Why its present version does not act; none where it does. */
-  problems: FieldProblem[];
-  isNamespaceAllowed: boolean;
-  /** What is in force of it: its present version, or else the last good one. */
-  policy: ReadyPolicy | undefined;
-  /** Nodes that it matches, and those of them that an older resource rules, with that resource's key. */
+export interface ResourceRuling extends JudgedResource {
+  /** Nodes that it matches. */
   matched: string[];
-  conflicts: Map<string, string>;
+  /** Those of them for which another resource ranks higher. */
+  conflicts: Map<string, Conflict>;
 }
 
-/** What a leader remembers of a node. */
-export interface NodeMemory {
-  /** What a resource last put in force, and its key; undefined where this leader has seen none rule. */
-  policy: ReadyPolicy | undefined;
-  resource: string | undefined;
-  /** When it was first seen that no resource rules, though one did; undefined while one does. */
-  orphanedAtMs: number | undefined;
-  /** Whether the default has been put in force. It then stays so until a resource rules. */
-  isDefault: boolean;
+/** What an agent has told of the directive that it obeys. */
+export interface AcceptedDirective {
+  /** Of the policy; null if it has accepted none. */
+  digest: string | null;
+  /** The directory that it watches. */
+  directory: string;
 }
-
-/** What a leader remembers between two looks. */
-export interface RulingMemory {
-  /** The last version of each resource that compiled, by UID. */
-  good: ReadonlyMap<string, { generation: number; policy: ReadyPolicy }>;
-  nodes: ReadonlyMap<string, NodeMemory>;
-}
-
-export const EMPTY_MEMORY: RulingMemory = { good: new Map(), nodes: new Map() };
 
 export interface RulingInput {
-  resources: readonly PolicyResource[];
+  resources: readonly JudgedResource[];
   nodes: readonly NodeFacts[];
-  /** Namespaces whose resources count; undefined is all. */
-  policyNamespaces: readonly string[] | undefined;
   defaultPolicy: ReadyPolicy;
-  /** How long a node keeps the policy of a resource that went away, in milliseconds. */
+  /** How long a node rests, in milliseconds. */
   graceMs: number;
   /** Monotonic clock. */
   nowMs: number;
-  /** The policy that each node's agent has accepted, by digest; null for none. Absent while no agent has told. */
-  accepted: ReadonlyMap<string, string | null>;
+  /** What each node's agent has accepted. A node is absent until its agent has told. */
+  accepted: ReadonlyMap<string, AcceptedDirective>;
 }
 
 export interface Ruling {
@@ -86,126 +70,214 @@ export interface Ruling {
   resources: ResourceRuling[];
   /** Nodes that are ruled by another resource than before. */
   changes: Array<{ node: string; from: string; to: string }>;
+  /** Nodes that begin to rest: what went away, and what comes next. */
+  rests: Array<{ node: string; after: string | undefined; next: string | undefined }>;
+  /** Nodes whose rest is over because the resource that ruled them came back. */
+  returns: Array<{ node: string; resource: string }>;
   memory: RulingMemory;
-  /** When a grace period ends, and the next look is due; undefined where none runs. */
+  /** When a rest ends; undefined if no node rests. */
   nextMs: number | undefined;
 }
 
-export function readyPolicy(compiled: CompiledPolicy): ReadyPolicy {
-  return { ...serializePolicy(compiled.document), compiled };
-}
+/** How many nodes are remembered that no longer exist. */
+const MAX_GONE_NODES = 200;
 
 /**
  * Decides what rules each node, from complete lists of resources and nodes. The oldest resource that matches a node rules
- * it, valid or not; of one that is not valid the last good version goes on, and where none was ever seen, nothing is
- * pushed. A node whose policy went away keeps it for the grace period before the default acts; a leader that has no
- * memory of it sees from what the agent has accepted that there was one.
+ * it, valid or not; of one that is not valid the last good version goes on, and if none was ever seen, nothing is pushed.
+ *
+ * If the resource that ruled a node no longer matches it, for whatever reason, the node rests for the grace period,
+ * whatever matches it next. If a resource of the same name matches it again during that time, and ranks first, it rules at
+ * once; it ranks by the age of the first of its name. What ruled a node is what was remembered; if nothing was, it is
+ * what the agent has accepted.
  */
 export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
-  const good = new Map<string, { generation: number; policy: ReadyPolicy }>();
-  const resources = [...input.resources].sort(compareAge).map((resource) => judge(resource, input, { memory, good }));
-  const candidates = resources
-    .filter(({ isNamespaceAllowed }) => isNamespaceAllowed)
-    .map((resource) => ({ resource, selector: selectorOf(resource) }));
-  const ruling: Ruling = { nodes: new Map(), resources, changes: [], memory: EMPTY_MEMORY, nextMs: undefined };
-  const remembered = new Map<string, NodeMemory>();
+  const elapsedMs = memory.atMs === undefined ? 0 : Math.max(0, input.nowMs - memory.atMs);
+  const known = ageRanks(memory.ranks, { input, elapsedMs });
+  const rankOf = (resource: JudgedResource) => earlier(known.get(resource.key)?.createdAt, resource.resource.createdAt);
+  const resources = input.resources
+    .map((resource): ResourceRuling => ({ ...resource, matched: [], conflicts: new Map() }))
+    .sort((a, b) => compareRanks([rankOf(a), a.key], [rankOf(b), b.key]));
+  const candidates = resources.filter(({ isNamespaceAllowed }) => isNamespaceAllowed);
+  const ruling: Ruling = {
+    nodes: new Map(),
+    resources,
+    changes: [],
+    rests: [],
+    returns: [],
+    memory,
+    nextMs: undefined,
+  };
+  const nodes = new Map<string, NodeMemory>();
+  let isAllKnown = true;
 
   for (const { name, labels } of input.nodes) {
-    const matching = candidates.filter(({ selector }) => selects(selector, labels)).map(({ resource }) => resource);
-    const [ruler, ...others] = matching;
+    const matching = candidates.filter(({ nodeSelector }) => selects(nodeSelector, labels));
+    const [first, ...others] = matching;
     for (const candidate of matching) candidate.matched.push(name);
-    for (const other of others) if (ruler !== undefined) other.conflicts.set(name, ruler.key);
-    const before = memory.nodes.get(name);
-    if (ruler === undefined) {
-      const { rules, memory: now, nextMs } = ruleWithoutResource(name, input, before);
-      ruling.nodes.set(name, rules);
-      remembered.set(name, now);
-      if (nextMs !== undefined) ruling.nextMs = Math.min(ruling.nextMs ?? Number.POSITIVE_INFINITY, nextMs);
-      continue;
-    }
-    ruling.nodes.set(name, { source: "resource", resource: ruler.key, policy: ruler.policy });
-    // A resource that says nothing yet leaves in force what was, so that is what a grace period would keep.
-    const policy = ruler.policy ?? before?.policy;
-    remembered.set(name, { policy, resource: ruler.key, orphanedAtMs: undefined, isDefault: false });
-    if (before?.resource !== undefined && before.resource !== ruler.key) {
-      ruling.changes.push({ node: name, from: before.resource, to: ruler.key });
-    }
+    for (const other of others) if (first !== undefined) other.conflicts.set(name, describeConflict(first, other));
+    const present = memory.nodes.get(name);
+    const before = present ?? memory.gone.get(name);
+    // What is known of a node that was away for a while does not age during that time.
+    const context = { input, isCut: memory.isCut, elapsedMs: present === undefined ? 0 : elapsedMs };
+    const { rules, now } = ruleNode(name, { matching, before, ...context });
+    ruling.nodes.set(name, rules);
+    if (now === undefined) isAllKnown = false;
+    else nodes.set(name, now);
+    noteChange(ruling, name, { rules, before, nowMs: input.nowMs });
   }
-  ruling.memory = { good, nodes: remembered };
-  return ruling;
-}
 
-/** What is in force on a node that no resource rules, and when that may change by itself. */
-function ruleWithoutResource(
-  node: string,
-  { defaultPolicy, graceMs, nowMs, accepted }: RulingInput,
-  before: NodeMemory | undefined,
-): { rules: NodeRuling; memory: NodeMemory; nextMs?: number } {
-  const nothing: NodeMemory = { policy: undefined, resource: undefined, orphanedAtMs: undefined, isDefault: false };
-  const rules: NodeRuling = { source: "none", policy: undefined };
-  const byDefault = {
-    rules: { source: "default" as const, policy: defaultPolicy },
-    memory: { ...nothing, isDefault: true },
+  const gone = [...memory.gone, ...memory.nodes].filter(
+    ([name, { state }]) => !ruling.nodes.has(name) && state !== "default",
+  );
+  ruling.memory = {
+    atMs: input.nowMs,
+    nodes,
+    gone: new Map(gone.slice(-MAX_GONE_NODES)),
+    ranks: new Map(),
+    isCut: memory.isCut && !isAllKnown,
   };
-  if (before?.isDefault) return byDefault;
-  if (before?.resource === undefined) {
-    // Without memory only the agent can tell whether a policy went away; until it has, nothing is pushed.
-    const digest = accepted.get(node);
-    if (digest === undefined) return { rules, memory: before ?? nothing };
-    if (digest === null || digest === defaultPolicy.digest) return byDefault;
+  return { ...ruling, memory: { ...ruling.memory, ranks: keepRanks(ruling.memory, { known, candidates, rankOf }) } };
+}
+
+interface NodeContext {
+  input: RulingInput;
+  /** The resources that match it, the one that ranks first at the front. */
+  matching: ResourceRuling[];
+  before: NodeMemory | undefined;
+  isCut: boolean;
+  elapsedMs: number;
+}
+
+/** What rules a node, and what is to be remembered of it; nothing if that is not known yet. */
+function ruleNode(node: string, context: NodeContext): { rules: NodeRuling; now: NodeMemory | undefined } {
+  const { input, matching, before, isCut, elapsedMs } = context;
+  const [first] = matching;
+  if (before === undefined) {
+    const told = input.accepted.get(node);
+    const isFirst = told?.digest === null && !isCut;
+    const expected = first === undefined ? input.defaultPolicy : first.policy;
+    if (told === undefined || (!isFirst && expected === undefined)) {
+      return { rules: { source: "unknown", policy: undefined, next: first?.key }, now: undefined };
+    }
+    if (isFirst || told.digest === expected?.digest || (told.digest === input.defaultPolicy.digest && !isCut)) {
+      return rule(context);
+    }
+    const rest = told.directory.startsWith("/") ? JSON.stringify(emptyRestPolicy(told.directory)) : undefined;
+    return restOrRule({ state: "resting", ruler: undefined, rest, restedMs: 0 }, context);
   }
-  const { policy, resource, orphanedAtMs = nowMs } = before ?? nothing;
-  const nextMs = orphanedAtMs + graceMs;
-  if (nowMs >= nextMs) return byDefault;
-  const memory = { policy, resource, orphanedAtMs, isDefault: false };
-  return { rules: policy === undefined ? rules : { source: "grace", policy }, memory, nextMs };
-}
-
-/** `namespace/name`, as kubectl writes it. */
-export function resourceKey({ namespace, name }: Pick<PolicyResource, "namespace" | "name">): string {
-  return `${namespace}/${name}`;
-}
-
-function compareAge(a: PolicyResource, b: PolicyResource): number {
-  const ages = Date.parse(a.createdAt) - Date.parse(b.createdAt);
-  if (ages !== 0) return ages;
-  return resourceKey(a) < resourceKey(b) ? -1 : 1;
-}
-
-function judge(
-  resource: PolicyResource,
-  { policyNamespaces }: RulingInput,
-  { memory, good }: { memory: RulingMemory; good: Map<string, { generation: number; policy: ReadyPolicy }> },
-): ResourceRuling {
-  const known = memory.good.get(resource.uid);
-  const isKnown = known?.generation === resource.generation;
-  const compiled = isKnown ? undefined : compilePolicy(resource.spec ?? {});
-  const policy = compiled?.ok ? readyPolicy(compiled.policy) : known?.policy;
-  const isGood = isKnown || compiled?.ok === true;
-  if (policy !== undefined) {
-    good.set(resource.uid, { generation: isGood ? resource.generation : (known?.generation ?? -1), policy });
+  if (before.state === "default" || (before.ruler !== undefined && before.ruler === first?.key)) return rule(context);
+  if (before.state === "resting") {
+    return restOrRule({ ...before, restedMs: before.restedMs + elapsedMs }, context);
   }
+  // Another resource ranks higher now, but nothing went away.
+  if (matching.some(({ key }) => key === before.ruler)) return rule(context);
+  return restOrRule({ ...before, state: "resting", restedMs: 0 }, context);
+}
+
+function restOrRule(
+  now: NodeMemory & { state: "resting" },
+  context: NodeContext,
+): { rules: NodeRuling; now: NodeMemory } {
+  const { graceMs, nowMs } = context.input;
+  const [first] = context.matching;
+  // A resource that was never valid has nothing to put in the place of what went away.
+  const hasNext = first === undefined || first.policy !== undefined;
+  if (hasNext && now.restedMs >= graceMs) return rule(context);
+  const policy = now.rest === undefined ? undefined : { json: now.rest, digest: digestOf(now.rest) };
+  const untilMs = nowMs + Math.max(0, graceMs - now.restedMs);
+  return { rules: { source: "rest", policy, after: now.ruler, next: first?.key, untilMs }, now };
+}
+
+/** The resource that ranks first rules, or the default. */
+function rule({ input, matching: [first], before }: NodeContext): { rules: NodeRuling; now: NodeMemory } {
+  if (first === undefined) {
+    return { rules: { source: "default", policy: input.defaultPolicy }, now: { state: "default" } };
+  }
+  // A resource that was never valid leaves in force what was, so its node would rest by that.
+  const rest =
+    first.policy === undefined
+      ? before !== undefined && before.state !== "default"
+        ? before.rest
+        : undefined
+      : serializePolicy(restPolicy(first.policy.compiled.document)).json;
   return {
-    key: resourceKey(resource),
-    resource,
-    problems: compiled !== undefined && !compiled.ok ? compiled.problems : [],
-    isNamespaceAllowed: policyNamespaces === undefined || policyNamespaces.includes(resource.namespace),
-    policy,
-    matched: [],
-    conflicts: new Map(),
+    rules: { source: "resource", resource: first.key, policy: first.policy },
+    now: { state: "ruled", ruler: first.key, rest },
   };
 }
 
-/** The labels of the nodes that a resource is for; undefined is every node. */
-function selectorOf({ policy, resource }: ResourceRuling): Readonly<Record<string, string>> | undefined {
-  if (policy !== undefined) return policy.compiled.nodeSelector;
-  // No version of it ever compiled, but this part may. Where it does not, the resource may be meant for any node, and
-  // none must fall to a younger one or to the default for a slip of the pen.
-  const nodeSelector = (resource.spec as { nodeSelector?: unknown } | null | undefined)?.nodeSelector;
-  const compiled = compilePolicy(nodeSelector === undefined ? {} : { nodeSelector });
-  return compiled.ok ? compiled.policy.nodeSelector : undefined;
+function noteChange(
+  ruling: Ruling,
+  node: string,
+  { rules, before, nowMs }: { rules: NodeRuling; before: NodeMemory | undefined; nowMs: number },
+): void {
+  const from = before === undefined || before.state === "default" ? undefined : before.ruler;
+  if (rules.source === "rest") {
+    // A rest that is over lasts until the next resource is valid, and no time ends it.
+    if (rules.untilMs > nowMs) ruling.nextMs = Math.min(ruling.nextMs ?? Number.POSITIVE_INFINITY, rules.untilMs);
+    if (before?.state !== "resting") ruling.rests.push({ node, after: rules.after, next: rules.next });
+  } else if (rules.source === "resource" && from !== undefined) {
+    if (from !== rules.resource) ruling.changes.push({ node, from, to: rules.resource });
+    else if (before?.state === "resting") ruling.returns.push({ node, resource: from });
+  }
 }
 
-function selects(selector: Readonly<Record<string, string>> | undefined, labels: NodeFacts["labels"]): boolean {
+/** The ranks that still count: a resource that was away for the grace period has lost its rank. */
+function ageRanks(
+  ranks: RulingMemory["ranks"],
+  { input, elapsedMs }: { input: RulingInput; elapsedMs: number },
+): Map<string, Rank> {
+  const present = new Set(input.resources.filter((one) => one.isNamespaceAllowed).map(({ key }) => key));
+  const known = new Map<string, Rank>();
+  for (const [key, { createdAt, goneMs }] of ranks) {
+    const awayMs = goneMs === undefined ? 0 : goneMs + elapsedMs;
+    if (goneMs !== undefined && awayMs >= input.graceMs) continue;
+    known.set(key, { createdAt, goneMs: present.has(key) ? undefined : awayMs });
+  }
+  return known;
+}
+
+/** The ranks of all that rules or ruled a node, and of what has its rank from another resource. */
+function keepRanks(
+  { nodes, gone }: RulingMemory,
+  context: {
+    known: ReadonlyMap<string, Rank>;
+    candidates: readonly ResourceRuling[];
+    rankOf: (resource: JudgedResource) => string;
+  },
+): Map<string, Rank> {
+  const { known, candidates, rankOf } = context;
+  const rulers = new Set<string | undefined>();
+  for (const memory of [...nodes.values(), ...gone.values()]) {
+    if (memory.state !== "default") rulers.add(memory.ruler);
+  }
+  const ranks = new Map<string, Rank>();
+  for (const candidate of candidates) {
+    const createdAt = rankOf(candidate);
+    if (rulers.has(candidate.key) || createdAt !== candidate.resource.createdAt) {
+      ranks.set(candidate.key, { createdAt, goneMs: undefined });
+    }
+  }
+  for (const [key, rank] of known) if (rank.goneMs !== undefined) ranks.set(key, rank);
+  return ranks;
+}
+
+function describeConflict(ruler: ResourceRuling, { resource }: ResourceRuling): Conflict {
+  const isRankKept = Date.parse(ruler.resource.createdAt) > Date.parse(resource.createdAt);
+  return { ruler: ruler.key, isRankKept };
+}
+
+function compareRanks([timeA, keyA]: [string, string], [timeB, keyB]: [string, string]): number {
+  const ages = Date.parse(timeA) - Date.parse(timeB);
+  if (ages !== 0) return ages;
+  return keyA < keyB ? -1 : 1;
+}
+
+function earlier(a: string | undefined, b: string): string {
+  return a !== undefined && Date.parse(a) < Date.parse(b) ? a : b;
+}
+
+function selects(selector: JudgedResource["nodeSelector"], labels: NodeFacts["labels"]): boolean {
   return selector === undefined || Object.entries(selector).every(([key, value]) => labels[key] === value);
 }

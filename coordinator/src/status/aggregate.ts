@@ -3,12 +3,15 @@ import { formatProblems } from "@cro/shared/policy/compile";
 import { formatBytes, formatQuantity } from "@cro/shared/quantity";
 import type { UnreachableLimit } from "@cro/shared/wire/report";
 import type { AgentView } from "../agents/push.ts";
+import type { ReadyPolicy } from "../policy/judge.ts";
 import type { NodeRuling, ResourceRuling } from "../policy/ruling.ts";
 
 /** The definition's limit: what is longer is no status at all to the API server. */
 const MAX_MESSAGE = 32_768;
 /** How many nodes a message names. */
 const NAMED_NODES = 10;
+/** How many other resources a message names. */
+const NAMED_RULERS = 10;
 /** How many limits a message tells of. */
 const NAMED_LIMITS = 5;
 
@@ -30,17 +33,18 @@ export interface StatusInput {
   previous: PolicyStatus | undefined;
   /** RFC 3339. */
   now: string;
+  /** The monotonic clock of the rulings. */
+  nowMs: number;
 }
 
 /** What is written under a resource's `status`, from what the agents of its nodes have reported. */
 export function aggregateStatus(input: StatusInput): PolicyStatus {
   const { ruling, nodes, agents, held, previous, now } = input;
-  const ruled = ruling.matched.filter((node) => {
-    const rules = nodes.get(node);
-    return rules?.source === "resource" && rules.resource === ruling.key;
-  });
-  const views = ruled.map((node) => agents.get(node));
-  const inState = (state: AgentView["state"]) => views.filter((view) => view?.state === state).length;
+  const ruled = ruling.matched.filter((node) => rulesNode(ruling.key, nodes.get(node)));
+  const waiting = ruling.matched.filter((node) => waitsForNode(ruling.key, nodes.get(node)));
+  const desired = [...ruled, ...waiting];
+  const views = desired.map((node) => agents.get(node));
+  const ready = views.filter((view) => view?.state === "applied" || view?.state === "pending").length;
   const reports = views.flatMap((view) =>
     view?.report === undefined ? [] : [{ ...view.report, node: view.address.node }],
   );
@@ -51,7 +55,7 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
       reports.reduce((total, report) => total + value(report), 0),
     );
   const bytes = sum((report) => report.bytes);
-  const applied = inState("applied");
+  const applied = ruled.filter((node) => agents.get(node)?.state === "applied").length;
   const document = ruling.policy?.compiled.document;
 
   const unmounted = reports.filter(({ directory }) => directory.state !== "watching");
@@ -62,13 +66,10 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
   const accepted = acceptedOf(ruling);
   const conditions: Array<Omit<Condition, "lastTransitionTime">> = [
     { type: "Accepted", ...accepted },
-    { type: "Enforcing", ...enforcingOf(ruling, { ruled, applied, agents, paused }) },
+    { type: "Enforcing", ...enforcingOf(ruling, { ruled, waiting, applied, paused }, input) },
     flag("Conflict", ruling.conflicts.size > 0, {
       reason: "OlderResourceRules",
-      message: () => {
-        const rulers = [...new Set(ruling.conflicts.values())].join(", ");
-        return `${rulers} is older and rules ${nameNodes([...ruling.conflicts.keys()])}`;
-      },
+      message: () => describeConflicts(ruling.conflicts, nodes),
     }),
     flag("UnitlessQuantity", (ruling.policy?.compiled.unitless.length ?? 0) > 0, {
       reason: "TakenAsMiB",
@@ -91,6 +92,7 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
   ];
   // Of what was deleted before the resource existed, it says nothing.
   const lastEnforcementTime = reports
+    .filter(({ node }) => rulesNode(ruling.key, nodes.get(node)))
     .flatMap(({ deletions }) => deletions.at(-1)?.time ?? [])
     .filter((time) => Date.parse(time) >= Date.parse(ruling.resource.createdAt))
     .reduce<string | undefined>(latest, undefined);
@@ -105,12 +107,12 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
     })),
     ...(document && { mode: document.mode }),
     nodes: {
-      desired: ruled.length,
-      ready: applied + inState("pending"),
+      desired: desired.length,
+      ready,
       applied,
       // A node without any agent is as stale as one whose agent does not answer.
-      stale: ruled.length - applied - inState("pending"),
-      summary: `${applied}/${ruled.length}`,
+      stale: desired.length - ready,
+      summary: `${applied}/${desired.length}`,
     },
     archives: sum((report) => report.archives),
     bytes,
@@ -158,14 +160,17 @@ function acceptedOf({ problems, isNamespaceAllowed, resource, policy }: Resource
 
 function enforcingOf(
   { policy, isNamespaceAllowed }: ResourceRuling,
-  state: { ruled: string[]; applied: number; agents: StatusInput["agents"]; paused: string[] },
+  state: { ruled: string[]; waiting: string[]; applied: number; paused: string[] },
+  { agents, nodes, nowMs }: StatusInput,
 ): Verdict {
-  const { ruled, applied, agents, paused } = state;
+  const { ruled, waiting, applied, paused } = state;
   if (!isNamespaceAllowed || policy === undefined) {
     return { status: "False", reason: "NotAccepted", message: "no version of this policy can be enforced" };
   }
-  if (ruled.length === 0) return { status: "False", reason: "NoNodes", message: "it rules no node" };
-  if (applied === ruled.length) {
+  const rest = describeRest(waiting, { nodes, nowMs });
+  if (rest !== undefined) return { status: "False", reason: "Resting", message: rest };
+  if (ruled.length + waiting.length === 0) return { status: "False", reason: "NoNodes", message: "it rules no node" };
+  if (applied === ruled.length + waiting.length) {
     const held = [
       policy.compiled.document.mode === "DryRun" ? "DryRun: nothing is deleted" : undefined,
       paused.length > 0 ? `a .pause stops all deletion on ${nameNodes(paused)}` : undefined,
@@ -173,13 +178,51 @@ function enforcingOf(
     const message = [`on all of ${ruled.length} nodes`, ...held].join("; ");
     return { status: "True", reason: "Applied", message };
   }
-  const missing = ruled.filter((node) => agents.get(node)?.state !== "applied");
+  const missing = [...ruled.filter((node) => agents.get(node)?.state !== "applied"), ...waiting];
   const problem = missing.map((node) => agents.get(node)?.problem).find((text) => text !== undefined);
   return {
     status: "False",
     reason: "Pending",
     message: `not yet on ${nameNodes(missing)}${problem === undefined ? "" : `: ${problem}`}`,
   };
+}
+
+function rulesNode(key: string, rules: NodeRuling | undefined): boolean {
+  return rules?.source === "resource" && rules.resource === key;
+}
+
+/** Whether a resource is the next one of a node that still rests, or whose agent has yet to tell what it obeys. */
+function waitsForNode(key: string, rules: NodeRuling | undefined): boolean {
+  return (rules?.source === "rest" || rules?.source === "unknown") && rules.next === key;
+}
+
+/** Which nodes of a resource rest, after what, and for how long; undefined if none does. */
+function describeRest(waiting: string[], { nodes, nowMs }: Pick<StatusInput, "nodes" | "nowMs">): string | undefined {
+  const resting = waiting.flatMap((node) => {
+    const rules = nodes.get(node);
+    return rules?.source === "rest" ? [{ node, ...rules }] : [];
+  });
+  if (resting.length === 0) return undefined;
+  const names = nameNodes(resting.map(({ node }) => node));
+  const minutes = Math.max(1, ...resting.map(({ untilMs }) => Math.ceil((untilMs - nowMs) / 60_000)));
+  const ruled = [...new Set(resting.map(({ after }) => after ?? "another policy"))].slice(0, NAMED_RULERS).join(", ");
+  const isOne = resting.length === 1;
+  return `${names} ${isOne ? "rests" : "rest"} for ${minutes} more ${minutes === 1 ? "minute" : "minutes"}: ${ruled} ruled ${isOne ? "it" : "them"} and went away; until then only the node rules of that policy act there`;
+}
+
+/** Which resources rank higher, why, and on which nodes. */
+function describeConflicts(conflicts: ResourceRuling["conflicts"], nodes: StatusInput["nodes"]): string {
+  const kinds = Map.groupBy(conflicts, ([node, { ruler, isRankKept }]) => {
+    const verb = rulesNode(ruler, nodes.get(node)) ? "rules" : "is the next to rule";
+    return isRankKept ? `has its rank from the first resource of its name and ${verb}` : `is older and ${verb}`;
+  });
+  return [...kinds]
+    .map(([why, same]) => {
+      const rulers = [...new Set(same.map(([, { ruler }]) => ruler))];
+      const more = rulers.length > NAMED_RULERS ? ` and ${rulers.length - NAMED_RULERS} more` : "";
+      return `${rulers.slice(0, NAMED_RULERS).join(", ")}${more} ${why} ${nameNodes(same.map(([node]) => node))}`;
+    })
+    .join("; ");
 }
 
 function flag(
@@ -209,9 +252,7 @@ function describeLimits(limits: Array<UnreachableLimit & { node: string }>, omit
 }
 
 /** The global policy as one would write it, defaults filled in; what is off is left out. */
-function effectiveGlobalPolicy({
-  compiled,
-}: NonNullable<ResourceRuling["policy"]>): PolicyStatus["effectiveGlobalPolicy"] {
+function effectiveGlobalPolicy({ compiled }: ReadyPolicy): PolicyStatus["effectiveGlobalPolicy"] {
   const { global } = compiled.document;
   const written = {
     retainOrphan: global.retainOrphan,

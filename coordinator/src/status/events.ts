@@ -3,7 +3,7 @@ import { formatBytes } from "@cro/shared/quantity";
 import type { Deletion, Reason, Report } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
 import type { KubeClient } from "../kube/client.ts";
-import type { PolicyResource } from "../policy/ruling.ts";
+import type { PolicyResource } from "../policy/judge.ts";
 
 /** The shortest time between two Events about deletions of one node under one resource, in milliseconds. */
 const DELETIONS_MS = 60_000;

@@ -3,7 +3,7 @@ import { POLICY_KIND } from "@cro/shared/crd/schema";
 import type { PolicyStatus } from "@cro/shared/crd/status";
 import type { Logger } from "pino";
 import type { KubeClient, KubeObject, KubeResult } from "../kube/client.ts";
-import type { PolicyResource } from "../policy/ruling.ts";
+import type { PolicyResource } from "../policy/judge.ts";
 import { continueStatus } from "./aggregate.ts";
 
 /** The shortest time between two writes of one resource, and between two that only numbers call for; in milliseconds. */

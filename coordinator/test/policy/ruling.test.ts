@@ -1,13 +1,12 @@
 import { defaultPolicy } from "@cro/shared/policy/compile";
-import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { soak } from "../../../shared/test/support/soak.ts";
+import { createJudge, type PolicyResource, readyPolicy } from "../../src/policy/judge.ts";
+import { EMPTY_MEMORY, type RulingMemory } from "../../src/policy/record.ts";
 import {
-  EMPTY_MEMORY,
-  type PolicyResource,
+  type AcceptedDirective,
+  type NodeRuling,
+  type Ruling,
   type RulingInput,
-  type RulingMemory,
-  readyPolicy,
   ruleNodes,
 } from "../../src/policy/ruling.ts";
 
@@ -22,336 +21,406 @@ function aResource(changes: Partial<PolicyResource> = {}): PolicyResource {
     uid: `uid-${name}`,
     generation: 1,
     createdAt: "2026-01-01T00:00:00Z",
-    spec: { globalPolicy: { maxCheckpointsPerContainer: 2 } },
+    spec: { globalPolicy: { maxCheckpointsPerContainer: 2 }, nodePolicy: { maxTotalSize: "7Gi" } },
     ...changes,
   };
 }
 
-function anInput(changes: Partial<RulingInput> = {}): RulingInput {
+type Facts = Partial<Omit<RulingInput, "resources" | "accepted">> & {
+  resources?: PolicyResource[];
+  accepted?: Record<string, string | null>;
+};
+
+/** A cluster as one leader sees it, look after look. It remembers good versions; memory goes from look to look. */
+function aCluster({ policyNamespaces, before }: { policyNamespaces?: string[]; before?: RulingMemory } = {}) {
+  const judge = createJudge({ policyNamespaces });
+  let memory = before ?? EMPTY_MEMORY;
+  let last: Facts = {};
   return {
-    resources: [],
-    nodes: [
-      { name: "a", labels: { disk: "ssd" } },
-      { name: "b", labels: {} },
-    ],
-    policyNamespaces: undefined,
-    defaultPolicy: fallback,
-    graceMs: GRACE_MS,
-    nowMs: 0,
-    accepted: new Map([
-      ["a", null],
-      ["b", null],
-    ]),
-    ...changes,
+    /** Looks at what changed since the last look, and at all else as it was. */
+    look(changes: Facts = {}): Ruling {
+      last = { ...last, ...changes };
+      const { resources = [], accepted = { a: null, b: null }, ...facts } = last;
+      const ruling = ruleNodes(
+        {
+          nodes: [
+            { name: "a", labels: { disk: "ssd" } },
+            { name: "b", labels: {} },
+          ],
+          defaultPolicy: fallback,
+          graceMs: GRACE_MS,
+          nowMs: 0,
+          ...facts,
+          resources: judge.judge(resources),
+          accepted: new Map(
+            Object.entries(accepted).map(([node, digest]): [string, AcceptedDirective] => [
+              node,
+              { digest, directory: "/checkpoints" },
+            ]),
+          ),
+        },
+        memory,
+      );
+      memory = ruling.memory;
+      return ruling;
+    },
   };
 }
 
-const rule = (changes: Partial<RulingInput> = {}, memory: RulingMemory = EMPTY_MEMORY) =>
-  ruleNodes(anInput(changes), memory);
-const limitOf = (ruling: ReturnType<typeof rule>, node = "a") =>
-  ruling.nodes.get(node)?.policy?.compiled.document.global.perContainer?.maxCheckpoints;
+const documentOf = (rules: NodeRuling | undefined) =>
+  rules?.policy && (JSON.parse(rules.policy.json) as typeof fallback.compiled.document);
+const limitOf = (ruling: Ruling, node = "a") => documentOf(ruling.nodes.get(node))?.global.perContainer?.maxCheckpoints;
+const ssd = { nodeSelector: { disk: "ssd" } };
+const wrong = { globalPolicy: { maxCheckpointSize: "1k" } };
+const rest = {
+  directory: "/var/lib/kubelet/checkpoints",
+  mode: "Enforce",
+  applyImmediately: false,
+  global: { level: "global", retainOrphan: true },
+  rules: [],
+  node: { maxTotalBytes: 7 * 1024 ** 3 },
+};
 
 describe("who rules a node", () => {
   it("is the oldest resource that matches it; the younger ones are told which", () => {
-    const old = aResource({
-      name: "old",
-      spec: { nodeSelector: { disk: "ssd" }, globalPolicy: { maxCheckpointsPerContainer: 1 } },
-    });
+    const old = aResource({ name: "old", spec: { ...ssd, globalPolicy: { maxCheckpointsPerContainer: 1 } } });
     const young = aResource({ name: "young", createdAt: "2026-01-02T00:00:00Z" });
-    const ruling = rule({ resources: [young, old] });
+    const ruling = aCluster().look({ resources: [young, old] });
     expect([limitOf(ruling, "a"), limitOf(ruling, "b")]).toEqual([1, 2]);
     expect(ruling.resources.map(({ key, matched }) => [key, matched])).toEqual([
       ["platform/old", ["a"]],
       ["platform/young", ["a", "b"]],
     ]);
-    expect([...(ruling.resources[1]?.conflicts ?? [])]).toEqual([["a", "platform/old"]]);
+    expect([...(ruling.resources[1]?.conflicts ?? [])]).toEqual([["a", { ruler: "platform/old", isRankKept: false }]]);
+    expect(ruling.resources[0]?.conflicts.size).toBe(0);
   });
 
-  it("is decided by name where two are as old", () => {
-    const ruling = rule({
+  it("is decided by name if two are as old", () => {
+    const ruling = aCluster().look({
       resources: [aResource({ name: "b" }), aResource({ name: "a", namespace: "q" }), aResource({ name: "a" })],
     });
     expect(ruling.nodes.get("a")).toMatchObject({ resource: "platform/a" });
+    expect(ruling.resources.map(({ key }) => key)).toEqual(["platform/a", "platform/b", "q/a"]);
   });
 
-  it("is nobody whose namespace does not count", () => {
-    const ruling = rule({ resources: [aResource()], policyNamespaces: ["other"] });
+  it("ignores a resource of a namespace that does not count", () => {
+    const ruling = aCluster({ policyNamespaces: ["other"] }).look({ resources: [aResource()] });
     expect(ruling.nodes.get("a")?.source).toBe("default");
     expect(ruling.resources[0]).toMatchObject({ isNamespaceAllowed: false, matched: [] });
   });
 
-  it("is a change told of when it is another resource than before", () => {
+  it("changes at once for an older resource, and is told, if nothing went away", () => {
+    const cluster = aCluster();
     const second = aResource({ name: "second", createdAt: "2026-01-03T00:00:00Z" });
-    const before = rule({ resources: [second] });
-    const after = rule({ resources: [second, aResource({ name: "first" })] }, before.memory);
+    cluster.look({ resources: [second] });
+    const after = cluster.look({ resources: [second, aResource({ name: "first" })] });
     expect(after.changes).toEqual([
       { node: "a", from: "platform/second", to: "platform/first" },
       { node: "b", from: "platform/second", to: "platform/first" },
     ]);
+    expect([after.rests, after.nextMs]).toEqual([[], undefined]);
+  });
+
+  it("is a resource at once after the default", () => {
+    const cluster = aCluster();
+    expect(cluster.look().nodes.get("a")?.source).toBe("default");
+    const ruling = cluster.look({ resources: [aResource()] });
+    expect([limitOf(ruling), ruling.changes, ruling.returns]).toEqual([2, [], []]);
   });
 });
 
 describe("a resource that is not valid", () => {
-  const wrong = { globalPolicy: { maxCheckpointSize: "1k" } };
-
   it("goes on in its last good version", () => {
-    const before = rule({ resources: [aResource()] });
-    const after = rule({ resources: [aResource({ generation: 2, spec: wrong })] }, before.memory);
-    expect(limitOf(after)).toBe(2);
-    expect(after.resources[0]?.problems[0]?.field).toBe("spec.globalPolicy.maxCheckpointSize");
-    const again = rule({ resources: [aResource({ generation: 2, spec: wrong })] }, after.memory);
-    expect([limitOf(again), again.resources[0]?.problems.length]).toEqual([2, 1]);
+    const cluster = aCluster();
+    cluster.look({ resources: [aResource()] });
+    for (let look = 0; look < 2; look += 1) {
+      const after = cluster.look({ resources: [aResource({ generation: 2, spec: wrong })] });
+      expect(limitOf(after)).toBe(2);
+      expect(after.resources[0]?.problems.map(({ field }) => field)).toEqual(["spec.globalPolicy.maxCheckpointSize"]);
+    }
   });
 
-  it("has nothing pushed where no good version was ever seen, and no younger one rules in its place", () => {
-    const ruling = rule({
+  it("has nothing pushed if no good version was ever seen, and no younger one rules in its place", () => {
+    const ruling = aCluster().look({
       resources: [aResource({ spec: wrong }), aResource({ name: "young", createdAt: "2026-01-02T00:00:00Z" })],
     });
     expect(ruling.nodes.get("a")).toEqual({ source: "resource", resource: "platform/policy", policy: undefined });
   });
 
-  it("is for the nodes of its selector all the same, and for all where that is what is wrong", () => {
+  it("is for the nodes of its selector all the same, and for all if the selector is what is wrong", () => {
     const selects = (nodeSelector: unknown) =>
-      rule({ resources: [aResource({ spec: { ...wrong, nodeSelector } })] }).resources[0]?.matched;
+      aCluster().look({ resources: [aResource({ spec: { ...wrong, nodeSelector } })] }).resources[0]?.matched;
     expect(selects({ disk: "ssd" })).toEqual(["a"]);
     expect(selects("ssd")).toEqual(["a", "b"]);
     expect(selects({})).toEqual(["a", "b"]);
     expect(selects({ disk: "s s d" })).toEqual(["a", "b"]);
     expect(selects(undefined)).toEqual(["a", "b"]);
   });
-});
 
-describe("a policy that went away", () => {
-  it("stays in force for the grace period, then the default acts", () => {
-    const before = rule({ resources: [aResource()] });
-    const during = rule({ nowMs: 1000 }, before.memory);
-    expect([during.nodes.get("a")?.source, limitOf(during), during.nextMs]).toEqual(["grace", 2, 1000 + GRACE_MS]);
-    const late = rule({ nowMs: 999 + GRACE_MS }, during.memory);
-    expect(late.nodes.get("a")?.source).toBe("grace");
-    const after = rule({ nowMs: 1000 + GRACE_MS }, late.memory);
-    expect([after.nodes.get("a")?.source, after.nextMs]).toEqual(["default", undefined]);
+  it("leaves no default to act at once if it goes away", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [aResource({ spec: wrong })] });
+    const during = cluster.look({ resources: [], nowMs: 1000 });
+    expect(during.nodes.get("a")).toMatchObject({ source: "rest", policy: undefined, after: "platform/policy" });
+    expect(cluster.look({ nowMs: 1000 + GRACE_MS }).nodes.get("a")?.source).toBe("default");
   });
 
-  it("is replaced within it without the default ever acting", () => {
-    const before = rule({ resources: [aResource()] });
-    const during = rule({ nowMs: 1000 }, before.memory);
-    const after = rule({ nowMs: 2000, resources: [aResource({ uid: "another" })] }, during.memory);
-    expect([limitOf(after), after.changes]).toEqual([2, []]);
-  });
-
-  it("is guessed by a new leader from what the agent has accepted", () => {
-    const accepted = new Map([
-      ["a", "some other digest"],
-      ["b", fallback.digest],
-    ]);
-    const first = rule({ accepted });
-    expect([first.nodes.get("a")?.source, first.nodes.get("b")?.source]).toEqual(["none", "default"]);
-    const after = rule({ accepted, nowMs: GRACE_MS }, first.memory);
-    expect(after.nodes.get("a")?.source).toBe("default");
-  });
-
-  it("gets its grace from a new leader when that first hears of it, however late an agent tells", () => {
-    const accepted = new Map([["a", "some other digest"]]);
-    const before = rule({ accepted: new Map() });
-    const still = rule({ accepted: new Map(), nowMs: 2 * GRACE_MS }, before.memory);
-    expect([still.nodes.get("a")?.source, still.nextMs]).toEqual(["none", undefined]);
-    const told = rule({ accepted, nowMs: 3 * GRACE_MS }, still.memory);
-    expect([told.nodes.get("a")?.source, told.nextMs]).toEqual(["none", 4 * GRACE_MS]);
-    const after = rule({ accepted, nowMs: 4 * GRACE_MS }, told.memory);
-    expect(after.nodes.get("a")?.source).toBe("default");
-  });
-
-  it("has one grace period, also where an agent falls silent in it", () => {
-    const accepted = new Map([["a", "some other digest"]]);
-    const told = rule({ accepted });
-    const silent = rule({ accepted: new Map(), nowMs: GRACE_MS - 1 }, told.memory);
-    expect(silent.nodes.get("a")?.source).toBe("none");
-    expect(rule({ accepted, nowMs: GRACE_MS }, silent.memory).nodes.get("a")?.source).toBe("default");
-  });
-
-  it("is the past where the default is in force: an agent that restarts gets it at once", () => {
-    const before = rule();
-    const restarted = rule({ accepted: new Map(), nowMs: 1000 }, before.memory);
-    expect(restarted.nodes.get("a")?.source).toBe("default");
-  });
-
-  it("leaves nothing to keep where no version of it was good, and the default waits all the same", () => {
-    const wrong = aResource({ spec: { globalPolicy: { maxCheckpointSize: "1k" } } });
-    const before = rule({ resources: [wrong] });
-    const during = rule({ nowMs: 1000 }, before.memory);
-    expect(during.nodes.get("a")).toEqual({ source: "none", policy: undefined });
-    expect(rule({ nowMs: 1000 + GRACE_MS }, during.memory).nodes.get("a")?.source).toBe("default");
+  it("lets its nodes rest by what was in force before it, if no version of it was ever good", () => {
+    const cluster = aCluster();
+    const young = aResource({ name: "young", createdAt: "2026-01-02T00:00:00Z" });
+    cluster.look({ resources: [young] });
+    cluster.look({ resources: [young, aResource({ spec: wrong })] });
+    expect(documentOf(cluster.look({ resources: [] }).nodes.get("a"))).toEqual(rest);
   });
 });
 
-/** One look at the cluster, with times small enough that some lie within the grace period and some beyond. */
-interface Look {
-  resources: PolicyResource[];
-  nodes: Array<{ name: string; labels: Record<string, string> }>;
-  accepted: Map<string, string | null>;
-  nowMs: number;
-}
+describe("a node whose policy went away", () => {
+  const young = aResource({
+    name: "young",
+    createdAt: "2026-01-02T00:00:00Z",
+    spec: { globalPolicy: { maxCheckpointsPerContainer: 1 } },
+  });
+  const old = aResource({ name: "old", spec: { ...(aResource().spec as object), ...ssd } });
+  const hdd = { ...(old.spec as object), nodeSelector: { disk: "hdd" } };
+  const node = (labels: Record<string, string>) => [{ name: "a", labels }];
 
-const specs = [
-  { globalPolicy: { maxCheckpointsPerContainer: 2 } },
-  { globalPolicy: { maxCheckpointsPerContainer: 3 }, nodeSelector: { disk: "ssd" } },
-  { globalPolicy: { maxCheckpointSize: "1k" }, nodeSelector: { disk: "ssd" } },
-  { globalPolicy: { maxCheckpointSize: "1k" } },
-  { nodeSelector: { disk: "s s d" } },
-];
-const isGoodSpec = (index: number) => index < 2;
+  it.each<[string, Facts]>([
+    ["was deleted", { resources: [young] }],
+    ["was deselected", { resources: [young, { ...old, generation: 2, spec: hdd }] }],
+    ["no longer matches its labels", { nodes: node({ disk: "hdd" }) }],
+    ["was recreated for other nodes", { resources: [young, { ...old, uid: "another", spec: hdd }] }],
+  ])("rests if that %s: its node rules act, whoever is next", (_, change) => {
+    const cluster = aCluster();
+    cluster.look({ resources: [young, old], nodes: node({ disk: "ssd" }) });
+    const during = cluster.look({ ...change, nowMs: 1000 });
+    expect(during.nodes.get("a")).toMatchObject({
+      source: "rest",
+      after: "platform/old",
+      next: "platform/young",
+      untilMs: 1000 + GRACE_MS,
+    });
+    expect(documentOf(during.nodes.get("a"))).toEqual(rest);
+    expect(during.rests).toEqual([{ node: "a", after: "platform/old", next: "platform/young" }]);
+    expect([during.changes, during.nextMs]).toEqual([[], 1000 + GRACE_MS]);
 
-/** Looks at a cluster in which anything changes: resources replaced, edited or gone, nodes relabelled, agents silent. */
-const arbLooks = fc
-  .array(
-    fc.record({
-      // By name: absent, or a spec, under one of two UIDs.
-      specs: fc.tuple(
-        ...["x", "y", "z"].map(() =>
-          fc.option(fc.record({ spec: fc.nat(specs.length - 1), uid: fc.nat(1) }), { freq: 2 }),
-        ),
-      ),
-      labels: fc.tuple(
-        ...["a", "b"].map(() => fc.option(fc.constantFrom({ disk: "ssd" }, { disk: "hdd" }), { freq: 8 })),
-      ),
-      accepted: fc.tuple(...["a", "b"].map(() => fc.constantFrom("unknown", "nothing", "default", "another"))),
-      stepMs: fc.constantFrom(0, 1, GRACE_MS / 2, GRACE_MS - 1, GRACE_MS),
-    }),
-    { minLength: 1, maxLength: 10 },
-  )
-  .map((steps): Look[] => {
-    let nowMs = 0;
-    return steps.map((step, generation) => {
-      nowMs += step.stepMs;
-      return {
-        nowMs,
-        resources: step.specs.flatMap((one, index) => {
-          const name = "xyz"[index] as string;
-          // z is of a namespace that does not count.
-          const namespace = name === "z" ? "other" : "platform";
-          if (one === null) return [];
-          const createdAt = `2026-01-0${3 - index}T00:00:00Z`;
-          return [{ namespace, name, uid: `${name}-${one.uid}`, generation, createdAt, spec: specs[one.spec] }];
-        }),
-        nodes: step.labels.flatMap((labels, index) =>
-          labels === null ? [] : [{ name: "ab"[index] as string, labels: { ...labels } }],
-        ),
-        accepted: new Map(
-          step.accepted.flatMap((what, index): Array<[string, string | null]> => {
-            const digest = { unknown: undefined, nothing: null, default: fallback.digest, another: "another" }[what];
-            return digest === undefined ? [] : [["ab"[index] as string, digest]];
-          }),
-        ),
-      };
+    const late = cluster.look({ nowMs: 999 + GRACE_MS });
+    expect([late.nodes.get("a")?.source, late.rests]).toEqual(["rest", []]);
+    const after = cluster.look({ nowMs: 1000 + GRACE_MS });
+    expect([limitOf(after), after.nextMs]).toEqual([1, undefined]);
+    expect(after.changes).toEqual([{ node: "a", from: "platform/old", to: "platform/young" }]);
+  });
+
+  it("rests if that one's namespace no longer counts", () => {
+    const { memory } = aCluster().look({ resources: [aResource()] });
+    const during = aCluster({ policyNamespaces: ["other"], before: memory }).look({ resources: [aResource()] });
+    expect(during.nodes.get("a")).toMatchObject({ source: "rest", after: "platform/policy", next: undefined });
+    expect(during.memory.ranks.get("platform/policy")?.goneMs).toBe(0);
+  });
+
+  it("rests before the default acts, too", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [aResource()] });
+    const during = cluster.look({ resources: [] });
+    expect(during.rests[0]).toEqual({ node: "a", after: "platform/policy", next: undefined });
+    expect(cluster.look({ nowMs: GRACE_MS }).nodes.get("a")).toEqual({ source: "default", policy: fallback });
+  });
+
+  it("rests until the one that is next has a valid version, and no time ends that", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [young, old], nodes: node({ disk: "ssd" }) });
+    const broken = { ...young, uid: "broken", spec: wrong };
+    cluster.look({ resources: [broken] });
+    const late = cluster.look({ nowMs: 2 * GRACE_MS });
+    expect(late.nodes.get("a")).toMatchObject({ source: "rest", next: "platform/young", untilMs: 2 * GRACE_MS });
+    expect(documentOf(late.nodes.get("a"))).toEqual(rest);
+    expect(late.nextMs).toBeUndefined();
+    const mended = cluster.look({ resources: [{ ...broken, generation: 2, spec: young.spec }] });
+    expect(limitOf(mended)).toBe(1);
+  });
+
+  it("does not rest if the grace period is zero", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [aResource()], graceMs: 0 });
+    expect(cluster.look({ resources: [] }).nodes.get("a")?.source).toBe("default");
+  });
+
+  it("keeps the largest floor of all rules, and the mode, while it rests", () => {
+    const cluster = aCluster();
+    const spec = {
+      mode: "DryRun",
+      applyPoliciesImmediately: true,
+      globalPolicy: { minCheckpointsPerContainer: 2, maxAge: "1d", retainOrphan: false },
+      namespacePolicies: [{ namespace: "shop", minCheckpoints: 3, maxCheckpoints: 4 }],
+    };
+    cluster.look({ resources: [aResource({ spec })] });
+    expect(documentOf(cluster.look({ resources: [] }).nodes.get("a"))).toEqual({
+      ...rest,
+      mode: "DryRun",
+      global: { ...rest.global, minCheckpoints: 3 },
+      node: {},
     });
   });
 
-interface Expected {
-  source: string;
-  resource?: string;
-  /** The limit in force; 10 is the default's. */
-  limit?: number;
-}
+  it("is ruled at once by a resource of the same name that comes back, by the age of the first", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [young, old] });
+    cluster.look({ resources: [young], nowMs: 1000 });
+    const again = { ...old, uid: "again", createdAt: "2026-03-01T00:00:00Z" };
+    const back = cluster.look({ resources: [young, again], nowMs: 999 + GRACE_MS });
+    expect(limitOf(back)).toBe(2);
+    expect(back.returns).toEqual([{ node: "a", resource: "platform/old" }]);
+    expect([back.changes, back.nextMs]).toEqual([[], undefined]);
+    const conflict = back.resources.find(({ key }) => key === "platform/young")?.conflicts;
+    expect([...(conflict ?? [])]).toEqual([["a", { ruler: "platform/old", isRankKept: true }]]);
+    // It has that rank for as long as it exists.
+    expect(limitOf(cluster.look({ nowMs: 9 * GRACE_MS }))).toBe(2);
+  });
 
-/** What is in force of a resource at a look, read off all the looks before: [limit, selector]. */
-function versionAt(looks: Look[], at: number, uid: string): { limit?: number; disk?: string } {
-  const now = looks[at]?.resources.find((one) => one.uid === uid);
-  for (let index = at; index >= 0; index -= 1) {
-    const then = looks[index]?.resources.find((one) => one.uid === uid);
-    if (then === undefined) break;
-    const number = specs.indexOf(then.spec as (typeof specs)[number]);
-    if (isGoodSpec(number)) return number === 1 ? { limit: 3, disk: "ssd" } : { limit: 2 };
-  }
-  return now?.spec === specs[2] ? { disk: "ssd" } : {};
-}
+  it("is not ruled by a resource of that name by an old rank that comes back after the grace period", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [young, old] });
+    cluster.look({ resources: [young], nowMs: 0 });
+    const again = { ...old, uid: "again", createdAt: "2026-03-01T00:00:00Z" };
+    expect(limitOf(cluster.look({ resources: [young, again], nowMs: GRACE_MS }))).toBe(1);
+  });
 
-/** What should rule a node, from the whole history, which is told anew for each look. */
-function expectedAt(looks: Look[], at: number, node: string): Expected | undefined {
-  const look = looks[at] as Look;
-  const labels = look.nodes.find(({ name }) => name === node)?.labels;
-  if (labels === undefined) return undefined;
-  const ruler = look.resources
-    .filter(({ namespace }) => namespace === "platform")
-    .sort((a, b) => (a.createdAt < b.createdAt ? -1 : 1))
-    .map((resource) => ({ key: `platform/${resource.name}`, ...versionAt(looks, at, resource.uid) }))
-    .find(({ disk }) => disk === undefined || disk === labels.disk);
-  if (ruler !== undefined) {
-    const { key: resource, limit } = ruler;
-    return { source: "resource", resource, ...(limit !== undefined && { limit }) };
-  }
-  const past: Array<Expected & { at: number }> = [];
-  for (let index = at - 1; index >= 0; index -= 1) {
-    const then = expectedAt(looks, index, node);
-    if (then === undefined || then.source === "default") {
-      if (then?.source === "default" && past.every(({ source }) => source !== "resource")) {
-        return { source: "default", limit: 10 };
-      }
-      break;
-    }
-    past.push({ ...then, at: index });
-  }
-  const lastRuled = past.find(({ source }) => source === "resource")?.at;
-  const digestAt = (index: number) => looks[index]?.accepted.get(node);
-  if (lastRuled === undefined && (digestAt(at) === null || digestAt(at) === fallback.digest)) {
-    return { source: "default", limit: 10 };
-  }
-  if (lastRuled === undefined && digestAt(at) === undefined) return { source: "none" };
-  const firstHeard = past.filter((one) => digestAt(one.at) === "another").at(-1)?.at ?? at;
-  const sinceMs = looks[lastRuled === undefined ? firstHeard : lastRuled + 1]?.nowMs ?? 0;
-  if (look.nowMs >= sinceMs + GRACE_MS) return { source: "default", limit: 10 };
-  const limit = past.find((one) => one.limit !== undefined)?.limit;
-  return limit === undefined ? { source: "none" } : { source: "grace", limit };
-}
+  it("rests on if the one that comes back no longer ranks first", () => {
+    const cluster = aCluster();
+    const oldest = aResource({ name: "oldest", createdAt: "2025-01-01T00:00:00Z" });
+    cluster.look({ resources: [young, old] });
+    cluster.look({ resources: [young] });
+    const rules = cluster.look({ resources: [young, old, oldest], nowMs: 1 }).nodes.get("a");
+    expect(rules).toMatchObject({ source: "rest", after: "platform/old", next: "platform/oldest" });
+  });
 
-it("rules as the whole history says, of which it remembers only a little", () => {
-  fc.assert(
-    fc.property(arbLooks, (looks) => {
-      let memory = EMPTY_MEMORY;
-      for (const [at, look] of looks.entries()) {
-        const ruling = rule({ ...look, policyNamespaces: ["platform"] }, memory);
-        memory = ruling.memory;
-        for (const node of ["a", "b"]) {
-          const rules = ruling.nodes.get(node);
-          const limit = rules?.policy?.compiled.document.global.perContainer?.maxCheckpoints;
-          const seen = rules && {
-            source: rules.source,
-            ...(rules.source === "resource" && { resource: rules.resource }),
-            ...(limit !== undefined && { limit }),
-          };
-          expect(seen).toEqual(expectedAt(looks, at, node));
-        }
-      }
-    }),
-    { numRuns: soak(400) },
-  );
+  it("acts at once if it was made anew with the same labels, and rests until its labels come if they are late", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [young, old], nodes: node({ disk: "ssd" }) });
+    cluster.look({ nodes: [], nowMs: 10 });
+    expect(limitOf(cluster.look({ nodes: node({ disk: "ssd" }), nowMs: 5 * GRACE_MS }))).toBe(2);
+    cluster.look({ nodes: [] });
+    const bare = cluster.look({ nodes: node({}), nowMs: 9 * GRACE_MS });
+    expect(bare.nodes.get("a")).toMatchObject({ source: "rest", untilMs: 10 * GRACE_MS });
+    expect(limitOf(cluster.look({ nodes: node({ disk: "ssd" }) }))).toBe(2);
+  });
+
+  it("does not age while its node is away", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [young, old], nodes: node({ disk: "ssd" }) });
+    cluster.look({ nodes: node({}) });
+    cluster.look({ nowMs: 100 });
+    cluster.look({ nodes: [], nowMs: 200 });
+    expect(cluster.look({ nodes: node({}), nowMs: GRACE_MS }).nodes.get("a")).toMatchObject({
+      source: "rest",
+      untilMs: 2 * GRACE_MS - 100,
+    });
+  });
+
+  it("is remembered when it is gone, the last two hundred nodes that went", () => {
+    const cluster = aCluster();
+    const names = Array.from({ length: 202 }, (_, index) => `n${index}`);
+    const accepted = Object.fromEntries(names.map((name) => [name, null]));
+    const nodes = names.map((name) => ({ name, labels: {} }));
+    cluster.look({ resources: [aResource()], nodes, accepted });
+    const { memory } = cluster.look({ nodes: [], nowMs: 1 });
+    expect([...memory.gone.keys()]).toEqual(names.slice(2));
+    cluster.look({ nodes: nodes.slice(0, 1) });
+    expect([...cluster.look({ nodes: [] }).memory.gone.keys()]).toEqual([...names.slice(3), "n0"]);
+  });
+
+  it("keeps no memory of a gone node that the default ruled", () => {
+    const cluster = aCluster();
+    cluster.look();
+    expect(cluster.look({ nodes: [] }).memory.gone.size).toBe(0);
+  });
 });
 
-it("never lets the default act sooner than the grace period after a resource ruled, whatever happens", () => {
-  const step = fc.record({
-    resources: fc.subarray([
-      aResource({ name: "x" }),
-      aResource({ name: "y", createdAt: "2026-01-02T00:00:00Z", spec: { nodeSelector: { disk: "ssd" } } }),
-      aResource({ name: "z", spec: { globalPolicy: { maxCheckpointSize: "1k" } } }),
-    ]),
-    stepMs: fc.nat(GRACE_MS),
+describe("a node of which nothing is remembered", () => {
+  const accepts = (digest: string | null | undefined, facts: Facts = {}) => {
+    const cluster = aCluster();
+    return { cluster, first: cluster.look({ ...facts, accepted: digest === undefined ? {} : { a: digest } }) };
+  };
+
+  it("gets nothing until its agent tells what it has accepted; the resource is told that it is next", () => {
+    const { cluster, first } = accepts(undefined, { resources: [aResource()] });
+    expect(first.nodes.get("a")).toEqual({ source: "unknown", policy: undefined, next: "platform/policy" });
+    expect([first.memory.nodes.size, first.nextMs]).toEqual([0, undefined]);
+    expect(limitOf(cluster.look({ accepted: { a: null }, nowMs: 5 * GRACE_MS }))).toBe(2);
   });
-  fc.assert(
-    fc.property(fc.array(step, { minLength: 1, maxLength: 12 }), (steps) => {
-      let memory = EMPTY_MEMORY;
-      let nowMs = 0;
-      const ruledUntilMs = new Map<string, number>();
-      for (const { resources, stepMs } of steps) {
-        nowMs += stepMs;
-        const ruling = rule({ resources, nowMs }, memory);
-        memory = ruling.memory;
-        for (const [node, { source }] of ruling.nodes) {
-          if (source === "resource") ruledUntilMs.set(node, nowMs);
-          // What went away did so after the last look that saw it; the grace begins when it is missed.
-          else if (source === "default")
-            expect(nowMs - (ruledUntilMs.get(node) ?? -GRACE_MS)).toBeGreaterThanOrEqual(GRACE_MS);
-        }
-        expect([...ruling.nodes.keys()]).toEqual(["a", "b"]);
-      }
-    }),
+
+  it.each([
+    ["nothing", null],
+    ["the default", fallback.digest],
+  ])("is ruled at once if its agent has accepted %s", (_, digest) => {
+    expect(limitOf(accepts(digest, { resources: [aResource()] }).first)).toBe(2);
+    expect(accepts(digest).first.nodes.get("a")?.source).toBe("default");
+  });
+
+  it("is ruled at once by the policy that its agent has accepted already", () => {
+    const resources = [aResource()];
+    const digest = createJudge({ policyNamespaces: undefined }).judge(resources)[0]?.policy?.digest;
+    expect(limitOf(accepts(digest, { resources }).first)).toBe(2);
+  });
+
+  it.each([[[aResource()]], [[]]])(
+    "rests if its agent has accepted another policy, and nothing is deleted",
+    (resources) => {
+      const { cluster, first } = accepts("another", { resources });
+      expect(documentOf(first.nodes.get("a"))).toEqual({ ...rest, directory: "/checkpoints", node: {} });
+      expect(first.nodes.get("a")).toMatchObject({ source: "rest", after: undefined, untilMs: GRACE_MS });
+      // An agent that falls silent, or took the rest itself, changes nothing.
+      expect(cluster.look({ accepted: {}, nowMs: GRACE_MS - 1 }).nodes.get("a")?.source).toBe("rest");
+      const after = cluster.look({ nowMs: GRACE_MS });
+      expect(after.nodes.get("a")?.source).toBe(resources.length > 0 ? "resource" : "default");
+      expect(after.changes).toEqual([]);
+    },
   );
+
+  it("keeps what its agent has while the resource that is next was never valid", () => {
+    const { cluster, first } = accepts("another", { resources: [aResource({ spec: wrong })] });
+    expect(first.nodes.get("a")?.source).toBe("unknown");
+    expect(cluster.look({ resources: [aResource({ generation: 2 })] }).nodes.get("a")?.source).toBe("rest");
+  });
+
+  it("is not pushed a directory that is none", () => {
+    const judge = createJudge({ policyNamespaces: undefined });
+    const ruling = ruleNodes(
+      {
+        resources: judge.judge([]),
+        nodes: [{ name: "a", labels: {} }],
+        defaultPolicy: fallback,
+        graceMs: GRACE_MS,
+        nowMs: 0,
+        accepted: new Map([["a", { digest: "another", directory: "" }]]),
+      },
+      EMPTY_MEMORY,
+    );
+    expect(ruling.nodes.get("a")).toMatchObject({ source: "rest", policy: undefined });
+  });
+
+  it("rests even if its agent has accepted nothing, while the record names no nodes because there were too many", () => {
+    const input = {
+      resources: [],
+      nodes: ["a", "b"].map((name) => ({ name, labels: {} })),
+      defaultPolicy: fallback,
+      graceMs: GRACE_MS,
+      nowMs: 0,
+      accepted: new Map<string, AcceptedDirective>([["a", { digest: null, directory: "/" }]]),
+    };
+    const cut = ruleNodes(input, { ...EMPTY_MEMORY, isCut: true });
+    expect([cut.nodes.get("a")?.source, cut.nodes.get("b")?.source, cut.memory.isCut]).toEqual([
+      "rest",
+      "unknown",
+      true,
+    ]);
+    const accepted = new Map(input.accepted).set("b", { digest: fallback.digest, directory: "/" });
+    const whole = ruleNodes({ ...input, accepted }, cut.memory);
+    expect([whole.nodes.get("b")?.source, whole.memory.isCut]).toEqual(["default", false]);
+  });
+
+  it("is the past if the default is in force: an agent that restarts gets it at once", () => {
+    const cluster = aCluster();
+    cluster.look();
+    expect(cluster.look({ accepted: {}, nowMs: 1000 }).nodes.get("a")?.source).toBe("default");
+  });
 });

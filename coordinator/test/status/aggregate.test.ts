@@ -4,7 +4,8 @@ import type { Report } from "@cro/shared/wire/report";
 import { Check } from "typebox/value";
 import { describe, expect, it } from "vitest";
 import type { AgentView } from "../../src/agents/push.ts";
-import { type NodeRuling, type ResourceRuling, readyPolicy } from "../../src/policy/ruling.ts";
+import { readyPolicy } from "../../src/policy/judge.ts";
+import type { NodeRuling, ResourceRuling } from "../../src/policy/ruling.ts";
 import { aggregateStatus, continueStatus, type StatusInput } from "../../src/status/aggregate.ts";
 import { aReport } from "../support/agent-peer.ts";
 
@@ -43,6 +44,7 @@ function input(
     problems: [],
     isNamespaceAllowed: true,
     policy,
+    nodeSelector: undefined,
     matched: nodes,
     conflicts: new Map(),
   };
@@ -54,6 +56,7 @@ function input(
     held: new Map(),
     previous: undefined,
     now: "2026-02-01T00:00:00.000Z",
+    nowMs: 0,
     ...changes,
   };
 }
@@ -223,10 +226,88 @@ describe("a status", () => {
     expect(conditionsOf(status).Accepted).toEqual(["False", reason, expect.stringMatching(message)]);
   });
 
+  it("says of nodes that rest for how long, after what, and counts them as its own that have not got it yet", () => {
+    const one = input(
+      ["a", "b", "c"],
+      [aView("a"), aView("b", { report: { archives: 7 } }), aView("c", { state: "stale" })],
+    );
+    const rests = (untilMs: number): NodeRuling => ({
+      source: "rest",
+      policy: undefined,
+      after: "p/gone",
+      next: "p/policy",
+      untilMs,
+    });
+    const tell = (nodes: Map<string, NodeRuling>, nowMs = 0) => aggregateStatus({ ...one, nodes, nowMs });
+    const nodes = new Map(one.nodes).set("b", rests(540_001));
+    const status = tell(nodes);
+    expect(status.nodes).toEqual({ desired: 3, ready: 2, applied: 1, stale: 1, summary: "1/3" });
+    expect(Check(PolicyStatus, status)).toBe(true);
+    expect(conditionsOf(status).Enforcing).toEqual([
+      "False",
+      "Resting",
+      "b rests for 10 more minutes: p/gone ruled it and went away; until then only the node rules of that policy act there",
+    ]);
+    expect(conditionsOf(tell(nodes, 500_000)).Enforcing?.[2]).toMatch(/^b rests for 1 more minute: /);
+    expect(conditionsOf(tell(nodes, 9_000_000)).Enforcing?.[2]).toMatch(/^b rests for 1 more minute: /);
+    nodes.set("c", { source: "rest", policy: undefined, after: undefined, next: "p/policy", untilMs: 60_001 });
+    expect(conditionsOf(tell(nodes)).Enforcing?.[2]).toMatch(
+      /^b, c rest for 10 more minutes: p\/gone, another policy ruled them and went away; /,
+    );
+    // It waits for what another resource comes next on no more than for what another rules.
+    nodes.set("b", { ...rests(1), next: "p/other" } as NodeRuling).set("c", { source: "default", policy });
+    expect(tell(nodes).nodes?.summary).toBe("1/1");
+    expect(conditionsOf(tell(nodes)).Enforcing?.[0]).toBe("True");
+  });
+
+  it("tells of no deletion on a node that rests: it was not this resource's doing", () => {
+    const time = "2026-01-31T00:00:00.000Z";
+    const deletion = { number: 1, time, file: "f", namespace: "n", pod: "p", container: "c", bytes: 1 };
+    const report = { deletions: [{ ...deletion, reason: "max_age" as const }] };
+    const one = input(["a"], [aView("a", { report })]);
+    expect(aggregateStatus(one).lastEnforcementTime).toBe(time);
+    const rest = { source: "rest", policy: undefined, after: "p/x", next: "p/policy", untilMs: 1 } as const;
+    expect(aggregateStatus({ ...one, nodes: new Map([["a", rest]]) }).lastEnforcementTime).toBeUndefined();
+  });
+
+  it("waits for a node whose agent has yet to tell what it obeys, and names it", () => {
+    const one = input(["a", "b"], [aView("a"), aView("b", { state: "stale", problem: "connection refused" })]);
+    const nodes = new Map(one.nodes).set("b", { source: "unknown", policy: undefined, next: "p/policy" });
+    const status = aggregateStatus({ ...one, nodes });
+    expect(status.nodes?.summary).toBe("1/2");
+    expect(conditionsOf(status).Enforcing).toEqual(["False", "Pending", "not yet on b: connection refused"]);
+  });
+
+  it("gives the true reason of each conflict: older, or of an old rank; ruling, or next to rule", () => {
+    const nodes = names(13);
+    const one = input(nodes, []);
+    const by = (ruler: string, isRankKept = false) => ({ ruler, isRankKept });
+    const conflicts = new Map([
+      ["node-0", by("p/older")],
+      ["node-1", by("p/again", true)],
+      ["node-2", by("p/next")],
+      ...nodes.slice(3).map((node, index): [string, ReturnType<typeof by>] => [node, by(`p/next-${index}`)]),
+    ]);
+    const rules = new Map(one.nodes);
+    for (const node of nodes)
+      rules.set(node, { source: "rest", policy: undefined, after: "p/x", next: "p/y", untilMs: 1 });
+    rules.set("node-0", { source: "resource", resource: "p/older", policy });
+    rules.set("node-1", { source: "resource", resource: "p/again", policy });
+    const status = aggregateStatus({ ...one, nodes: rules, ruling: { ...one.ruling, conflicts } });
+    const rest = Array.from({ length: 9 }, (_, index) => `p/next-${index}`).join(", ");
+    expect(conditionsOf(status).Conflict?.[2]).toBe(
+      [
+        "p/older is older and rules node-0",
+        "p/again has its rank from the first resource of its name and rules node-1",
+        `p/next, ${rest} and 1 more is older and is the next to rule ${nodes.slice(2, 12).join(", ")} and 1 more nodes`,
+      ].join("; "),
+    );
+  });
+
   it("counts no node that another resource rules", () => {
     const one = input(["a", "b"], [aView("a"), aView("b")]);
     const nodes = new Map(one.nodes).set("b", { source: "resource", resource: "p/older", policy });
-    const ruling = { ...one.ruling, conflicts: new Map([["b", "p/older"]]) };
+    const ruling = { ...one.ruling, conflicts: new Map([["b", { ruler: "p/older", isRankKept: false }]]) };
     const status = aggregateStatus({ ...one, nodes, ruling });
     expect(status.nodes?.summary).toBe("1/1");
     expect(conditionsOf(status).Conflict).toEqual(["True", "OlderResourceRules", "p/older is older and rules b"]);

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { soak } from "../../../shared/test/support/soak.ts";
 import type { KubeClient, KubeRequest, KubeResult } from "../../src/kube/client.ts";
-import type { PolicyResource } from "../../src/policy/ruling.ts";
+import type { PolicyResource } from "../../src/policy/judge.ts";
 import { createEventWriter } from "../../src/status/events.ts";
 import { aReport } from "../support/agent-peer.ts";
 

@@ -1,0 +1,73 @@
+import type { SerializedPolicy } from "../agents/directive.ts";
+import { isSameMemory, isSameRecord, type RulingMemory, readRecord, writeRecord } from "./record.ts";
+import { type NodeRuling, type Ruling, type RulingInput, ruleNodes } from "./ruling.ts";
+
+export interface RulingsOptions {
+  /** What the leader before left. */
+  record: string | undefined;
+  /** Leaves a text for the next leader. Resolves true once it is safe; false if a later text took its place. */
+  leave: (record: string) => Promise<boolean>;
+  /** Other policies than before may be pushed. */
+  onChange: () => void;
+  /** How much resting time a change of leader may lose, in milliseconds. */
+  refreshMs: number;
+}
+
+/** Who rules which node, and what of that may be acted upon. */
+export interface Rulings {
+  /** Decides anew. */
+  decide(input: RulingInput): Ruling;
+  /** What may be pushed to the agent of a node; undefined is nothing. */
+  policyOf(node: string): SerializedPolicy | undefined;
+}
+
+/**
+ * Remembers who rules, and leaves that to the next leader before it is acted upon. A rest acts at once. Nothing else is
+ * pushed for a node until the record says that this is what rules it: a leader that dies then leaves no node of which the
+ * next leader does not know what went away.
+ */
+export function createRulings({ record, leave, onChange, refreshMs }: RulingsOptions): Rulings {
+  let memory = readRecord(record);
+  /** What is on record for sure, and what a write may have put there. */
+  let written = memory;
+  let left: RulingMemory | undefined;
+  let rules: ReadonlyMap<string, NodeRuling> = new Map();
+  let acting = new Map<string, NodeRuling>();
+
+  /** Goes over to the rules that are on record. */
+  function act(): void {
+    const next = new Map<string, NodeRuling>();
+    for (const [node, rule] of rules) {
+      const mayAct =
+        rule.source === "rest" ||
+        rule.source === "unknown" ||
+        isSameMemory(written.nodes.get(node), memory.nodes.get(node));
+      const chosen = mayAct ? rule : acting.get(node);
+      if (chosen !== undefined) next.set(node, chosen);
+    }
+    acting = next;
+    onChange();
+  }
+
+  async function leaveRecord(now: RulingMemory): Promise<void> {
+    left = now;
+    const isWritten = await leave(writeRecord(now));
+    if (!isWritten) return;
+    written = now;
+    act();
+  }
+
+  return {
+    decide(input) {
+      const ruling = ruleNodes(input, memory);
+      memory = ruling.memory;
+      rules = ruling.nodes;
+      act();
+      const last = left ?? written;
+      const isOld = last.atMs === undefined || input.nowMs - last.atMs >= refreshMs;
+      if (!isSameRecord(memory, last) || (ruling.nextMs !== undefined && isOld)) void leaveRecord(memory);
+      return ruling;
+    },
+    policyOf: (node) => acting.get(node)?.policy,
+  };
+}

@@ -1,0 +1,30 @@
+import type { PolicyDocument } from "@cro/shared/policy/document";
+
+/**
+ * The document of a node whose policy went away: the node rules of that policy act, and nothing else is deleted. The
+ * largest floor of all its rules holds for every container, because node rules respect floors. Agents of version 0.1.0
+ * understand it.
+ */
+export function restPolicy({ directory, mode, global, rules, node }: PolicyDocument): PolicyDocument {
+  const minCheckpoints = Math.max(0, ...[global, ...rules].map((rule) => rule.minCheckpoints ?? 0));
+  return {
+    directory,
+    mode,
+    applyImmediately: false,
+    global: { level: "global", retainOrphan: true, ...(minCheckpoints > 0 && { minCheckpoints }) },
+    rules: [],
+    node,
+  };
+}
+
+/** The document of a node whose policy went away and is not known: nothing is deleted. */
+export function emptyRestPolicy(directory: string): PolicyDocument {
+  return {
+    directory,
+    mode: "Enforce",
+    applyImmediately: false,
+    global: { level: "global", retainOrphan: true },
+    rules: [],
+    node: {},
+  };
+}

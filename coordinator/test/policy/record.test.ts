@@ -1,0 +1,105 @@
+import { defaultPolicy } from "@cro/shared/policy/compile";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import {
+  EMPTY_MEMORY,
+  isSameRecord,
+  type NodeMemory,
+  type RulingMemory,
+  readRecord,
+  writeRecord,
+} from "../../src/policy/record.ts";
+import { restPolicy } from "../../src/policy/rest.ts";
+
+const document = restPolicy(defaultPolicy().document);
+const rests = [undefined, JSON.stringify(document), JSON.stringify({ ...document, node: { maxTotalBytes: 7 } })];
+const ruled = (ruler: string): NodeMemory => ({ state: "ruled", ruler, rest: rests[1] });
+
+const arbNodeMemory: fc.Arbitrary<NodeMemory> = fc.oneof(
+  fc.constant<NodeMemory>({ state: "default" }),
+  fc.record({
+    state: fc.constant("ruled" as const),
+    ruler: fc.constantFrom("p/x", "p/y"),
+    rest: fc.constantFrom(...rests),
+  }),
+  fc.record({
+    state: fc.constant("resting" as const),
+    ruler: fc.constantFrom(undefined, "p/x", "p/y"),
+    rest: fc.constantFrom(...rests),
+    restedMs: fc.nat(3),
+  }),
+);
+const arbMemory: fc.Arbitrary<RulingMemory> = fc.record({
+  atMs: fc.constant(undefined),
+  nodes: fc.dictionary(fc.constantFrom("a", "b", "c", "d"), arbNodeMemory).map((all) => new Map(Object.entries(all))),
+  gone: fc.dictionary(fc.constantFrom("e", "f"), arbNodeMemory).map((all) => new Map(Object.entries(all))),
+  ranks: fc
+    .dictionary(
+      fc.constantFrom("p/x", "p/y"),
+      fc.record({ createdAt: fc.constant("2026-01-01T00:00:00Z"), goneMs: fc.option(fc.nat(9), { nil: undefined }) }),
+    )
+    .map((all) => new Map(Object.entries(all))),
+  isCut: fc.boolean(),
+});
+
+describe("the record that outlives a leader", () => {
+  it("is read back as it was written", () => {
+    fc.assert(
+      fc.property(arbMemory, (memory) => {
+        expect(readRecord(writeRecord(memory))).toEqual(memory);
+      }),
+    );
+  });
+
+  it("is the same as another exactly if it differs in nothing but times", () => {
+    const withoutTimes = ({ nodes, gone, ranks, isCut }: RulingMemory) => {
+      const plain = (of: ReadonlyMap<string, NodeMemory>) =>
+        [...of].map(([node, memory]) => [node, { ...memory, restedMs: 0 }]).sort();
+      const ages = [...ranks].map(([key, { createdAt, goneMs }]) => [key, createdAt, goneMs === undefined]).sort();
+      return JSON.stringify([plain(nodes), plain(gone), ages, isCut]);
+    };
+    fc.assert(
+      fc.property(arbMemory, arbMemory, (a, b) => {
+        expect(isSameRecord(a, b)).toBe(withoutTimes(a) === withoutTimes(b));
+        expect(isSameRecord(a, { ...a, nodes: new Map([...a.nodes].reverse()) })).toBe(true);
+      }),
+    );
+  });
+
+  it("knows no node in a text that is missing, broken, of another version, or holds what this version does not know", () => {
+    const record = JSON.parse(writeRecord({ ...EMPTY_MEMORY, nodes: new Map([["a", ruled("p/x")]]) }));
+    const [group] = record.groups;
+    const texts = [
+      undefined,
+      "",
+      "{",
+      "null",
+      JSON.stringify({ ...record, version: 2 }),
+      JSON.stringify({ ...record, more: 1 }),
+      JSON.stringify({ ...record, groups: [{ ...group, rest: { ...document, more: 1 } }] }),
+      JSON.stringify({ ...record, groups: [{ ...group, ruler: undefined }] }),
+      JSON.stringify({ ...record, groups: [{ ...group, state: "resting" }] }),
+      JSON.stringify({ ...record, groups: [{ ...group, state: "resting", restedMs: -1 }] }),
+    ];
+    for (const text of texts) expect(readRecord(text)).toEqual(EMPTY_MEMORY);
+    expect(readRecord(JSON.stringify(record)).nodes.size).toBe(1);
+  });
+
+  it("names the nodes of a large cluster, and says so if it cannot", () => {
+    const nodes = new Map(
+      Array.from({ length: 5000 }, (_, index) => [`ip-10-0-${index}.compute.internal`, ruled(`p/${index % 3}`)]),
+    );
+    const ranks = new Map([["p/1", { createdAt: "2026-01-01T00:00:00Z", goneMs: undefined }]]);
+    const memory = { ...EMPTY_MEMORY, nodes, ranks };
+    expect(readRecord(writeRecord(memory))).toEqual(memory);
+    const few = writeRecord(memory, { maxBytes: 1000 });
+    expect(Buffer.byteLength(few)).toBeLessThanOrEqual(1000);
+    expect(readRecord(few)).toEqual({ ...EMPTY_MEMORY, ranks, isCut: true });
+    expect(readRecord(writeRecord(memory, { maxBytes: 60 }))).toEqual({ ...EMPTY_MEMORY, isCut: true });
+  });
+
+  it("counts bytes and not characters", () => {
+    const memory = { ...EMPTY_MEMORY, nodes: new Map([["ä".repeat(100), { state: "default" } as const]]) };
+    expect(readRecord(writeRecord(memory, { maxBytes: 200 })).isCut).toBe(true);
+  });
+});
