@@ -158,19 +158,18 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     metrics.stateErrors.inc();
   });
 
-  /** Takes in what was accepted: the directory is watched from now on. */
-  function observe(policy: AcceptedPolicy): void {
+  function adopt(policy: AcceptedPolicy): void {
     if (govern === undefined || accepted?.digest !== policy.digest) govern = createGovernor(policy.document);
     accepted = policy;
+    enforcer.setPolicy(policy);
     observer.setPath(policy.document.directory, watched);
   }
 
-  /** Puts in force what was accepted. */
+  /** Lets what was accepted act. */
   function enforce(): void {
     clearTimeout(waitingForCoordinator);
-    if (accepted === undefined) return;
     isInForce = true;
-    enforcer.setPolicy(accepted);
+    enforcer.setWaiting(false);
   }
 
   /** Directives one after the other: each is on disk before anything is done for it, and before the next is judged. */
@@ -201,7 +200,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       // Kept first: an agent that was killed in between would else obey an older leader again.
       await state.writeAccepted(next);
       log.info({ ...fence, policy: digest, mode: document.mode }, "directive accepted");
-      observe(next);
+      adopt(next);
     }
     enforce();
     enforcer.proved(proofs.receive(received.orphans, receivedAtMs, received.time));
@@ -277,7 +276,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   const kept = await state.readAccepted();
   if (kept !== undefined) {
     log.info({ ...kept.fence, policy: kept.digest }, "waiting for the coordinator; else the last accepted policy acts");
-    observe(kept);
+    enforcer.setWaiting(true);
+    adopt(kept);
     waitingForCoordinator = setTimeout(() => {
       log.info({ ...kept.fence, policy: kept.digest }, "no coordinator came; the last accepted policy acts");
       enforce();

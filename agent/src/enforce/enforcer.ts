@@ -72,6 +72,8 @@ export interface Enforcer {
   /** The directory has been listed as a whole. */
   listed(): void;
   setPolicy(policy: AcceptedPolicy): void;
+  /** Whether to plan nothing for now: events are taken in and wait, as the policy may soon be another one. */
+  setWaiting(isWaiting: boolean): void;
   /** An archive came, changed or went. `isEvent` where that makes the policy act on its scopes. */
   changed(entry: Entry, isEvent: boolean): void;
   /** Acts on proofs that just came in. */
@@ -100,6 +102,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   let directory: Directory | undefined;
   let isListed = false;
   let policy: InForce | undefined;
+  let isWaiting = false;
   let running: Promise<void> | undefined;
   /** Of the plan under way. */
   let basis: Basis = { archives: new Set(), isOvertaken: false };
@@ -132,7 +135,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
 
   /** What a run stands on; undefined while nothing may be deleted. */
   function groundOf(): Ground | undefined {
-    if (stopped || !isListed || directory === undefined || policy === undefined) return undefined;
+    if (stopped || isWaiting || !isListed || directory === undefined || policy === undefined) return undefined;
     return { from: directory, inForce: policy };
   }
 
@@ -433,6 +436,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       watermark = afterPolicy(watermark);
       lookAtDisk();
       attention.markEverything();
+      schedule();
+    },
+    setWaiting(next) {
+      isWaiting = next;
       schedule();
     },
     changed(entry, isEvent) {

@@ -1,5 +1,6 @@
 import { unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { aSeries, driveEnforcer } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
@@ -122,6 +123,22 @@ describe("what an event made due", () => {
     driven.enforcer.listed();
     expect(driven.enforcer.due()).toEqual(resumed);
     driven.enforcer.setPolicy(policy);
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 3));
+  });
+
+  it("is taken in while the enforcer waits, and acted upon when that is over", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 5);
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(atTwo, folder) });
+    driven.enforcer.setWaiting(true);
+    driven.enforcer.listed();
+    for (const file of files) driven.see(file, { isEvent: true });
+    driven.enforcer.tick();
+    for (let turn = 0; turn < 20; turn += 1) await nextTurn();
+    expect(driven.runs()).toBe(0);
+    expect(driven.enforcer.due()?.containers).toEqual(["shop/web-0/main"]);
+    driven.enforcer.setWaiting(false);
     await driven.calm();
     expect(driven.files()).toEqual(files.slice(0, 3));
   });
