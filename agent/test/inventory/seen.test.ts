@@ -37,7 +37,7 @@ describe("names that were seen", () => {
   });
 
   it.each(["AAAA", "AAAAA===", "!!!!!!==", "xZ0cgQ", "AQAAAAAAAAA=", " "])(
-    "are unknown where they are damaged: %j",
+    "are unknown if they are damaged: %j",
     (packed) => expect(unpackNames(packed)).toBeUndefined(),
   );
 });
