@@ -19,9 +19,9 @@ import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { systemClock } from "../../src/clock.ts";
-import { packNames } from "../../src/inventory/seen.ts";
 import type { Watched } from "../../src/policy/state-folder.ts";
 import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
+import { packNames } from "../support/seen.ts";
 import { aFolder, watchDirectory } from "../support/watching.ts";
 
 const until = (condition: () => void) => vi.waitFor(condition, { timeout: 60_000, interval: 10 });

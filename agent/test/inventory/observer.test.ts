@@ -26,9 +26,9 @@ import { type ArchiveIndex, createArchiveIndex } from "../../src/inventory/archi
 import type { Directory } from "../../src/inventory/directory.ts";
 import type { Entry } from "../../src/inventory/entry.ts";
 import { createObserver, type ObserverOptions } from "../../src/inventory/observer.ts";
-import { packNames } from "../../src/inventory/seen.ts";
 import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
 import { realArchives } from "../support/real-archives.ts";
+import { packNames } from "../support/seen.ts";
 import { aFolder, watchDirectory } from "../support/watching.ts";
 
 const until = (condition: () => void, timeout = 10_000) => vi.waitFor(condition, { timeout, interval: 20 });

@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { packNames, unpackNames } from "../../src/inventory/seen.ts";
+import { unpackNames } from "../../src/inventory/seen.ts";
 import { archiveName } from "../support/archives.ts";
+import { packNames } from "../support/seen.ts";
 
 const arbNames = fc.uniqueArray(fc.stringMatching(/^[ -~]{0,80}$/), { maxLength: 50 });
 
