@@ -48,7 +48,7 @@ function chmodForEver(directory: string) {
 
 describe("an agent that starts over 10,005 archives, under a policy that does not act at once", () => {
   it(
-    "deletes none of them through chmod -R without end, and then what an arrival makes due, alone",
+    "deletes none of them while chmod -R runs over and over, and then only what an arrival makes due",
     async () => {
       const root = aFolder();
       const startMs = Date.now() - 86_400_000;
@@ -76,7 +76,7 @@ describe("an agent that starts over 10,005 archives, under a policy that does no
       const arrived = aWrittenArchive(root, "c3", Date.now());
       const left = found.filter((file) => !file.includes("-c3-"));
       const newest = found.filter((file) => file.includes("-c3-")).slice(-9);
-      // It shows, too, that all else has been planned for, for plans go one after the other.
+      // Plans are made one after the other: this one shows that those before deleted nothing.
       await until(() => expect(archivesIn(root)).toEqual([...left, ...newest, arrived].sort()), PATIENCE_MS);
     },
     3 * PATIENCE_MS,

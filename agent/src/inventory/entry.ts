@@ -7,6 +7,7 @@ import { startWalk, type Verdict, type Walk } from "../archive/walk.ts";
 import type { Clock } from "../clock.ts";
 import type { Directory } from "./directory.ts";
 import { createWalkStep, type ReadSpace } from "./read-ahead.ts";
+import { hashName } from "./seen.ts";
 
 /** How long a complete archive must have been unchanged to be deletable, in milliseconds. */
 export const SETTLED_MS = 2000;
@@ -17,6 +18,8 @@ const NOT_BEGUN: Walk = Object.freeze(startWalk());
 /** An archive of the watched directory, and what the agent knows of how it came to be as it is. */
 export interface Entry extends Archive {
   name: OwnerName;
+  /** Computed once, so that a record of very many archives does not block the event loop. */
+  nameHash: number;
   inode: bigint;
   /** Since when its size and mtime have been seen unchanged, on the monotonic clock, in milliseconds. */
   unchangedSinceMs: number;
@@ -61,6 +64,7 @@ export function newEntry(
   return {
     file,
     name,
+    nameHash: hashName(file),
     candidates: name.candidates,
     podUID: undefined,
     isStaticPod: true,

@@ -24,7 +24,7 @@ import {
   walkEntry,
 } from "./entry.ts";
 import { createReadSpace, READ_AHEAD } from "./read-ahead.ts";
-import { packNames, type SeenNames, unpackNames } from "./seen.ts";
+import { hashName, packHashes, type SeenNames, unpackNames } from "./seen.ts";
 import { createSharing } from "./sharing.ts";
 import { startSlice } from "./slice.ts";
 
@@ -200,11 +200,11 @@ export function createObserver(options: ObserverOptions): Observer {
   /** Leaves out archives whose event is still to come, so that they are news at the next start, too. */
   function takeRecord({ device, inode }: Directory): Watched {
     if (lastRecord !== undefined && !isRecordStale) return lastRecord;
-    const names: string[] = [];
-    for (const entry of index.all()) if (!entry.isNews) names.push(entry.file);
-    for (const [file, isNewsToo] of unreadable) if (!isNewsToo) names.push(file);
+    const hashes: number[] = [];
+    for (const { isNews, nameHash } of index.all()) if (!isNews) hashes.push(nameHash);
+    for (const [file, isNews] of unreadable) if (!isNews) hashes.push(hashName(file));
     isRecordStale = false;
-    const record = { device: `${device}`, inode: `${inode}`, seen: packNames(names) };
+    const record = { device: `${device}`, inode: `${inode}`, seen: packHashes(hashes) };
     if (
       lastRecord === undefined ||
       directoryKey(lastRecord) !== directoryKey(record) ||

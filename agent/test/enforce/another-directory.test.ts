@@ -7,7 +7,7 @@ import { aSeries, driveEnforcer, keepOne } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
 
 describe("a directory that is left for another", () => {
-  it("is let go of only when the deletion under way has ended", async () => {
+  it("is released only when the deletion under way has ended", async () => {
     const folder = aFolder();
     const order: string[] = [];
     const driven = driveEnforcer(folder, {
@@ -17,18 +17,18 @@ describe("a directory that is left for another", () => {
       isStuck: (file) => {
         if (order.length === 0 && file.endsWith(".tar")) {
           order.push("left");
-          void driven.enforcer.setDirectory(undefined).then(() => order.push("let go of"));
+          void driven.enforcer.setDirectory(undefined).then(() => order.push("released"));
         }
         return false;
       },
     });
     for (const file of aSeries(folder, 3)) driven.see(file);
     driven.enforcer.listed();
-    await expect.poll(() => order).toEqual(["left", "deleted", "let go of"]);
+    await expect.poll(() => order).toEqual(["left", "deleted", "released"]);
     expect(readdirSync(folder)).toHaveLength(2);
   });
 
-  it("takes along which scopes its policy acts on: nothing goes in the next one before something happens there", async () => {
+  it("does not make its policy act on the next one before something happens there", async () => {
     const folder = aFolder();
     const next = aFolder();
     const policy = anAcceptedPolicy({ globalPolicy: { maxCheckpointsPerContainer: 1 } }, folder);

@@ -11,8 +11,8 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
-import { packNames } from "../../src/inventory/seen.ts";
 import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
+import { packNames } from "../support/seen.ts";
 import { aFolder, anAcceptedPolicy, watchDirectory } from "../support/watching.ts";
 
 const until = (condition: () => void, timeout = 10_000) => vi.waitFor(condition, { timeout, interval: 20 });

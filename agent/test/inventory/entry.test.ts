@@ -238,7 +238,7 @@ describe("whether changed content is news", () => {
     writeFileSync(path, archiveBytes({ pod: "p", namespace, container }), { flag: "r+" });
   };
 
-  it("is told by the next walk where the mtime alone changed, and not before", () => {
+  it("is decided by the next walk if only the mtime changed, and not before", () => {
     const { path, entry, walk, adopt } = anEntry(ambiguous);
     walk();
     writeOver(path, "b-c");
@@ -255,7 +255,7 @@ describe("whether changed content is news", () => {
     expect(entry.isNews).toBe(true);
   });
 
-  it("is told by what was found before the first of two changes, if no walk came in between", () => {
+  it("is decided by what the last walk found, also after two changes", () => {
     const { path, entry, walk, adopt } = anEntry(ambiguous);
     walk();
     writeOver(path, "b-c");
@@ -267,7 +267,7 @@ describe("whether changed content is news", () => {
     expect(entry.isNews).toBe(true);
   });
 
-  it("is no for an archive of which nothing was known because its walk failed", () => {
+  it("is not decided by a walk that failed before the change", () => {
     const { path, entry, walk, adopt } = anEntry(ambiguous);
     renameSync(path, `${path}.aside`);
     walk();
@@ -279,7 +279,7 @@ describe("whether changed content is news", () => {
     expect([entry.walk.verdict?.kind, entry.isNews]).toEqual(["ended", false]);
   });
 
-  it("stays open over a walk that fails, for that tells nothing", () => {
+  it("stays open when the walk after the change fails", () => {
     const { path, entry, walk, adopt } = anEntry(ambiguous);
     walk();
     writeOver(path, "b-c");
@@ -297,7 +297,7 @@ describe("whether changed content is news", () => {
     expect(entry.isNews).toBe(true);
   });
 
-  it("is not asked during the first listing", () => {
+  it("is not decided during the first listing: it makes no news", () => {
     const touched = anEntry(ambiguous);
     touched.walk();
     writeOver(touched.path, "c");
@@ -310,7 +310,7 @@ describe("whether changed content is news", () => {
     expect([touched.entry.isNews, grown.entry.isNews]).toEqual([false, false]);
   });
 
-  it("is plain where the size or the file is another one, which is compared with nothing", () => {
+  it("needs no walk if the size changed", () => {
     const { path, entry, walk, adopt } = anEntry(ambiguous);
     walk();
     writeOver(path, "b-c");

@@ -19,9 +19,9 @@ import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { systemClock } from "../../src/clock.ts";
-import { packNames } from "../../src/inventory/seen.ts";
 import type { Watched } from "../../src/policy/state-folder.ts";
 import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
+import { packNames } from "../support/seen.ts";
 import { aFolder, watchDirectory } from "../support/watching.ts";
 
 const until = (condition: () => void) => vi.waitFor(condition, { timeout: 60_000, interval: 10 });
@@ -94,7 +94,7 @@ describe("the first listing", () => {
     expect(archivesIn(folder)).toEqual(files);
   });
 
-  it("lets one pin, put as it begins, cost none of the others", async () => {
+  it("deletes no other archive of a container when one of them is pinned while it runs", async () => {
     const folder = aFolder();
     const files = series(folder, 5);
     const watching = watch(folder, { spec: keepOne });
@@ -176,7 +176,7 @@ describe("the first listing", () => {
 });
 
 describe("with a record of the directory", () => {
-  it("an archive that was not there is news, once, however old it is, and one that was there is not", async () => {
+  it("an archive that was not there is news once, however old it is, and one that was there is not", async () => {
     const folder = aFolder();
     const known = series(folder, 3, "known");
     const fresh = series(folder, 1, "fresh");
@@ -225,7 +225,7 @@ describe("once the directory is listed", () => {
   const ambiguous = (namespace: string, container: string, pagesBytes = 4096) =>
     archiveBytes({ pod: "p", namespace, container, pagesBytes });
 
-  it("another file under its name, or another size, makes an archive news again", async () => {
+  it("another file under the same name, or another size, makes an archive news again", async () => {
     const folder = aFolder();
     const [replaced = "", grown = "", cut = ""] = series(folder, 3);
     const watching = watch(folder);
@@ -332,7 +332,7 @@ describe("the record for the next start", () => {
     expect(missing.observer.record()).toBe(watched);
   });
 
-  it("is of no use for a directory that this start has seen itself", async () => {
+  it("is not used for a directory that this observer has seen since", async () => {
     const [folder, other] = [aFolder(), aFolder()];
     const watched = aRecord(folder, []);
     const [file] = series(folder, 1);
@@ -345,7 +345,7 @@ describe("the record for the next start", () => {
     expect(watching.events).toEqual([file]);
   });
 
-  it("leaves out a half archive, which so is news at the next start, when it is whole", async () => {
+  it("leaves out a half archive, so that it is news at the next start, when it is whole", async () => {
     const folder = aFolder();
     const first = watch(folder);
     await until(() => expect(first.observer.status().isListed).toBe(true));
@@ -364,7 +364,7 @@ describe("the record for the next start", () => {
 });
 
 describe("a directory that goes and comes back", () => {
-  it("brings as news what came in between, and what was not told of before it went", async () => {
+  it("brings as news what came in between, and arrivals whose event had not come before it went", async () => {
     const parent = aFolder();
     const [folder, aside] = [join(parent, "checkpoints"), join(parent, "aside")];
     mkdirSync(folder);

@@ -26,9 +26,9 @@ import { type ArchiveIndex, createArchiveIndex } from "../../src/inventory/archi
 import type { Directory } from "../../src/inventory/directory.ts";
 import type { Entry } from "../../src/inventory/entry.ts";
 import { createObserver, type ObserverOptions } from "../../src/inventory/observer.ts";
-import { packNames } from "../../src/inventory/seen.ts";
 import { archiveBytes, archiveName, archiveTime, tarHeader, writeArchive } from "../support/archives.ts";
 import { realArchives } from "../support/real-archives.ts";
+import { packNames } from "../support/seen.ts";
 import { aFolder, watchDirectory } from "../support/watching.ts";
 
 const until = (condition: () => void, timeout = 10_000) => vi.waitFor(condition, { timeout, interval: 20 });
@@ -209,7 +209,7 @@ describe("an archive that arrives", () => {
     expect(watching.state(file)).toBe("complete");
   });
 
-  it("gets a higher number when its content changes, which a proof of before does not cover", async () => {
+  it("gets a higher number when its content changes, so that an earlier proof does not cover it", async () => {
     const folder = aFolder();
     const [file, other] = [writeArchive(folder), writeArchive(folder, { container: "other" })];
     const watching = watchDirectory(folder);
@@ -222,7 +222,7 @@ describe("an archive that arrives", () => {
     expect(watching.index.get(other)?.listed).toBeLessThanOrEqual(asked);
   });
 
-  it("is not what a walk found that another archive was written under", async () => {
+  it("is not believed to be what a walk found while another archive was written over it", async () => {
     const folder = aFolder();
     const file = "checkpoint-p_a-b-c-2026-01-02T03:04:05Z.tar";
     const path = join(folder, file);
@@ -252,7 +252,7 @@ describe("an archive that arrives", () => {
     expect(told).not.toContain("complete a");
   });
 
-  it("is walked afresh when it has stopped growing and is still torn, and only then is incomplete", async () => {
+  it("is walked from the start when it has stopped growing and is still torn, and then becomes incomplete", async () => {
     const folder = aFolder();
     const watching = watchDirectory(folder, { incompleteAfterMs: 500 });
     await until(() => expect(watching.observer.status().isListed).toBe(true));
@@ -477,7 +477,7 @@ describe("the directory", () => {
     release();
   });
 
-  it("is closed only when nobody works in it any more", async () => {
+  it("is closed only when nothing uses it any more", async () => {
     const folder = aFolder();
     let old: Directory | undefined;
     let release = () => {};

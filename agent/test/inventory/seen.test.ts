@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { packNames, unpackNames } from "../../src/inventory/seen.ts";
+import { unpackNames } from "../../src/inventory/seen.ts";
 import { archiveName } from "../support/archives.ts";
+import { packNames } from "../support/seen.ts";
 
 const arbNames = fc.uniqueArray(fc.stringMatching(/^[ -~]{0,80}$/), { maxLength: 50 });
 
@@ -37,7 +38,7 @@ describe("names that were seen", () => {
   });
 
   it.each(["AAAA", "AAAAA===", "!!!!!!==", "xZ0cgQ", "AQAAAAAAAAA=", " "])(
-    "are unknown where they are damaged: %j",
+    "are unknown if they are damaged: %j",
     (packed) => expect(unpackNames(packed)).toBeUndefined(),
   );
 });
