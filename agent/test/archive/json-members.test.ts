@@ -204,6 +204,9 @@ describe("a scan of JSON for the members of one object", () => {
     "[-]",
     "[1e]",
     "[0,1.5]",
+    "[1 2",
+    "[1:",
+    '{"a":1 2',
   ])("says as JSON.parse does whether %j is JSON", (text) => {
     for (const around of [text, ` ${text}\n`, `[${text}]`, `{"a":${text}}`]) {
       expect([around, scan(around, { sizes: [1] }) !== undefined]).toEqual([around, parse(around) !== undefined]);
@@ -211,7 +214,7 @@ describe("a scan of JSON for the members of one object", () => {
   });
 
   it("looks into the root object or into the named member of it, and into no other object", () => {
-    const inner = '{"a":"1","x":{"a":"2"},"y":[{"b":"3"}]}';
+    const inner = '{"a":"1","b":{"a":"2"},"x":{"a":"2"},"y":[{"b":"3"}]}';
     expect(scan(`{"a":"0","m":${inner}}`)?.values).toEqual(new Map([["a", "0"]]));
     expect(scan(`{"a":"0","m":${inner},"b":"9"}`, { member: "m" })?.values).toEqual(new Map([["a", "1"]]));
     for (const other of [
