@@ -19,12 +19,12 @@ function manyArchives(directory: string): string[] {
   });
 }
 
-/** Takes 4 KiB at a time and rests 5 ms after each, so that it is far behind when the command is done. */
+/** Takes 4 KiB at a time and rests 20 ms after each, so that it is far behind when the command is done. */
 const SLOW_READER = `
   const { readSync, writeSync } = require("node:fs");
   const buffer = Buffer.alloc(4096);
   const rest = new Int32Array(new SharedArrayBuffer(4));
-  for (let size; (size = readSync(0, buffer)) > 0; Atomics.wait(rest, 0, 0, 5)) writeSync(1, buffer, 0, size);`;
+  for (let size; (size = readSync(0, buffer)) > 0; Atomics.wait(rest, 0, 0, 20)) writeSync(1, buffer, 0, size);`;
 
 /** Pipes a command into another, as a shell does, and tells what came out and how the first one ended. */
 function pipe(command: string[], into: string[]) {
