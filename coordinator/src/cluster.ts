@@ -195,7 +195,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       onReport: ({ node, podUID }, report) => {
         const rules = ruling?.nodes.get(node);
         const { orphanGraceMs } = policyOf(rules)?.compiled ?? fallback.compiled;
-        // While a node rests nobody's pod is proved gone for it.
+        // While a node rests, no pod is proved gone for it.
         prover.reported(podUID, rules?.source === "rest" ? { ...report, orphanScopes: [] } : report, orphanGraceMs);
         const resource = ruling?.resources.find(({ key }) => rules?.source === "resource" && key === rules.resource);
         events.deletions(resource?.resource, report);
@@ -212,7 +212,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
 
   /** Decides anew who rules which node, once everything that this rests on is known. */
   function look(): void {
-    // While a watch is lost a policy may have come back unseen, so that no rest may end.
+    // While a watch is lost, a policy may have come back unseen. So no rest ends.
     if (!mayAct() || !resources.isSynced || !nodes.isSynced || agentPods.items === undefined) return;
     clearTimeout(nextLook);
     const policiesSeen = [...(resources.items?.values() ?? [])];
@@ -248,7 +248,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     }, delayMs);
   }
 
-  /** What was proved under a policy that went away is proved for no other. */
+  /** Withdraws what was proved under a policy that went away: it does not count under the next one. */
   function forgetOrphans(resting: ReadonlySet<string>): void {
     for (const { address } of view()) {
       if (!resting.has(address.node)) continue;
@@ -446,7 +446,7 @@ async function openLink(
   return link;
 }
 
-/** The policy of a node that may be known to be in force there; a node that rests has none of its own. */
+/** The policy that rules a node; undefined if that is not known, or if the node rests. */
 function policyOf(rules: NodeRuling | undefined): ReadyPolicy | undefined {
   return rules?.source === "resource" || rules?.source === "default" ? rules.policy : undefined;
 }
