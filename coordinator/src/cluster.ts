@@ -225,7 +225,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
 
   /** Decides anew who rules which node, once everything that this rests on is known. */
   function look(): void {
-    // While a watch is lost a policy may have come back unseen, so that no rest may end.
+    // While a watch is lost, a policy may have come back unseen. So no rest ends.
     if (!mayAct() || !resources.isSynced || !nodes.isSynced || agentPods.items === undefined) return;
     clearTimeout(nextLook);
     const policiesSeen = [...(resources.items?.values() ?? [])];
@@ -443,7 +443,7 @@ async function openLink(
   return link;
 }
 
-/** The policy of a node that may be known to be in force there; a node that rests has none of its own. */
+/** The policy that rules a node; undefined if that is not known, or if the node rests. */
 function policyOf(rules: NodeRuling | undefined): ReadyPolicy | undefined {
   return rules?.source === "resource" || rules?.source === "default" ? rules.policy : undefined;
 }

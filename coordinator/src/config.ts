@@ -141,7 +141,7 @@ export function parseArguments(argv: readonly string[]): ParsedArguments {
     .option("--ca-lifetime <duration>", "how long a new certificate authority lives", "730d")
     .option("--certificate-lifetime <duration>", "how long a new certificate lives", "90d")
     .option("--policy-namespaces <names>", "obey only resources of these namespaces, separated by commas")
-    .option("--policy-grace-period <duration>", "how long a node rests whose policy went away", "10m")
+    .option("--policy-grace-period <duration>", "how long a node rests if its policy went away", "10m")
     .option("--default-policy <file>", "policy resource for nodes that none is for (default: the built-in defaults)")
     .option("--metrics-address <host:port>", "for /metrics, /healthz, /readyz", `:${PORTS.coordinatorMetrics}`)
     .option("--log-level <level>", LOG_LEVELS.join(", "), "info")

@@ -191,7 +191,7 @@ function rulesNode(key: string, rules: NodeRuling | undefined): boolean {
   return rules?.source === "resource" && rules.resource === key;
 }
 
-/** Whether a resource is the next one of a node that still rests, or whose agent has yet to tell what it obeys. */
+/** Whether a resource will rule a node that still rests, or an agent that has yet to tell what it obeys. */
 function waitsForNode(key: string, rules: NodeRuling | undefined): boolean {
   return (rules?.source === "rest" || rules?.source === "unknown") && rules.next === key;
 }
