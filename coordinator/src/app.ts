@@ -13,6 +13,7 @@ import { createCertificateKeeper, type TlsMaterial } from "./certs/rotate.ts";
 import { createFolderStore } from "./certs/store.ts";
 import type { Config, ListenAddress } from "./config.ts";
 import { StartError } from "./errors.ts";
+import { decideRaise, type Raises } from "./leader/step.ts";
 import { createMetrics, type Metrics, setExpiry } from "./metrics.ts";
 import { acceptedCondition, unitlessCondition } from "./policy/conditions.ts";
 import { followPolicyFile } from "./policy/file-source.ts";
@@ -147,11 +148,14 @@ async function startParts(config: Config, context: PartsContext): Promise<string
   stops.push(client.close);
 
   let raising = Promise.resolve();
+  let raises: Raises = new Map();
   /** One at a time: when several agents name the same term, it is raised above it once. */
   function raiseTerm(node: string, named: Fence): void {
     raising = raising
       .then(async () => {
-        if (named.term < term) return;
+        const decided = decideRaise(raises, { node, named: named.term, term, nowMs: performance.now() });
+        raises = decided.raises;
+        if (!decided.isNeeded) return;
         term = await termFile.raiseAbove(named.term);
         log.warn({ node, named, term }, "term raised above the one that an agent follows");
         pusher?.setTerm(term);

@@ -194,11 +194,12 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
         if (rules === undefined || rules.source === "none") lookSoon();
       },
       onOlder: ({ node }, newest) => {
-        if (leadership.raiseTerm(newest.term)) log.warn({ node, newest, term }, "an agent follows a newer term");
+        if (leadership.raiseTerm(node, newest.term)) log.warn({ node, newest }, "an agent follows a newer term");
       },
     },
   });
-  const { view, setAgents, setPolicy, stop: stopPushing } = pusher;
+  const { view, setAgents, setPolicy, setTerm, stop: stopPushing } = pusher;
+  leadership.onTermRaised(setTerm);
   stops.push(stopPushing);
   watchAgents(view);
 
