@@ -30,6 +30,8 @@ export interface Timings extends PushTimings {
 export interface Coordinator {
   /** Where /metrics, /healthz and /readyz are served: `http://127.0.0.1:9812`. */
   metricsUrl: string;
+  /** Rejects if it cannot go on; a process without a coordinator is to end. */
+  ended: Promise<void>;
   /** Ends when nothing of it is left. What agents have stays in force. */
   stop(): Promise<void>;
 }
@@ -62,7 +64,7 @@ export async function startCoordinator(
   const stop = () => stopAll(stops);
   try {
     const metricsUrl = await startParts(config, { log, timings, stops });
-    return { metricsUrl, stop };
+    return { metricsUrl, ended: new Promise(() => {}), stop };
   } catch (cause) {
     await stop();
     throw cause;
@@ -112,7 +114,12 @@ async function startParts(config: Config, context: PartsContext): Promise<string
   stops.push(followed.close);
 
   let isReady = false;
-  const metricsUrl = await startHttp(config.metricsAddress, { metrics, stops, isReady: () => isReady });
+  const metricsUrl = await startHttp(config.metricsAddress, {
+    metrics,
+    stops,
+    notReady: () => (isReady ? undefined : "certificates or policy are not there yet"),
+    notAlive: () => undefined,
+  });
 
   const termFile = createTermFile(config.stateDirectory);
   let term = await termFile.raiseAbove(0).catch((cause: Error) => {
@@ -143,6 +150,7 @@ async function startParts(config: Config, context: PartsContext): Promise<string
   client = createAgentClient({
     material,
     deadlineMs: timings.callDeadlineMs,
+    wallMs: Date.now,
     onDisconnect: (origin) => pusher?.noteDisconnect(origin),
   });
   stops.push(client.close);
@@ -197,8 +205,13 @@ async function startParts(config: Config, context: PartsContext): Promise<string
 }
 
 /** What is logged and counted of pushing. */
-export function logPush(log: Logger, metrics: Metrics): Pick<PusherEvents, "onApplied" | "onFailure" | "onPush"> {
+export function logPush(
+  log: Logger,
+  metrics: Metrics,
+): Pick<PusherEvents, "onApplied" | "onDisbelief" | "onFailure" | "onPush"> {
   return {
+    onDisbelief: ({ node, podUID }, dropped) =>
+      log.warn({ node, podUID, dropped }, "parts of an agent's report are not believed"),
     onApplied: ({ node, podUID }, { term, revision, digest }) =>
       log.info({ node, podUID, term, revision, digest }, "agent applied policy"),
     onFailure: ({ node, url }, problem) => log.warn({ node, url, problem }, "agent does not follow"),
@@ -226,7 +239,19 @@ function logPolicy(
 /** Serves /metrics, /healthz and /readyz; returns where. Rejects with a StartError where it cannot listen. */
 export async function startHttp(
   { host, port }: ListenAddress,
-  { metrics, stops, isReady }: { metrics: Metrics; stops: Parts; isReady: () => boolean },
+  {
+    metrics,
+    stops,
+    notReady,
+    notAlive,
+  }: {
+    metrics: Metrics;
+    stops: Parts;
+    /** What is missing; undefined if nothing is. */
+    notReady: () => string | undefined;
+    /** Why only a restart can help; undefined if none is needed. */
+    notAlive: () => string | undefined;
+  },
 ): Promise<string> {
   // Whoever reaches the port can open connections and drip into them: few at a time, and not for long.
   const server = Fastify({
@@ -240,11 +265,15 @@ export async function startHttp(
     reply.type(metrics.registry.contentType);
     return metrics.registry.metrics();
   });
-  server.get("/healthz", async () => "ok\n");
-  server.get("/readyz", async (_request, reply) => {
-    if (isReady()) return "ok\n";
-    return reply.code(503).send("certificates or policy are not there yet\n");
-  });
+  for (const [path, problemOf] of [
+    ["/healthz", notAlive],
+    ["/readyz", notReady],
+  ] as const) {
+    server.get(path, async (_request, reply) => {
+      const problem = problemOf();
+      return problem === undefined ? "ok\n" : reply.code(503).send(`${problem}\n`);
+    });
+  }
   stops.push(() => server.close());
   try {
     await server.listen({ host, port });

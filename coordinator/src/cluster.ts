@@ -8,13 +8,14 @@ import { VERSION } from "@cro/shared/version";
 import type { Logger } from "pino";
 import { type AgentClient, createAgentClient } from "./agents/client.ts";
 import { type AgentPod, toAddresses, toAgentPod } from "./agents/discover.ts";
+import { viewByNode } from "./agents/nodes.ts";
 import { type AgentView, createPusher, type Pusher } from "./agents/push.ts";
 import { type Coordinator, logPush, type Parts, startHttp, stopAll, type Timings } from "./app.ts";
 import { createCertificateKeeper, type TlsMaterial } from "./certs/rotate.ts";
 import { createSecretStore } from "./certs/secret-store.ts";
 import type { ClusterConfig } from "./config.ts";
 import { StartError } from "./errors.ts";
-import { createKubeClient, type KubeClient, type KubeObject, loadKubeAccess } from "./kube/client.ts";
+import { createKubeClient, type KubeClient, type KubeObject, kubePath, loadKubeAccess } from "./kube/client.ts";
 import { type WatchEvent, watchObjects } from "./kube/watch.ts";
 import { type Leadership, runElection } from "./leader/election.ts";
 import { createOrphanProver, type PodName } from "./liveness/prover.ts";
@@ -34,12 +35,17 @@ import { createStatusWriter } from "./status/write.ts";
 
 const CONCURRENT_CALLS = 64;
 const TICK_MS = 500;
+/**
+ * An election that has not used its Lease for so long is stuck, in milliseconds: it does so every 2 s, and no use of it
+ * takes longer than 5 s.
+ */
+const STUCK_MS = 60_000;
 /** How long reports are gathered before they are looked at together, in milliseconds. */
 const LOOK_SOON_MS = 50;
 
 const policies = { path: `/apis/${POLICY_API_VERSION}/${POLICY_PLURAL}`, metadataOnly: false };
 const policyPath = ({ namespace, name }: { namespace: string; name: string }) =>
-  `/apis/${POLICY_API_VERSION}/namespaces/${namespace}/${POLICY_PLURAL}/${name}`;
+  `/apis/${POLICY_API_VERSION}${kubePath`/namespaces/${namespace}/${POLICY_PLURAL}/${name}`}`;
 
 /** The timings in a cluster, whose API server tells of agents that come back. */
 const TIMINGS: Omit<Timings, "policyFile"> = {
@@ -70,7 +76,18 @@ export async function startClusterCoordinator(config: ClusterConfig, { log }: { 
     let agents: () => AgentView[] = () => [];
     const metrics = createMetrics({ version: VERSION, agents: () => agents() });
     metrics.isLeader.set(0);
-    const metricsUrl = await startHttp(config.metricsAddress, { metrics, stops, isReady: () => true });
+    let leaseProblem: string | undefined = "the Lease has not been read yet";
+    let leaseUsedAtMs = nowMs();
+    let unready: () => string | undefined = () => undefined;
+    const metricsUrl = await startHttp(config.metricsAddress, {
+      metrics,
+      stops,
+      notReady: () => leaseProblem ?? unready(),
+      notAlive() {
+        const restMs = nowMs() - leaseUsedAtMs;
+        return restMs < STUCK_MS ? undefined : `the Lease was last used ${Math.round(restMs / 1000)} s ago`;
+      },
+    });
 
     const ending = new AbortController();
     const identity = `${config.identity}_${randomUUID()}`;
@@ -83,6 +100,10 @@ export async function startClusterCoordinator(config: ClusterConfig, { log }: { 
       now: () => new Date(),
       random: Math.random,
       log,
+      onLeaseUsed(problem) {
+        leaseProblem = problem;
+        leaseUsedAtMs = nowMs();
+      },
       lead: async (leadership) => {
         metrics.isLeader.set(1);
         try {
@@ -94,21 +115,23 @@ export async function startClusterCoordinator(config: ClusterConfig, { log }: { 
             fallback,
             identity,
             watchAgents: (view) => (agents = view),
+            watchReadiness: (notReady) => (unready = notReady),
           });
         } finally {
           agents = () => [];
+          unready = () => undefined;
           // What only a leader knows would stay as it was, and alarm for as long as this process stands by.
           for (const gauge of [metrics.watchSynced, metrics.certificateExpiry]) gauge.reset();
           for (const gauge of [metrics.isLeader, metrics.policyConflicts, metrics.orphansHeld]) gauge.set(0);
         }
       },
-    }).catch((err: unknown) => log.fatal({ err }, "election failed"));
+    });
     stops.push(async () => {
       ending.abort();
-      await election;
+      await election.catch(() => {});
     });
     log.info({ identity, metricsUrl }, "coordinator started");
-    return { metricsUrl, stop: () => stopAll(stops) };
+    return { metricsUrl, ended: election, stop: () => stopAll(stops) };
   } catch (cause) {
     await stopAll(stops);
     throw cause;
@@ -123,17 +146,20 @@ interface LeadContext {
   fallback: ReadyPolicy;
   identity: string;
   watchAgents: (view: () => AgentView[]) => void;
+  watchReadiness: (notReady: () => string | undefined) => void;
 }
 
 /** Everything that only the leader does; ends with the leadership. */
 async function lead(leadership: Leadership, context: LeadContext): Promise<void> {
-  const { config, client, log, metrics, fallback, identity, watchAgents } = context;
+  const { config, client, log, metrics, fallback, identity, watchAgents, watchReadiness } = context;
   const { signal, term } = leadership;
   const mayAct = () => leadership.holds();
   const stops: Parts = [];
   log.info({ term }, "leading");
 
   let pusher: Pusher | undefined;
+  const unsynced = new Set(["policies", "nodes", "agents", "pods"]);
+  watchReadiness(() => "the leader's certificates are not there yet");
   const link = await openLink(context, {
     leadership,
     stops,
@@ -141,6 +167,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     onDisconnect: (origin) => pusher?.noteDisconnect(origin),
   });
   if (link === undefined) return stopAll(stops);
+  watchReadiness(() => (unsynced.size === 0 ? undefined : `the leader does not know all ${[...unsynced].join(", ")}`));
 
   /** What the watches know; undefined while one knows nothing. */
   const resources = createMirror<PolicyResource>(({ uid }) => uid);
@@ -173,7 +200,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     },
   });
   stops.push(() => prover.stop());
-  const statuses = createStatusWriter({ client, path: policyPath, nowMs, signal, mayAct, log });
+  const statuses = createStatusWriter({ client, path: policyPath, nowMs, wallMs: Date.now, signal, mayAct, log });
   const events = createEventWriter({ client, nowMs, now: () => new Date(), signal, mayAct, log, identity });
 
   pusher = createPusher({
@@ -210,7 +237,11 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     clearTimeout(nextLook);
     const accepted = new Map<string, string | null>();
     for (const { address, report } of view()) {
-      if (report !== undefined) accepted.set(address.node, report.accepted?.digest ?? null);
+      if (report === undefined) continue;
+      // Of two agents of a node the one counts that has a policy which may have gone away.
+      const before = accepted.get(address.node) ?? null;
+      const isTelling = before !== null && before !== fallback.digest;
+      if (!isTelling) accepted.set(address.node, report.accepted?.digest ?? before);
     }
     ruling = ruleNodes(
       {
@@ -262,8 +293,18 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
   function tick(): void {
     events.tick();
     if (ruling === undefined) return;
-    const byNode = new Map(view().map((one) => [one.address.node, one]));
-    const heldByNode = new Map(view().map(({ address }) => [address.node, held.get(address.podUID) ?? 0]));
+    const views = view();
+    const byNode = viewByNode(views);
+    // Two agents of a node ask the same questions.
+    const heldByNode = new Map<string, number>();
+    for (const { address } of views) {
+      const count = held.get(address.podUID) ?? 0;
+      heldByNode.set(address.node, Math.max(count, heldByNode.get(address.node) ?? 0));
+    }
+    events.keepOnly({
+      resources: new Set(ruling.resources.map(({ resource }) => resource.uid)),
+      agents: new Set(views.map(({ address }) => address.podUID)),
+    });
     const now = new Date().toISOString();
     void statuses.write(
       ruling.resources.map((one) => ({
@@ -295,6 +336,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       emit(event) {
         if (event.type === "synced" || event.type === "lost") {
           metrics.watchSynced.set({ resource: name }, event.type === "synced" ? 1 : 0);
+          if (event.type === "synced") unsynced.delete(name);
+          else unsynced.add(name);
           if (event.type === "lost" && !signal.aborted)
             log.warn({ resource: name, problem: event.failure.message }, "watch lost");
         }
@@ -313,7 +356,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     follow("nodes", { path: "/api/v1/nodes", metadataOnly: true }, mirrored(nodes, toNode, look)),
     follow(
       "agents",
-      { path: `/api/v1/namespaces/${namespace}/pods`, labelSelector: agentSelector, metadataOnly: false },
+      { path: kubePath`/api/v1/namespaces/${namespace}/pods`, labelSelector: agentSelector, metadataOnly: false },
       mirrored(agentPods, toAgentPod, () => {
         const addresses = toAddresses(agentPods.items?.values() ?? [], agentPort);
         const present = new Set(addresses.map(({ podUID }) => podUID));
@@ -337,15 +380,20 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     for (const { address } of view()) prover.resynced(address.podUID);
   }, TIMINGS.resyncMs);
 
-  await new Promise<void>((resolve) => {
+  const isOver = new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
-  clearInterval(ticking);
-  clearInterval(resyncing);
-  clearTimeout(nextLook);
-  clearTimeout(pendingLook);
-  await stopAll(stops);
+  try {
+    // A watch ends before the leadership only if what it brought cannot be dealt with.
+    await Promise.race([isOver, watching]);
+  } finally {
+    clearInterval(ticking);
+    clearInterval(resyncing);
+    clearTimeout(nextLook);
+    clearTimeout(pendingLook);
+    await stopAll(stops);
+  }
   await watching;
   log.info({ term }, "no longer leading");
 }
@@ -394,7 +442,7 @@ async function openLink(
     if (material === undefined) await new Promise((resolve) => setTimeout(resolve, 1000));
   }
   if (material === undefined) return undefined;
-  link = createAgentClient({ material, deadlineMs: TIMINGS.callDeadlineMs, onDisconnect });
+  link = createAgentClient({ material, deadlineMs: TIMINGS.callDeadlineMs, wallMs: Date.now, onDisconnect });
   const { close } = link;
   stops.push(close);
   const refreshing = setInterval(() => {

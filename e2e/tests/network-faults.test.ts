@@ -76,7 +76,7 @@ describe("the link between a coordinator and an agent", () => {
   });
 
   function aClient({ deadlineMs = 1000, onDisconnect = (_: string) => {} } = {}) {
-    const client = createAgentClient({ material: pki.coordinator, deadlineMs, onDisconnect });
+    const client = createAgentClient({ material: pki.coordinator, deadlineMs, wallMs: Date.now, onDisconnect });
     onTestFinished(() => client.close());
     return client;
   }
@@ -94,6 +94,7 @@ describe("the link between a coordinator and an agent", () => {
       policy: policyFor(directory, parts.limit),
       withDocument: true,
       orphans: [],
+      protocol: 2,
     });
 
   it("that swallows, delays, repeats, cuts off, resets, flips or half closes keeps one agent from its policy and no other, until it is well", async () => {
@@ -109,7 +110,7 @@ describe("the link between a coordinator and an agent", () => {
       wallMs: Date.now,
       monotonicMs: () => performance.now(),
       random: Math.random,
-      events: { onReport() {}, onApplied() {}, onOlder() {}, onFailure() {}, onPush() {} },
+      events: { onReport() {}, onDisbelief() {}, onApplied() {}, onOlder() {}, onFailure() {}, onPush() {} },
     });
     onTestFinished(() => pusher.stop());
     const untilState = (which: typeof agents, wanted: string) =>
@@ -213,7 +214,12 @@ describe("the link between a coordinator and an agent", () => {
           if (chunk.direction === "back") bytes += chunk.bytes;
           return fault(chunk);
         };
-        const client = createAgentClient({ material: pki.coordinator, deadlineMs: 3000, onDisconnect: () => {} });
+        const client = createAgentClient({
+          material: pki.coordinator,
+          deadlineMs: 3000,
+          wallMs: Date.now,
+          onDisconnect: () => {},
+        });
         const outcome = await client.getReport(address, signal);
         await client.close();
         return { outcome: outcome.outcome, bytes };

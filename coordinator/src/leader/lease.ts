@@ -1,4 +1,4 @@
-import { type KubeClient, type KubeObject, type KubeResult, malformed } from "../kube/client.ts";
+import { type KubeClient, type KubeObject, type KubeResult, kubePath, malformed } from "../kube/client.ts";
 import type { LeaseSeen } from "./step.ts";
 
 /** Where the fencing term stands on the Lease. */
@@ -78,7 +78,7 @@ export async function writeLease(
 }
 
 function leasePath({ namespace, name }: LeaseReference): string {
-  return `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/${name}`;
+  return kubePath`/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/${name}`;
 }
 
 function toSeen(

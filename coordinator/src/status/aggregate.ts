@@ -1,7 +1,7 @@
 import type { Condition, ConditionType, PolicyStatus } from "@cro/shared/crd/status";
 import { formatProblems } from "@cro/shared/policy/compile";
 import { formatBytes, formatQuantity } from "@cro/shared/quantity";
-import type { UnreachableLimit } from "@cro/shared/wire/report";
+import type { ReportedLimit } from "@cro/shared/wire/report";
 import type { AgentView } from "../agents/push.ts";
 import type { NodeRuling, ResourceRuling } from "../policy/ruling.ts";
 
@@ -166,7 +166,9 @@ function enforcingOf(
   }
   if (ruled.length === 0) return { status: "False", reason: "NoNodes", message: "it rules no node" };
   if (applied === ruled.length) {
+    const untold = ruled.filter((node) => agents.get(node)?.problem !== undefined);
     const held = [
+      untold[0] === undefined ? undefined : `${nameNodes(untold)}: ${agents.get(untold[0])?.problem}`,
       policy.compiled.document.mode === "DryRun" ? "DryRun: nothing is deleted" : undefined,
       paused.length > 0 ? `a .pause stops all deletion on ${nameNodes(paused)}` : undefined,
     ].filter((text) => text !== undefined);
@@ -198,10 +200,10 @@ export function nameNodes(nodes: string[]): string {
   return nodes.length > NAMED_NODES ? `${named} and ${nodes.length - NAMED_NODES} more nodes` : named;
 }
 
-function describeLimits(limits: Array<UnreachableLimit & { node: string }>, omitted: number): string {
+function describeLimits(limits: Array<ReportedLimit & { node: string }>, omitted: number): string {
   const told = limits.slice(0, NAMED_LIMITS).map(({ node, limit, namespace, pod, container, wanted, freed, unit }) => {
     const scope = [namespace, pod, container].filter((name) => name !== undefined).join("/") || "the node";
-    const amount = (value: number) => (unit === "bytes" ? `${formatBytes(value)}B` : `${value} archives`);
+    const amount = (value: number) => (unit === "bytes" ? `${formatBytes(value)}B` : `${value} ${unit}`);
     return `${node}: ${limit} of ${scope} is exceeded by ${amount(wanted)}, of which ${amount(freed)} could go`;
   });
   const more = limits.length - told.length + omitted;
