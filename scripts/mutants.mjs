@@ -25,9 +25,17 @@ const FILES = [
   "agent/src/retention/explain.ts",
   "agent/src/retention/plan.ts",
   "agent/src/retention/scope.ts",
+  "coordinator/src/agents/client.ts",
+  "coordinator/src/agents/directive.ts",
+  "coordinator/src/agents/discover.ts",
+  "coordinator/src/agents/nodes.ts",
+  "coordinator/src/agents/push.ts",
+  "coordinator/src/agents/step.ts",
+  "coordinator/src/leader/step.ts",
   "shared/src/duration.ts",
   "shared/src/policy/govern.ts",
   "shared/src/quantity.ts",
+  "shared/src/wire/read-report.ts",
 ];
 
 /** Less is a reason to look: the command fails. */
@@ -47,6 +55,7 @@ async function mutate(folder, files) {
     ignorePatterns: [
       "/*",
       "!/agent",
+      "!/coordinator",
       "!/shared",
       "!/charts",
       "!/config",

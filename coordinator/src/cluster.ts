@@ -15,6 +15,7 @@ import { createCertificateKeeper, type TlsMaterial } from "./certs/rotate.ts";
 import { createSecretStore } from "./certs/secret-store.ts";
 import type { ClusterConfig } from "./config.ts";
 import { StartError } from "./errors.ts";
+import { createHealth } from "./health.ts";
 import { createKubeClient, type KubeClient, type KubeObject, kubePath, loadKubeAccess } from "./kube/client.ts";
 import { type WatchEvent, watchObjects } from "./kube/watch.ts";
 import { type Leadership, runElection } from "./leader/election.ts";
@@ -35,11 +36,6 @@ import { createStatusWriter } from "./status/write.ts";
 
 const CONCURRENT_CALLS = 64;
 const TICK_MS = 500;
-/**
- * An election that has not used its Lease for so long is stuck, in milliseconds: it does so every 2 s, and no use of it
- * takes longer than 5 s.
- */
-const STUCK_MS = 60_000;
 /** How long reports are gathered before they are looked at together, in milliseconds. */
 const LOOK_SOON_MS = 50;
 
@@ -76,18 +72,8 @@ export async function startClusterCoordinator(config: ClusterConfig, { log }: { 
     let agents: () => AgentView[] = () => [];
     const metrics = createMetrics({ version: VERSION, agents: () => agents() });
     metrics.isLeader.set(0);
-    let leaseProblem: string | undefined = "the Lease has not been read yet";
-    let leaseUsedAtMs = nowMs();
-    let unready: () => string | undefined = () => undefined;
-    const metricsUrl = await startHttp(config.metricsAddress, {
-      metrics,
-      stops,
-      notReady: () => leaseProblem ?? unready(),
-      notAlive() {
-        const restMs = nowMs() - leaseUsedAtMs;
-        return restMs < STUCK_MS ? undefined : `the Lease was last used ${Math.round(restMs / 1000)} s ago`;
-      },
-    });
+    const health = createHealth({ nowMs });
+    const metricsUrl = await startHttp(config.metricsAddress, { metrics, stops, ...health });
 
     const ending = new AbortController();
     const identity = `${config.identity}_${randomUUID()}`;
@@ -100,10 +86,7 @@ export async function startClusterCoordinator(config: ClusterConfig, { log }: { 
       now: () => new Date(),
       random: Math.random,
       log,
-      onLeaseUsed(problem) {
-        leaseProblem = problem;
-        leaseUsedAtMs = nowMs();
-      },
+      onLeaseUsed: health.leaseUsed,
       lead: async (leadership) => {
         metrics.isLeader.set(1);
         try {
@@ -115,11 +98,11 @@ export async function startClusterCoordinator(config: ClusterConfig, { log }: { 
             fallback,
             identity,
             watchAgents: (view) => (agents = view),
-            watchReadiness: (notReady) => (unready = notReady),
+            watchReadiness: health.setLeader,
           });
         } finally {
           agents = () => [];
-          unready = () => undefined;
+          health.setLeader(undefined);
           // What only a leader knows would stay as it was, and alarm for as long as this process stands by.
           for (const gauge of [metrics.watchSynced, metrics.certificateExpiry]) gauge.reset();
           for (const gauge of [metrics.isLeader, metrics.policyConflicts, metrics.orphansHeld]) gauge.set(0);

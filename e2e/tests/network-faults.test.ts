@@ -329,7 +329,7 @@ describeWithKube("the network of a release", (kube) => {
       expect(nodes).toMatchObject({ desired: 1, applied: 1 });
     }, 20_000);
     const deleted = () => events(release, "ArchivesDeleted");
-    await until(async () => expect(await deleted()).not.toEqual([]), 40_000);
+    await until(async () => expect(await deleted()).not.toEqual([]), 60_000);
     // What is told of at once would be told again with the next look, which the written status brings.
     await release.apply("policy", { globalPolicy: { maxCheckpointSize: "1k" } });
     await until(async () => {
@@ -343,7 +343,7 @@ describeWithKube("the network of a release", (kube) => {
     expect([...writes.keys()].sort()).toEqual(["events", "leases", "secrets", "status"]);
     expect(coordinators.flatMap(({ log }) => log().filter(({ msg }) => msg === "leading"))).toHaveLength(1);
     if (node !== undefined) expectOnlyNewer(node.agent);
-  }, 90_000);
+  }, 120_000);
 
   it("may keep a leader from the API server alone: it stops before another leads, and that one is obeyed", async () => {
     const release = await installRelease(kube, { nodes: 1 });

@@ -91,7 +91,7 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
   ];
   // Of what was deleted before the resource existed, it says nothing.
   const lastEnforcementTime = reports
-    .flatMap(({ deletions }) => deletions.at(-1)?.time ?? [])
+    .flatMap(({ deletions }) => deletions.findLast(({ time }) => time !== undefined)?.time ?? [])
     .filter((time) => Date.parse(time) >= Date.parse(ruling.resource.createdAt))
     .reduce<string | undefined>(latest, undefined);
 
