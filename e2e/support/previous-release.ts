@@ -1,5 +1,4 @@
-import { execFile, spawn } from "node:child_process";
-import { once } from "node:events";
+import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { homedir } from "node:os";
@@ -49,11 +48,8 @@ export async function findPreviousRelease(): Promise<Found<PreviousRelease>> {
 }
 
 async function unpack(folder: string): Promise<void> {
-  const archive = spawn("git", ["archive", "--format=tar", COMMIT], {
-    cwd: ROOT,
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  const tar = spawn("tar", ["-x", "-C", folder], { stdio: [archive.stdout, "inherit", "inherit"] });
-  const codes = await Promise.all([once(archive, "close"), once(tar, "close")]);
-  if (codes.some(([code]) => code !== 0)) throw new Error("git archive | tar failed");
+  const tar = join(folder, "release.tar");
+  await execute("git", ["archive", "--format=tar", "--output", tar, COMMIT], { cwd: ROOT });
+  await execute("tar", ["-xf", tar, "-C", folder]);
+  await rm(tar);
 }

@@ -101,6 +101,8 @@ interface Entry {
   orphans: readonly OrphanFact[];
   revision: number;
   report: Report | undefined;
+  /** What its policy needs and it does not know. */
+  unknownFields: readonly string[];
   /** What is not believed of its report, as text. */
   dropped: string;
   /** Why the last call was not answered. */
@@ -140,8 +142,11 @@ export function createPusher(options: PusherOptions): Pusher {
 
   /** Tells the agent's state what to have; nothing while the agent would refuse it. */
   function applyDesired(entry: Entry): void {
-    const { policy, revision: place } = entry;
-    const isKnown = missingFields(entry).length === 0;
+    const { policy, report, revision: place } = entry;
+    // An agent that has not told yet is taken for the oldest.
+    const known = report?.documentFields ?? FIELDS_OF_0_1_0;
+    entry.unknownFields = policy?.fields.filter((field) => !known.includes(field)) ?? [];
+    const isKnown = entry.unknownFields.length === 0;
     const desired = policy && isKnown ? { term, revision: place, digest: policy.digest } : undefined;
     entry.state = desire(entry.state, desired, monotonicMs());
     arm(entry);
@@ -250,6 +255,7 @@ export function createPusher(options: PusherOptions): Pusher {
           orphans: [],
           revision: 0,
           report: undefined,
+          unknownFields: [],
           dropped: "",
           silence: undefined,
           refusal: undefined,
@@ -304,19 +310,11 @@ export function createPusher(options: PusherOptions): Pusher {
   };
 }
 
-/** What a policy needs and its agent does not know; an agent that has not told yet is taken for the oldest. */
-function missingFields({ policy, report }: Entry): string[] {
-  const known = new Set(report?.documentFields ?? FIELDS_OF_0_1_0);
-  return policy?.fields.filter((field) => !known.has(field)) ?? [];
-}
-
-function problemOf(entry: Entry): string | undefined {
-  const { silence, refusal, report } = entry;
+function problemOf({ silence, refusal, report, unknownFields }: Entry): string | undefined {
   if (silence !== undefined) return silence;
-  const missing = report === undefined ? [] : missingFields(entry);
-  if (report === undefined || missing.length === 0) return refusal;
-  const more = missing.length > NAMED_FIELDS ? ` and ${missing.length - NAMED_FIELDS} more` : "";
-  const named = missing.slice(0, NAMED_FIELDS).join(", ");
+  if (report === undefined || unknownFields.length === 0) return refusal;
+  const more = unknownFields.length > NAMED_FIELDS ? ` and ${unknownFields.length - NAMED_FIELDS} more` : "";
+  const named = unknownFields.slice(0, NAMED_FIELDS).join(", ");
   return `agent ${plain(report.version)} does not know ${named}${more} of the policy; upgrade it`;
 }
 
