@@ -31,7 +31,7 @@ export interface Leadership {
    * higher already, the term is not plausible, or it was raised for this node within the last minute.
    */
   raiseTerm(node: string, named: number): boolean;
-  /** Calls the listener with each higher term of this leadership, as soon as the Lease carries it. */
+  /** Calls the listener with each higher term of this leadership, as soon as the Lease carries it, or now if it does. */
   onTermRaised(listener: (term: number) => void): void;
 }
 
@@ -223,7 +223,10 @@ export async function runElection(options: ElectionOptions): Promise<void> {
           if (decided.isNeeded) state = raiseUsedTerm(state, named);
           return decided.isNeeded;
         },
-        onTermRaised: (listener) => void listeners.push(listener),
+        onTermRaised(listener) {
+          listeners.push(listener);
+          if (lastTerm !== term) listener(lastTerm);
+        },
       });
     } finally {
       end("done");

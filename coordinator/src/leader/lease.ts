@@ -31,6 +31,9 @@ interface Lease extends KubeObject {
   };
 }
 
+/** No number of elections leads to a higher term, and all that elections lead to from here are exact integers. */
+const MAX_TERM = 2 ** 52;
+
 interface CallOptions {
   timeoutMs: number;
   signal?: AbortSignal;
@@ -98,8 +101,8 @@ function toSeen(
       holder: spec.holderIdentity ?? "",
       durationMs: seconds > 0 ? seconds * 1000 : defaultDurationMs,
       record: JSON.stringify(spec),
-      // What is no number was not written by a coordinator; the agents' answers bring the term back.
-      term: Number.isSafeInteger(term) && term >= 0 ? term : 0,
+      // What is no such number was not written by a coordinator; the agents' answers bring the term back.
+      term: Number.isSafeInteger(term) && term >= 0 && term <= MAX_TERM ? term : 0,
     },
   };
 }
