@@ -201,10 +201,35 @@ describe("the steps of an agent", () => {
 
   it("pushes at once to an agent that is back after a silence", () => {
     const silent = push(push(wanting(key(1)), failed), failed);
-    const back = afterReport(silent, accepted(), at(5000));
-    expect(nextCall(back)).toEqual({ call: "push", atMs: 5000 });
+    expect(silent.pushAtMs).toBeGreaterThan(1000);
+    expect(nextCall(afterReport(silent, accepted(), at(1000)))).toEqual({ call: "push", atMs: 1000 });
     const refusing = push(wanting(key(1)), { outcome: "invalid", field: undefined, error: "" });
     expect(nextCall(afterReport(refusing, accepted(), at(10)))).toEqual({ call: "push", atMs: 750 });
+  });
+
+  it("does not hurry to an agent that refused what it should still have", () => {
+    const refusing = push(wanting(key(1)), { outcome: "invalid", field: undefined, error: "" });
+    expect(desire(refusing, key(1), 10)).toBe(refusing);
+    const idle = newAgentState(0);
+    expect(desire(idle, undefined, 10)).toBe(idle);
+    expect(desire(refusing, undefined, 10)).toMatchObject({ desired: undefined, documentWanted: false });
+  });
+
+  it("asks for no document of a policy that is not wanted any more", () => {
+    const asked = push(wanting(key(1)), { outcome: "documentNeeded" });
+    expect(desire(asked, undefined, 5).documentWanted).toBe(false);
+    const late = afterPush(
+      desire(asked, undefined, 5),
+      { sent: key(1), withDocument: false, outcome: { outcome: "documentNeeded" } },
+      at(7),
+    );
+    expect(late.documentWanted).toBe(false);
+    expect(desire({ ...newAgentState(0), documentWanted: true }, key(1), 5).documentWanted).toBe(false);
+  });
+
+  it("takes the report that comes with a directive for one, be it that of another directive", () => {
+    expect(push(wanting(key(1)), accepted(key(0)), 100).reportAtMs).toBe(30_100);
+    expect(push(wanting(key(1)), { outcome: "older", term: 5, revision: 1 }, 100).reportAtMs).toBe(0);
   });
 
   it("no longer takes for applied what the agent refuses, or asks the document of", () => {
@@ -230,7 +255,9 @@ describe("the steps of an agent", () => {
     expect(findNewer(sent, { outcome: "older", term: 9, revision: 1 })).toEqual({ term: 9, revision: 1 });
     expect(findNewer(sent, { outcome: "older", term: 4, revision: 4 })).toEqual({ term: 4, revision: 4 });
     expect(findNewer(sent, { outcome: "older", term: 4, revision: 2 })).toBeUndefined();
+    expect(findNewer(sent, { outcome: "older", term: 4, revision: 3 })).toEqual({ term: 4, revision: 3 });
     expect(findNewer(sent, accepted(sent))).toBeUndefined();
+    expect(findNewer(sent, accepted(key(2, { term: 4 })))).toBeUndefined();
     expect(findNewer(sent, accepted(key(3, { term: 4, digest: "e" })))).toMatchObject({ term: 4, revision: 3 });
     expect(findNewer(sent, accepted(undefined))).toBeUndefined();
     expect(findNewer(sent, failed)).toBeUndefined();

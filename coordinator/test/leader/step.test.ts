@@ -73,6 +73,19 @@ describe("a candidate", () => {
   );
 });
 
+describe("a Lease that is recreated", () => {
+  it("is taken at once if nobody held the one before, or this candidate did", () => {
+    const unheld = observeLease(observeLease(INITIAL_STATE, aLease(), 1000), aLease({ uid: "recreated" }), 2000);
+    expect(decideStep(unheld, at(2000))).toEqual({ do: "acquire", term: 1 });
+    const own = stoodDown(observeLease(leaderState({ term: 3 }), aLease({ uid: "recreated" }), 2000));
+    expect(decideStep(own, at(2000))).toEqual({ do: "acquire", term: 4 });
+  });
+
+  it("changes nothing for one who stops acting without having led", () => {
+    expect(stoodDown(INITIAL_STATE)).toEqual(INITIAL_STATE);
+  });
+});
+
 describe("a leader", () => {
   it("renews until its deadline, which counts from when it asked", () => {
     const state = leaderState({ sentAtMs: 500 });
@@ -136,6 +149,8 @@ describe("a term that a node names", () => {
     expect(ask(raises, 6, { nowMs: 59_999 }).isNeeded).toBe(false);
     expect(ask(raises, 6, { nowMs: 60_000 }).isNeeded).toBe(true);
     expect(ask(raises, 6, { nowMs: 1, node: "b" }).isNeeded).toBe(true);
+    const later = ask(none, 5, { nowMs: 50_000 }).raises;
+    expect([109_999, 110_000].map((nowMs) => ask(later, 6, { nowMs }).isNeeded)).toEqual([false, true]);
   });
 
   it("does not use up a node's turn if nothing is raised, and is forgotten after the minute", () => {

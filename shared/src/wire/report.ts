@@ -30,8 +30,11 @@ export const ARCHIVE_STATES = ["unidentified", "postdated", "unread", "unsettled
 export type ArchiveState = (typeof ARCHIVE_STATES)[number];
 
 const count = () => Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
-/** A DNS label and a DNS subdomain, as Kubernetes has them (k8s.io/apimachinery/pkg/util/validation). */
-const LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
+/**
+ * A DNS label and a DNS subdomain as Kubernetes has them (k8s.io/apimachinery/pkg/util/validation): it bounds a subdomain as
+ * a whole, and not each label of it.
+ */
+const LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?";
 const label = () => Type.String({ pattern: `^${LABEL}$`, maxLength: 63 });
 const subdomain = () => Type.String({ pattern: `^${LABEL}(\\.${LABEL})*$`, maxLength: 253 });
 /** A value of a set that later versions may add to. */
