@@ -39,6 +39,12 @@ const FILES = [
   "agent/src/retention/explain.ts",
   "agent/src/retention/plan.ts",
   "agent/src/retention/scope.ts",
+  "coordinator/src/agents/client.ts",
+  "coordinator/src/agents/directive.ts",
+  "coordinator/src/agents/discover.ts",
+  "coordinator/src/agents/nodes.ts",
+  "coordinator/src/agents/push.ts",
+  "coordinator/src/agents/step.ts",
   "coordinator/src/leader/step.ts",
   "coordinator/src/liveness/hold.ts",
   "coordinator/src/liveness/pods.ts",
@@ -53,6 +59,7 @@ const FILES = [
   "shared/src/duration.ts",
   "shared/src/policy/govern.ts",
   "shared/src/quantity.ts",
+  "shared/src/wire/read-report.ts",
 ];
 
 /** Their tests wait for real time when they fail, so that they are not run for other files. */

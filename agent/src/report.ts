@@ -1,10 +1,12 @@
 import { getOrMake } from "@cro/shared/get-or-make";
 import type { Policy } from "@cro/shared/policy/document";
+import { DOCUMENT_FIELDS } from "@cro/shared/policy/document-fields";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import {
   ARCHIVE_STATES,
   type Deletion,
   type OrphanScope,
+  PROTOCOL,
   REPORT_LIMITS,
   type Report,
   type UnreachableLimit,
@@ -87,6 +89,8 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
   return {
     orphanCursor: start + asked.length,
     report: {
+      protocol: PROTOCOL,
+      documentFields: [...DOCUMENT_FIELDS],
       ...head,
       ...sum,
       states,

@@ -14,6 +14,7 @@ import { createCertificateKeeper, type TlsMaterial } from "./certs/rotate.ts";
 import { createFolderStore } from "./certs/store.ts";
 import type { Config, ListenAddress } from "./config.ts";
 import { StartError } from "./errors.ts";
+import { decideRaise, type Raises } from "./leader/step.ts";
 import { createMetrics, type Metrics, setExpiry } from "./metrics.ts";
 import { acceptedCondition, unitlessCondition } from "./policy/conditions.ts";
 import { followPolicyFile } from "./policy/file-source.ts";
@@ -30,6 +31,8 @@ export interface Timings extends PushTimings {
 export interface Coordinator {
   /** Where /metrics, /healthz and /readyz are served: `http://127.0.0.1:9812`. */
   metricsUrl: string;
+  /** Rejects if it cannot go on; a process without a coordinator is to end. */
+  ended: Promise<void>;
   /** Ends when nothing of it is left. What agents have stays in force. */
   stop(): Promise<void>;
 }
@@ -62,7 +65,7 @@ export async function startCoordinator(
   const stop = () => stopAll(stops);
   try {
     const metricsUrl = await startParts(config, { log, timings, stops });
-    return { metricsUrl, stop };
+    return { metricsUrl, ended: new Promise(() => {}), stop };
   } catch (cause) {
     await stop();
     throw cause;
@@ -112,7 +115,12 @@ async function startParts(config: Config, context: PartsContext): Promise<string
   stops.push(followed.close);
 
   let isReady = false;
-  const metricsUrl = await startHttp(config.metricsAddress, { metrics, stops, isReady: () => isReady });
+  const metricsUrl = await startHttp(config.metricsAddress, {
+    metrics,
+    stops,
+    notReady: () => (isReady ? undefined : "certificates or policy are not there yet"),
+    notAlive: () => undefined,
+  });
 
   const termFile = createTermFile(config.stateDirectory);
   let term = await termFile.raiseAbove(0).catch((cause: Error) => {
@@ -143,16 +151,20 @@ async function startParts(config: Config, context: PartsContext): Promise<string
   client = createAgentClient({
     material,
     deadlineMs: timings.callDeadlineMs,
+    wallMs: Date.now,
     onDisconnect: (origin) => pusher?.noteDisconnect(origin),
   });
   stops.push(client.close);
 
   let raising = Promise.resolve();
+  let raises: Raises = new Map();
   /** One at a time: when several agents name the same term, it is raised above it once. */
   function raiseTerm(node: string, named: Fence): void {
     raising = raising
       .then(async () => {
-        if (named.term < term) return;
+        const decided = decideRaise(raises, { node, named: named.term, term, nowMs: performance.now() });
+        raises = decided.raises;
+        if (!decided.isNeeded) return;
         term = await termFile.raiseAbove(named.term);
         log.warn({ node, named, term }, "term raised above the one that an agent follows");
         pusher?.setTerm(term);
@@ -194,8 +206,13 @@ async function startParts(config: Config, context: PartsContext): Promise<string
 }
 
 /** What is logged and counted of pushing. */
-export function logPush(log: Logger, metrics: Metrics): Pick<PusherEvents, "onApplied" | "onFailure" | "onPush"> {
+export function logPush(
+  log: Logger,
+  metrics: Metrics,
+): Pick<PusherEvents, "onApplied" | "onDisbelief" | "onFailure" | "onPush"> {
   return {
+    onDisbelief: ({ node, podUID }, dropped) =>
+      log.warn({ node, podUID, dropped }, "parts of an agent's report are not believed"),
     onApplied: ({ node, podUID }, { term, revision, digest }) =>
       log.info({ node, podUID, term, revision, digest }, "agent applied policy"),
     onFailure: ({ node, url }, problem) => log.warn({ node, url, problem }, "agent does not follow"),
@@ -223,7 +240,19 @@ function logPolicy(
 /** Serves /metrics, /healthz and /readyz; returns where. Rejects with a StartError where it cannot listen. */
 export async function startHttp(
   { host, port }: ListenAddress,
-  { metrics, stops, isReady }: { metrics: Metrics; stops: Parts; isReady: () => boolean },
+  {
+    metrics,
+    stops,
+    notReady,
+    notAlive,
+  }: {
+    metrics: Metrics;
+    stops: Parts;
+    /** What is missing; undefined if nothing is. */
+    notReady: () => string | undefined;
+    /** Why only a restart can help; undefined if none is needed. */
+    notAlive: () => string | undefined;
+  },
 ): Promise<string> {
   // Anyone who reaches the port can open connections, drip into them, and leave answers unread: not many, and not for long.
   const server = Fastify({
@@ -241,11 +270,15 @@ export async function startHttp(
     reply.type(metrics.registry.contentType);
     return metrics.registry.metrics();
   });
-  server.get("/healthz", async () => "ok\n");
-  server.get("/readyz", async (_request, reply) => {
-    if (isReady()) return "ok\n";
-    return reply.code(503).send("certificates or policy are not there yet\n");
-  });
+  for (const [path, problemOf] of [
+    ["/healthz", notAlive],
+    ["/readyz", notReady],
+  ] as const) {
+    server.get(path, async (_request, reply) => {
+      const problem = problemOf();
+      return problem === undefined ? "ok\n" : reply.code(503).send(`${problem}\n`);
+    });
+  }
   stops.push(() => server.close());
   try {
     await server.listen({ host, port });

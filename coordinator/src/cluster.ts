@@ -8,13 +8,15 @@ import { VERSION } from "@cro/shared/version";
 import type { Logger } from "pino";
 import { type AgentClient, createAgentClient } from "./agents/client.ts";
 import { type AgentPod, toAddresses, toAgentPod } from "./agents/discover.ts";
+import { viewByNode } from "./agents/nodes.ts";
 import { type AgentView, createPusher, type Pusher } from "./agents/push.ts";
 import { type Coordinator, logPush, type Parts, startHttp, stopAll, type Timings } from "./app.ts";
 import { createCertificateKeeper, type TlsMaterial } from "./certs/rotate.ts";
 import { createSecretStore } from "./certs/secret-store.ts";
 import type { ClusterConfig } from "./config.ts";
 import { StartError } from "./errors.ts";
-import { createKubeClient, type KubeClient, type KubeObject, loadKubeAccess } from "./kube/client.ts";
+import { createHealth } from "./health.ts";
+import { createKubeClient, type KubeClient, type KubeObject, kubePath, loadKubeAccess } from "./kube/client.ts";
 import { createMirror, type Mirror } from "./kube/mirror.ts";
 import { type WatchEvent, watchObjects } from "./kube/watch.ts";
 import { type Leadership, runElection } from "./leader/election.ts";
@@ -36,7 +38,7 @@ const RECORD_REFRESH_MS = 20_000;
 
 const policies = { path: `/apis/${POLICY_API_VERSION}/${POLICY_PLURAL}`, metadataOnly: false };
 const policyPath = ({ namespace, name }: { namespace: string; name: string }) =>
-  `/apis/${POLICY_API_VERSION}/namespaces/${namespace}/${POLICY_PLURAL}/${name}`;
+  `/apis/${POLICY_API_VERSION}${kubePath`/namespaces/${namespace}/${POLICY_PLURAL}/${name}`}`;
 
 /** The timings in a cluster, whose API server tells of agents that come back. */
 const TIMINGS: Omit<Timings, "policyFile"> = {
@@ -67,7 +69,8 @@ export async function startClusterCoordinator(config: ClusterConfig, { log }: { 
     let agents: () => AgentView[] = () => [];
     const metrics = createMetrics({ version: VERSION, agents: () => agents() });
     metrics.isLeader.set(0);
-    const metricsUrl = await startHttp(config.metricsAddress, { metrics, stops, isReady: () => true });
+    const health = createHealth({ nowMs });
+    const metricsUrl = await startHttp(config.metricsAddress, { metrics, stops, ...health });
 
     const ending = new AbortController();
     const identity = `${config.identity}_${randomUUID()}`;
@@ -80,6 +83,7 @@ export async function startClusterCoordinator(config: ClusterConfig, { log }: { 
       now: () => new Date(),
       random: Math.random,
       log,
+      onLeaseUsed: health.leaseUsed,
       lead: async (leadership) => {
         metrics.isLeader.set(1);
         try {
@@ -91,21 +95,23 @@ export async function startClusterCoordinator(config: ClusterConfig, { log }: { 
             fallback,
             identity,
             watchAgents: (view) => (agents = view),
+            watchReadiness: health.setLeader,
           });
         } finally {
           agents = () => [];
+          health.setLeader(undefined);
           // What only a leader knows would stay as it was, and alarm for as long as this process stands by.
           for (const gauge of [metrics.watchSynced, metrics.certificateExpiry]) gauge.reset();
           for (const gauge of [metrics.isLeader, metrics.policyConflicts, metrics.orphansHeld]) gauge.set(0);
         }
       },
-    }).catch((err: unknown) => log.fatal({ err }, "election failed"));
+    });
     stops.push(async () => {
       ending.abort();
-      await election;
+      await election.catch(() => {});
     });
     log.info({ identity, metricsUrl }, "coordinator started");
-    return { metricsUrl, stop: () => stopAll(stops) };
+    return { metricsUrl, ended: election, stop: () => stopAll(stops) };
   } catch (cause) {
     await stopAll(stops);
     throw cause;
@@ -120,11 +126,12 @@ interface LeadContext {
   fallback: ReadyPolicy;
   identity: string;
   watchAgents: (view: () => AgentView[]) => void;
+  watchReadiness: (notReady: () => string | undefined) => void;
 }
 
 /** Everything that only the leader does; ends with the leadership. */
 async function lead(leadership: Leadership, context: LeadContext): Promise<void> {
-  const { config, client, log, metrics, fallback, identity, watchAgents } = context;
+  const { config, client, log, metrics, fallback, identity, watchAgents, watchReadiness } = context;
   const { signal, term } = leadership;
   const mayAct = () => leadership.holds();
   const stops: Parts = [];
@@ -132,6 +139,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
 
   let pusher: Pusher | undefined;
   const agentPods = createMirror<AgentPod>(({ uid }) => uid);
+  const unsynced = new Set(["policies", "nodes", "agents", "pods"]);
+  watchReadiness(() => "the leader's certificates are not there yet");
   const link = await openLink(context, {
     leadership,
     stops,
@@ -140,6 +149,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     onDisconnect: (origin) => pusher?.noteDisconnect(origin),
   });
   if (link === undefined) return stopAll(stops);
+  watchReadiness(() => (unsynced.size === 0 ? undefined : `the leader does not know all ${[...unsynced].join(", ")}`));
 
   const resources = createMirror<PolicyResource>(
     ({ uid }) => uid,
@@ -194,7 +204,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     },
   });
   stops.push(() => prover.stop());
-  const statuses = createStatusWriter({ client, path: policyPath, nowMs, signal, mayAct, log });
+  const statuses = createStatusWriter({ client, path: policyPath, nowMs, wallMs: Date.now, signal, mayAct, log });
   const events = createEventWriter({ client, nowMs, now: () => new Date(), signal, mayAct, log, identity });
 
   pusher = createPusher({
@@ -215,11 +225,12 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
         if (rules === undefined || rules.source === "unknown") lookSoon();
       },
       onOlder: ({ node }, newest) => {
-        if (leadership.raiseTerm(newest.term)) log.warn({ node, newest, term }, "an agent follows a newer term");
+        if (leadership.raiseTerm(node, newest.term)) log.warn({ node, newest }, "an agent follows a newer term");
       },
     },
   });
-  const { view, setAgents, stop: stopPushing } = pusher;
+  const { view, setAgents, setTerm, stop: stopPushing } = pusher;
+  leadership.onTermRaised(setTerm);
   stops.push(stopPushing);
   watchAgents(view);
 
@@ -236,7 +247,11 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     const accepted = new Map<string, AcceptedDirective>();
     for (const { address, report } of view()) {
       if (report === undefined) continue;
-      accepted.set(address.node, { digest: report.accepted?.digest ?? null, directory: report.directory.path });
+      // Of two agents of a node the one counts that has a policy which may have gone away.
+      const before = accepted.get(address.node)?.digest ?? null;
+      if (before !== null && before !== fallback.digest) continue;
+      const { path: directory } = report.directory;
+      accepted.set(address.node, { digest: report.accepted?.digest ?? before, directory });
     }
     ruling = rulings.decide({
       resources: judge.judge(policiesSeen),
@@ -300,8 +315,13 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
   function tick(): void {
     events.tick();
     if (ruling === undefined) return;
-    const byNode = new Map(view().map((one) => [one.address.node, one]));
+    const views = view();
+    const byNode = viewByNode(views);
     const heldByNode = new Map([...held].map(([node, { count }]) => [node, count]));
+    events.keepOnly({
+      resources: new Set(ruling.resources.map(({ resource }) => resource.uid)),
+      agents: new Set(views.map(({ address }) => address.podUID)),
+    });
     const now = new Date().toISOString();
     void statuses.write(
       ruling.resources.map((one) => ({
@@ -334,6 +354,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       emit(event) {
         if (event.type === "synced" || event.type === "lost") {
           metrics.watchSynced.set({ resource: name }, event.type === "synced" ? 1 : 0);
+          if (event.type === "synced") unsynced.delete(name);
+          else unsynced.add(name);
           if (event.type === "lost" && !signal.aborted)
             log.warn({ resource: name, problem: event.failure.message }, "watch lost");
         }
@@ -357,7 +379,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     follow("nodes", { path: "/api/v1/nodes", metadataOnly: true }, mirrored(nodes, toNode, lookSoon)),
     follow(
       "agents",
-      { path: `/api/v1/namespaces/${namespace}/pods`, labelSelector: agentSelector, metadataOnly: false },
+      { path: kubePath`/api/v1/namespaces/${namespace}/pods`, labelSelector: agentSelector, metadataOnly: false },
       mirrored(agentPods, toAgentPod, () => {
         const addresses = toAddresses(agentPods.items?.values() ?? [], agentPort);
         const present = new Set(addresses.map(({ podUID }) => podUID));
@@ -376,14 +398,19 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
   ]);
   const ticking = setInterval(tick, TICK_MS);
 
-  await new Promise<void>((resolve) => {
+  const isOver = new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
-  clearInterval(ticking);
-  clearTimeout(nextLook);
-  clearTimeout(pendingLook);
-  await stopAll(stops);
+  try {
+    // A watch ends before the leadership only if what it brought cannot be dealt with.
+    await Promise.race([isOver, watching]);
+  } finally {
+    clearInterval(ticking);
+    clearTimeout(nextLook);
+    clearTimeout(pendingLook);
+    await stopAll(stops);
+  }
   await watching;
   log.info({ term }, "no longer leading");
 }
@@ -433,7 +460,7 @@ async function openLink(
     if (material === undefined) await new Promise((resolve) => setTimeout(resolve, 1000));
   }
   if (material === undefined) return undefined;
-  link = createAgentClient({ material, deadlineMs: TIMINGS.callDeadlineMs, onDisconnect });
+  link = createAgentClient({ material, deadlineMs: TIMINGS.callDeadlineMs, wallMs: Date.now, onDisconnect });
   const { close } = link;
   stops.push(close);
   const refreshing = setInterval(() => {

@@ -22,8 +22,17 @@ async function run(parsed: ParsedArguments & { ok: true }): Promise<void> {
     const coordinator = await ("cluster" in parsed
       ? startClusterCoordinator(parsed.cluster, { log })
       : startCoordinator(parsed.config, { log }));
-    const signal = await stopping;
-    log.info({ signal }, "coordinator stops");
+    const failure = coordinator.ended.then(
+      () => new Error("it ended by itself"),
+      (cause: Error) => cause,
+    );
+    const ending = await Promise.race([stopping, failure]);
+    if (ending instanceof Error) {
+      // What is left of it neither leads nor ever will: the next process does.
+      log.fatal({ err: ending }, "coordinator cannot go on");
+      process.exit(1);
+    }
+    log.info({ signal: ending }, "coordinator stops");
     await coordinator.stop();
   } catch (cause) {
     if (!(cause instanceof StartError)) throw cause;

@@ -53,6 +53,8 @@ export async function installRelease(
     roleRules = chartRules("coordinator-role"),
     agentArgs = [] as string[],
     agentEnv = {} as NodeJS.ProcessEnv,
+    /** Where the agents' bundle is. */
+    agentDist = undefined as string | undefined,
   } = {},
 ) {
   const { client } = kube;
@@ -142,7 +144,7 @@ export async function installRelease(
           ...["--checkpoint-root", mounted, "--api-address", `${ip}:${port}`, "--metrics-address", `${ip}:0`],
           ...agentArgs,
         ],
-        { prefix: ["unshare", "-m", "sh", "-c", script, join(folder, name), mounted], env: agentEnv },
+        { prefix: ["unshare", "-m", "sh", "-c", script, join(folder, name), mounted], env: agentEnv, dist: agentDist },
       );
     const agent = restart();
     const conditions = [{ type: "Ready", status: "True" }];
@@ -158,6 +160,24 @@ export async function installRelease(
   const kubeconfigOf = ({ server, caPem }: Pick<FaultProxy, "server" | "caPem">) =>
     kube.writeKubeconfig({ credential: { token }, server, caPem });
   const kubeconfig = await kubeconfigOf(proxy);
+  const startCoordinatorOf = (dist: string | undefined, ...args: string[]) =>
+    start(
+      "coordinator",
+      [
+        "cluster",
+        ...["--namespace", namespace, "--kubeconfig", kubeconfig, "--agent-port", `${port}`],
+        ...[
+          "--policy-namespaces",
+          namespace,
+          "--default-policy",
+          fallback,
+          "--metrics-address",
+          "127.0.0.1:0",
+          ...args,
+        ],
+      ],
+      { dist },
+    );
   /** A policy as it is stored. */
   const read = async (name: string) => unwrap(await client.request<AnyObject>({ path: policyPath(namespace, name) }));
   return {
@@ -173,20 +193,9 @@ export async function installRelease(
     kubeconfigOf,
     startAgent,
     /** By way of that proxy, unless a flag names another kubeconfig. */
-    startCoordinator: (...args: string[]) =>
-      start("coordinator", [
-        "cluster",
-        ...["--namespace", namespace, "--kubeconfig", kubeconfig, "--agent-port", `${port}`],
-        ...[
-          "--policy-namespaces",
-          namespace,
-          "--default-policy",
-          fallback,
-          "--metrics-address",
-          "127.0.0.1:0",
-          ...args,
-        ],
-      ]),
+    startCoordinator: (...args: string[]) => startCoordinatorOf(undefined, ...args),
+    /** The same of bundles elsewhere. */
+    startCoordinatorOf,
     /** Creates or replaces a policy for this release's nodes, as `kubectl apply` does. */
     async apply(name: string, spec: Record<string, unknown>): Promise<AnyObject> {
       const path = policyPath(namespace);

@@ -45,13 +45,20 @@ export interface Running {
   kill(signal?: NodeJS.Signals): Promise<number | null>;
 }
 
-/** Runs one of the bundled commands until the test is over; `prefix` is a command that runs it in turn. */
+/**
+ * Runs one of the bundled commands until the test is over; `prefix` is a command that runs it in turn, `dist` where the
+ * bundles are.
+ */
 export function run(
   command: string,
   args: string[],
-  { env = {}, prefix = [] }: { env?: NodeJS.ProcessEnv; prefix?: string[] } = {},
+  {
+    env = {},
+    prefix = [],
+    dist = join(ROOT, "dist"),
+  }: { env?: NodeJS.ProcessEnv; prefix?: string[]; dist?: string | undefined } = {},
 ): Running {
-  const bundle = join(ROOT, "dist", `${command}.js`);
+  const bundle = join(dist, `${command}.js`);
   if (!existsSync(bundle)) throw new Error(`${bundle} is missing`);
   const [flags, own] = command === "agent" ? [NODE_FLAGS, NODE_ENVIRONMENT] : [COORDINATOR_FLAGS, {}];
   const [program = "", ...rest] = [...prefix, process.execPath, ...flags, bundle, ...args];

@@ -25,6 +25,8 @@ const QUICK: ElectionTiming = { leaseDurationMs: 3000, renewDeadlineMs: 2000, re
 interface Candidate {
   leaderships: Array<Leadership & { startedAtMs: number; endedAtMs?: number; reason?: unknown }>;
   warnings: string[];
+  /** The higher terms of its leaderships. */
+  terms: number[];
   /** Ends it gracefully. */
   stop(): Promise<void>;
 }
@@ -98,6 +100,7 @@ describeWithKube("an election on a real API server", (kube) => {
     const candidate: Candidate = {
       leaderships: [],
       warnings: [],
+      terms: [],
       async stop() {
         shutdown.abort();
         await running;
@@ -116,6 +119,7 @@ describeWithKube("an election on a real API server", (kube) => {
       async lead(leadership) {
         const record: Candidate["leaderships"][number] = { ...leadership, startedAtMs: nowMs() };
         candidate.leaderships.push(record);
+        leadership.onTermRaised((term) => candidate.terms.push(term));
         await new Promise((resolve) => leadership.signal.addEventListener("abort", resolve));
         Object.assign(record, { endedAtMs: nowMs(), reason: leadership.signal.reason });
       },
@@ -347,18 +351,43 @@ describeWithKube("an election on a real API server", (kube) => {
     expect((await readLease()).metadata.annotations[TERM_ANNOTATION]).toBe("2");
   });
 
-  it("goes on above a term that somebody obeys already, and not above one that cannot be", async () => {
+  it("goes on above a term that a node obeys already, and not above one that cannot be", async () => {
     const candidate = await aCandidate({ identity: "one", timing: QUICK });
     await untilLeading(candidate);
     const [first] = candidate.leaderships;
-    expect(first?.raiseTerm(Number.MAX_SAFE_INTEGER)).toBe(false);
-    expect(first?.raiseTerm(0)).toBe(true);
-    expect(isLeading(candidate)).toBe(true);
-    expect(first?.raiseTerm(41)).toBe(true);
-    expect(first?.holds()).toBe(false);
-    await vi.waitFor(() => expect(candidate.leaderships).toHaveLength(2), 1000);
-    expect(candidate.leaderships).toMatchObject([{ term: 1, reason: "term_outgrown" }, { term: 42 }]);
+    expect(first?.raiseTerm("a", Number.MAX_SAFE_INTEGER)).toBe(false);
+    expect(first?.raiseTerm("a", 0)).toBe(false);
+    expect(first?.raiseTerm("a", 41)).toBe(true);
+    expect(first?.holds()).toBe(true);
+    await vi.waitFor(() => expect(candidate.terms).toEqual([42]), 2000);
     expect((await readLease()).metadata.annotations[TERM_ANNOTATION]).toBe("42");
+    expect(isLeading(candidate)).toBe(true);
+    expect(candidate.leaderships).toHaveLength(1);
+    await candidate.stop();
+    const next = await aCandidate({ identity: "two", timing: QUICK });
+    await untilLeading(next);
+    expect(next.leaderships).toMatchObject([{ term: 43 }]);
+  });
+
+  it("is deposed by no node that names ever higher terms, and its term is raised once for it", async () => {
+    const candidate = await aCandidate({ identity: "one", timing: QUICK });
+    await untilLeading(candidate);
+    const [first] = candidate.leaderships;
+    const believed: boolean[] = [];
+    for (let named = 100; named < 400; named += 100) {
+      believed.push(first?.raiseTerm("liar", named) ?? false);
+      const { resourceVersion } = (await readLease()).metadata;
+      // Two renewals.
+      await vi.waitFor(
+        async () =>
+          expect(Number((await readLease()).metadata.resourceVersion)).toBeGreaterThan(Number(resourceVersion) + 1),
+        5000,
+      );
+    }
+    expect(believed).toEqual([true, false, false]);
+    expect(candidate.terms).toEqual([101]);
+    expect(candidate.leaderships).toHaveLength(1);
+    expect(isLeading(candidate)).toBe(true);
   });
 
   it("is over for a leader that was frozen, from the very moment that it wakes up", async () => {

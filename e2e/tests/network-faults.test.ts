@@ -76,7 +76,7 @@ describe("the link between a coordinator and an agent", () => {
   });
 
   function aClient({ deadlineMs = 1000, onDisconnect = (_: string) => {} } = {}) {
-    const client = createAgentClient({ material: pki.coordinator, deadlineMs, onDisconnect });
+    const client = createAgentClient({ material: pki.coordinator, deadlineMs, wallMs: Date.now, onDisconnect });
     onTestFinished(() => client.close());
     return client;
   }
@@ -94,6 +94,7 @@ describe("the link between a coordinator and an agent", () => {
       policy: policyFor(directory, parts.limit),
       withDocument: true,
       orphans: [],
+      protocol: 2,
     });
 
   it("that swallows, delays, repeats, cuts off, resets, flips or half closes keeps one agent from its policy and no other, until it is well", async () => {
@@ -109,7 +110,7 @@ describe("the link between a coordinator and an agent", () => {
       wallMs: Date.now,
       monotonicMs: () => performance.now(),
       random: Math.random,
-      events: { onReport() {}, onApplied() {}, onOlder() {}, onFailure() {}, onPush() {} },
+      events: { onReport() {}, onDisbelief() {}, onApplied() {}, onOlder() {}, onFailure() {}, onPush() {} },
     });
     onTestFinished(() => pusher.stop());
     const untilState = (which: typeof agents, wanted: string) =>
@@ -213,7 +214,12 @@ describe("the link between a coordinator and an agent", () => {
           if (chunk.direction === "back") bytes += chunk.bytes;
           return fault(chunk);
         };
-        const client = createAgentClient({ material: pki.coordinator, deadlineMs: 3000, onDisconnect: () => {} });
+        const client = createAgentClient({
+          material: pki.coordinator,
+          deadlineMs: 3000,
+          wallMs: Date.now,
+          onDisconnect: () => {},
+        });
         const outcome = await client.getReport(address, signal);
         await client.close();
         return { outcome: outcome.outcome, bytes };
@@ -323,7 +329,7 @@ describeWithKube("the network of a release", (kube) => {
       expect(nodes).toMatchObject({ desired: 1, applied: 1 });
     }, 20_000);
     const deleted = () => events(release, "ArchivesDeleted");
-    await until(async () => expect(await deleted()).not.toEqual([]), 40_000);
+    await until(async () => expect(await deleted()).not.toEqual([]), 60_000);
     // What is told of at once would be told again with the next look, which the written status brings.
     await release.apply("policy", { globalPolicy: { maxCheckpointSize: "1k" } });
     await until(async () => {
@@ -337,7 +343,7 @@ describeWithKube("the network of a release", (kube) => {
     expect([...writes.keys()].sort()).toEqual(["events", "leases", "secrets", "status"]);
     expect(coordinators.flatMap(({ log }) => log().filter(({ msg }) => msg === "leading"))).toHaveLength(1);
     if (node !== undefined) expectOnlyNewer(node.agent);
-  }, 90_000);
+  }, 120_000);
 
   it("may keep a leader from the API server alone: it stops before another leads, and that one is obeyed", async () => {
     const release = await installRelease(kube, { nodes: 1 });

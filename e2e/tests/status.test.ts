@@ -78,6 +78,7 @@ describeWithKube("status and Events on a real API server", (kube) => {
       client,
       path: ({ namespace: of, name }) => policyPath(of, name),
       nowMs: () => leader.nowMs,
+      wallMs: Date.now,
       signal: leader.ending.signal,
       mayAct: () => leader.mayAct,
       log: { warn: (...args: unknown[]) => leader.warnings.push(args) },
@@ -300,9 +301,10 @@ describeWithKube("status and Events on a real API server", (kube) => {
     const name = `${"long-".repeat(40)}name`;
     const resource = await aResource(name);
     const warnings: unknown[] = [];
+    let nowMs = 0;
     const writer = createEventWriter({
       client,
-      nowMs: () => performance.now(),
+      nowMs: () => nowMs,
       now: () => new Date(),
       signal: new AbortController().signal,
       mayAct: () => true,
@@ -320,6 +322,7 @@ describeWithKube("status and Events on a real API server", (kube) => {
     };
     const time = new Date().toISOString();
     writer.deletions(resource, aReport({ deletions: [1, 2].map((number) => ({ ...deletion, number, time })) }));
+    nowMs += 10_000;
     writer.tick();
     // The selector of kubectl describe (k8s.io/kubectl/pkg/describe: searchEvents).
     const fieldSelector = `involvedObject.name=${name},involvedObject.uid=${resource.uid}`;

@@ -1,7 +1,8 @@
 import { type ConnectionOptions, checkServerIdentity, createSecureContext, type PeerCertificate } from "node:tls";
 import { DIRECTIVE_PATH, REFUSED, Refusal } from "@cro/shared/wire/directive";
 import { AGENT_DNS_NAME } from "@cro/shared/wire/identities";
-import { REPORT_PATH, Report } from "@cro/shared/wire/report";
+import { createReportReader, plain } from "@cro/shared/wire/read-report";
+import { REPORT_PATH, type Report } from "@cro/shared/wire/report";
 import { Compile } from "typebox/compile";
 import { Agent } from "undici";
 import type { TlsMaterial } from "../certs/rotate.ts";
@@ -9,8 +10,8 @@ import type { AgentAddress } from "./directive.ts";
 
 /** How a call to an agent ended. */
 export type AgentOutcome =
-  /** It answered, and it is who it should be. For a directive: it has taken it. */
-  | { outcome: "accepted"; report: Report }
+  /** It answered, and it is who it should be. For a directive: it has taken it. `dropped` is what is not believed of it. */
+  | { outcome: "accepted"; report: Report; dropped?: readonly string[] }
   /** It does not have the policy of that digest. */
   | { outcome: "documentNeeded" }
   /** It has accepted a newer directive, of this place in the order. */
@@ -36,12 +37,12 @@ export interface AgentClientOptions {
   material: TlsMaterial;
   /** The longest that a call may take, from connecting to the last byte of the answer. */
   deadlineMs: number;
+  /** Milliseconds since 1970: no report is believed about what is still to come. */
+  wallMs: () => number;
   /** A connection ended, at rest or in a call; the agent of that origin may have restarted. */
   onDisconnect: (origin: string) => void;
 }
 
-/** How much of an agent's words is repeated, in characters: they go into logs and into the status of a policy. */
-const MAX_REASON = 1000;
 /** A report's lists are bounded; what is larger than this is none. */
 const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
 /** Longer than the time between two reports, so that the next one finds the connection of the last. */
@@ -54,7 +55,7 @@ const SERVER_AUTH = "1.3.6.1.5.5.7.3.1";
  * servers, with the agents' DNS name; its IP address is not looked at, for pod addresses are in no certificate.
  */
 export function createAgentClient(options: AgentClientOptions): AgentClient {
-  const checkReport = Compile(Report);
+  const readReport = createReportReader();
   const checkRefusal = Compile(Refusal);
   const closing = new Set<Promise<void>>();
   /** Origins where the last answer was another agent's. The connection may stay with that one for good: none is kept. */
@@ -117,20 +118,22 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
   function readAnswer(address: AgentAddress, status: number, text: string): AgentOutcome {
     const answer = parseJson(text);
     if (status === 200) {
-      if (!checkReport.Check(answer)) {
-        const problem = checkReport.Errors(answer)[0];
-        return fail(`answered no report: ${problem?.instancePath || "the body"} ${problem?.message ?? "is no JSON"}`);
+      const read = readReport(answer, options.wallMs());
+      if (!read.ok) return fail(`answered no report: ${read.problem}`);
+      const { report, dropped } = read;
+      if (report.node !== address.node || report.podUID !== address.podUID) {
+        const other = plain(`node ${report.node}, pod ${report.podUID}`);
+        return { outcome: "misdirected", error: `the agent of ${other}, answered` };
       }
-      if (answer.node !== address.node || answer.podUID !== address.podUID) {
-        return { outcome: "misdirected", error: `the agent of node ${answer.node}, pod ${answer.podUID}, answered` };
-      }
-      return { outcome: "accepted", report: answer };
+      return { outcome: "accepted", report, dropped };
     }
     if (status === REFUSED.documentNeeded) return { outcome: "documentNeeded" };
     const refusal = checkRefusal.Check(answer) ? answer : undefined;
-    const error = (refusal?.error ?? "no reason given").slice(0, MAX_REASON);
+    const error = plain(refusal?.error ?? "no reason given");
     if (status === REFUSED.misdirected) return { outcome: "misdirected", error };
-    if (status === REFUSED.invalid) return { outcome: "invalid", field: refusal?.field, error };
+    if (status === REFUSED.invalid) {
+      return { outcome: "invalid", field: refusal?.field === undefined ? undefined : plain(refusal.field), error };
+    }
     if (status === REFUSED.older && refusal?.term !== undefined && refusal.revision !== undefined) {
       return { outcome: "older", term: refusal.term, revision: refusal.revision };
     }

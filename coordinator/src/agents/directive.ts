@@ -1,4 +1,5 @@
 import { digestOf, type PolicyDocument } from "@cro/shared/policy/document";
+import { fieldsOfDocument } from "@cro/shared/policy/document-fields";
 import type { OrphanFact } from "@cro/shared/wire/directive";
 import type { Fence } from "@cro/shared/wire/fence";
 
@@ -6,6 +7,8 @@ import type { Fence } from "@cro/shared/wire/fence";
 export interface SerializedPolicy {
   digest: string;
   json: string;
+  /** The members of the document, which an agent must know to be sent it. */
+  fields: readonly string[];
 }
 
 /** Where an agent is reached and which one it must be. */
@@ -15,6 +18,8 @@ export interface AgentAddress {
   podUID: string;
   /** `https://10.0.0.7:9810` */
   url: string;
+  /** Whether its pod is about to end. It still runs, and so it is still called. */
+  isLeaving?: boolean;
 }
 
 export interface DirectiveParts {
@@ -25,15 +30,19 @@ export interface DirectiveParts {
   /** Whether the document itself goes along, and not its digest only. */
   withDocument: boolean;
   orphans: readonly OrphanFact[];
+  /** The agent's protocol: it refuses members of later ones. */
+  protocol: number;
 }
 
 export function serializePolicy(document: PolicyDocument): SerializedPolicy {
   const json = JSON.stringify(document);
-  return { digest: digestOf(json), json };
+  return { digest: digestOf(json), json, fields: fieldsOfDocument(document) };
 }
 
 /** The JSON of a Directive, put together around the policy's own JSON, which is not made again for each agent. */
-export function writeDirective({ fence, address, timeMs, policy, withDocument, orphans }: DirectiveParts): string {
+export function writeDirective(parts: DirectiveParts): string {
+  const { fence, address, timeMs, policy, withDocument, protocol } = parts;
+  const orphans = protocol >= 2 ? parts.orphans : parts.orphans.map(toFirstProtocol);
   const head = JSON.stringify({
     term: fence.term,
     revision: fence.revision,
@@ -43,4 +52,9 @@ export function writeDirective({ fence, address, timeMs, policy, withDocument, o
   });
   const document = withDocument ? `,"document":${policy.json}` : "";
   return `${head.slice(0, -1)},"policy":{"digest":"${policy.digest}"${document}},"orphans":${JSON.stringify(orphans)}}`;
+}
+
+/** A proof with the members that version 0.1.0 knows, and no other. */
+function toFirstProtocol({ bootId, report, namespace, pod, container }: OrphanFact): OrphanFact {
+  return { bootId, report, namespace, pod, ...(container !== undefined && { container }) };
 }

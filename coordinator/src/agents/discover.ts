@@ -6,8 +6,9 @@ export interface AgentPod {
   uid: string;
   node: string | undefined;
   ip: string | undefined;
+  /** Whether it is about to end. It still runs. */
   isLeaving: boolean;
-  createdAt: string;
+  hasEnded: boolean;
 }
 
 /** Projects a pod of the DaemonSet. */
@@ -16,30 +17,26 @@ export function toAgentPod(object: KubeObject): AgentPod {
     spec?: { nodeName?: string };
     status?: { podIP?: string; phase?: string };
   };
-  const hasEnded = status?.phase === "Succeeded" || status?.phase === "Failed";
   return {
     uid: metadata.uid,
     node: spec?.nodeName,
     ip: status?.podIP || undefined,
-    isLeaving: metadata.deletionTimestamp !== undefined || hasEnded,
-    createdAt: metadata.creationTimestamp ?? "",
+    isLeaving: metadata.deletionTimestamp !== undefined,
+    hasEnded: status?.phase === "Succeeded" || status?.phase === "Failed",
   };
 }
 
 /**
- * The agents to be called: one a node, the newest that has an address. They need not be ready, for an agent without a
- * policy is not. A stale address does no harm: an agent refuses what is meant for another.
+ * The agents to be called: every pod that has an address and has not ended. They need not be ready, for an agent without
+ * a policy is not; and a node may have two, of which the older one is the one that runs. A stale address does no harm: an
+ * agent refuses what is meant for another.
  */
 export function toAddresses(pods: Iterable<AgentPod>, port: number): AgentAddress[] {
-  const newest = new Map<string, AgentPod>();
-  for (const pod of pods) {
-    if (pod.node === undefined || pod.ip === undefined || pod.isLeaving) continue;
-    const other = newest.get(pod.node);
-    if (other === undefined || pod.createdAt >= other.createdAt) newest.set(pod.node, pod);
+  const addresses: AgentAddress[] = [];
+  for (const { uid, node, ip, isLeaving, hasEnded } of pods) {
+    if (node === undefined || ip === undefined || hasEnded) continue;
+    const url = `https://${ip.includes(":") ? `[${ip}]` : ip}:${port}`;
+    addresses.push({ node, podUID: uid, url, ...(isLeaving && { isLeaving }) });
   }
-  return [...newest].map(([node, { uid, ip = "" }]) => ({
-    node,
-    podUID: uid,
-    url: `https://${ip.includes(":") ? `[${ip}]` : ip}:${port}`,
-  }));
+  return addresses;
 }

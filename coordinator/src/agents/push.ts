@@ -1,5 +1,7 @@
+import { FIELDS_OF_0_1_0 } from "@cro/shared/policy/document-fields";
 import type { OrphanFact } from "@cro/shared/wire/directive";
 import type { Fence } from "@cro/shared/wire/fence";
+import { plain } from "@cro/shared/wire/read-report";
 import type { Report } from "@cro/shared/wire/report";
 import pLimit from "p-limit";
 import type { AgentClient, AgentOutcome } from "./client.ts";
@@ -17,7 +19,10 @@ import {
   suspectRestart,
 } from "./step.ts";
 
-/** `applied`: has the current directive. `pending`: answers, and gets it. `stale`: the last call to it failed. */
+/**
+ * `applied`: has the current directive. `pending`: has not got it yet, or does not take it. `stale`: did not answer the
+ * last call.
+ */
 export const AGENT_VIEW_STATES = ["applied", "pending", "stale"] as const;
 
 /** One agent as its coordinator sees it. */
@@ -26,7 +31,7 @@ export interface AgentView {
   state: (typeof AGENT_VIEW_STATES)[number];
   /** Its last one, however old. */
   report: Report | undefined;
-  /** Why it is stale. */
+  /** Why it does not answer, or does not get or take its directive. */
   problem: string | undefined;
 }
 
@@ -37,7 +42,9 @@ export interface PusherEvents {
   onApplied(address: AgentAddress, applied: Fence & { digest: string }): void;
   /** An agent obeys a directive that ours cannot supersede; only a higher term can. */
   onOlder(address: AgentAddress, newest: Fence): void;
-  /** A call failed in another way than the one before. */
+  /** Parts of a report are not believed, others than of the report before. */
+  onDisbelief(address: AgentAddress, dropped: readonly string[]): void;
+  /** A call failed, or a directive was not taken, in a way that was not told of since all was well. */
   onFailure(address: AgentAddress, problem: string): void;
   /** A directive was sent and answered, or was not. */
   onPush(durationSeconds: number, ok: boolean): void;
@@ -80,6 +87,11 @@ export interface Pusher {
  */
 const PATIENCE_MS = 250;
 
+/** How many problems of an agent are remembered, so as not to be told of again. */
+const MAX_TOLD = 8;
+/** How many fields that an agent does not know are named. */
+const NAMED_FIELDS = 5;
+
 interface Entry {
   address: AgentAddress;
   /** Of its address. */
@@ -89,7 +101,16 @@ interface Entry {
   orphans: readonly OrphanFact[];
   revision: number;
   report: Report | undefined;
-  problem: string | undefined;
+  /** What its policy needs and it does not know. */
+  unknownFields: readonly string[];
+  /** What is not believed of its report, as text. */
+  dropped: string;
+  /** Why the last call was not answered. */
+  silence: string | undefined;
+  /** Why the last directive was not taken; it stays while only reports are fetched. */
+  refusal: string | undefined;
+  /** The problems that were told of since the last time that there was none. */
+  told: Set<string>;
   timer: NodeJS.Timeout | undefined;
   /** Whether a call is on the way or waits for its turn: there is never a second one. */
   isBusy: boolean;
@@ -119,8 +140,14 @@ export function createPusher(options: PusherOptions): Pusher {
     applyDesired(entry);
   }
 
+  /** Tells the agent's state what to have; nothing while the agent would refuse it. */
   function applyDesired(entry: Entry): void {
-    const desired = entry.policy && { term, revision: entry.revision, digest: entry.policy.digest };
+    const { policy, report, revision: place } = entry;
+    // An agent that has not told yet is taken for the oldest.
+    const known = report?.documentFields ?? FIELDS_OF_0_1_0;
+    entry.unknownFields = policy?.fields.filter((field) => !known.includes(field)) ?? [];
+    const isKnown = entry.unknownFields.length === 0;
+    const desired = policy && isKnown ? { term, revision: place, digest: policy.digest } : undefined;
     entry.state = desire(entry.state, desired, monotonicMs());
     arm(entry);
   }
@@ -153,18 +180,24 @@ export function createPusher(options: PusherOptions): Pusher {
     if (nextCall(entry.state).call === "report" || desired === undefined || policy === undefined) {
       const outcome = await client.getReport(entry.address, entry.abort.signal);
       settle(entry, outcome, () => afterReport(entry.state, outcome, context()));
+      if (!entry.abort.signal.aborted) tell(entry);
       return;
     }
     const { address, orphans } = entry;
-    const body = writeDirective({ fence: desired, address, timeMs: options.wallMs(), policy, withDocument, orphans });
+    const protocol = entry.report?.protocol ?? 1;
+    const timeMs = options.wallMs();
+    const body = writeDirective({ fence: desired, address, timeMs, policy, withDocument, orphans, protocol });
     const startedMs = monotonicMs();
     const outcome = await client.putDirective(address, body, entry.abort.signal);
     if (entry.abort.signal.aborted) return;
-    const before = entry.state.applied;
+    const before = entry.state;
     settle(entry, outcome, () => afterPush(entry.state, { sent: desired, withDocument, outcome }, context()));
-    const { applied, failures } = entry.state;
-    events.onPush((monotonicMs() - startedMs) / 1000, failures === 0);
-    if (failures === 0 && applied !== undefined && isApplied(entry.state) && !isSameJson(applied, before)) {
+    const { applied, refusals } = entry.state;
+    const isTaken = refusals <= before.refusals;
+    entry.refusal = isTaken ? undefined : describeProblem(outcome);
+    tell(entry);
+    events.onPush((monotonicMs() - startedMs) / 1000, isTaken);
+    if (applied !== undefined && isApplied(entry.state) && !isSameJson(applied, before.applied)) {
       events.onApplied(address, desired);
     }
     const newest = findNewer(desired, outcome);
@@ -174,13 +207,25 @@ export function createPusher(options: PusherOptions): Pusher {
   function settle(entry: Entry, outcome: AgentOutcome, step: () => AgentState): void {
     if (entry.abort.signal.aborted) return;
     entry.state = step();
-    const problem = entry.state.failures === 0 ? undefined : describeProblem(outcome);
-    if (problem !== undefined && problem !== entry.problem) events.onFailure(entry.address, problem);
-    entry.problem = problem;
-    if (outcome.outcome === "accepted") {
-      entry.report = outcome.report;
-      events.onReport(entry.address, outcome.report);
-    }
+    entry.silence = entry.state.silences === 0 ? undefined : describeProblem(outcome);
+    if (outcome.outcome !== "accepted") return;
+    const { report, dropped = [] } = outcome;
+    entry.report = report;
+    // Only now is it known which documents it takes.
+    applyDesired(entry);
+    const isNews = dropped.length > 0 && dropped.join() !== entry.dropped;
+    entry.dropped = dropped.join();
+    if (isNews) events.onDisbelief(entry.address, dropped);
+    events.onReport(entry.address, report);
+  }
+
+  /** Tells of each problem once until there is none: directives and reports may fail in turn, each in its own way. */
+  function tell(entry: Entry): void {
+    const problem = problemOf(entry);
+    if (problem === undefined || entry.told.size > MAX_TOLD) entry.told.clear();
+    if (problem === undefined || entry.told.has(problem)) return;
+    entry.told.add(problem);
+    events.onFailure(entry.address, problem);
   }
 
   function forget(entry: Entry): void {
@@ -192,7 +237,11 @@ export function createPusher(options: PusherOptions): Pusher {
     setAgents(addresses) {
       const wanted = new Map(addresses.map((address) => [address.podUID, address]));
       for (const [podUID, entry] of entries) {
-        if (isSameJson(wanted.get(podUID), entry.address)) continue;
+        const address = wanted.get(podUID);
+        if (address?.url === entry.address.url && address.node === entry.address.node) {
+          entry.address = address;
+          continue;
+        }
         forget(entry);
         entries.delete(podUID);
       }
@@ -206,7 +255,11 @@ export function createPusher(options: PusherOptions): Pusher {
           orphans: [],
           revision: 0,
           report: undefined,
-          problem: undefined,
+          unknownFields: [],
+          dropped: "",
+          silence: undefined,
+          refusal: undefined,
+          told: new Set(),
           timer: undefined,
           isBusy: false,
           abort: new AbortController(),
@@ -240,11 +293,11 @@ export function createPusher(options: PusherOptions): Pusher {
     },
 
     view() {
-      return [...entries.values()].map(({ address, state, report, problem }) => ({
-        address,
-        state: state.failures > 0 ? "stale" : isApplied(state) ? "applied" : "pending",
-        report,
-        problem,
+      return [...entries.values()].map((entry) => ({
+        address: entry.address,
+        state: entry.state.silences > 0 ? "stale" : isApplied(entry.state) ? "applied" : "pending",
+        report: entry.report,
+        problem: problemOf(entry),
       }));
     },
 
@@ -255,6 +308,14 @@ export function createPusher(options: PusherOptions): Pusher {
       await Promise.all(calls);
     },
   };
+}
+
+function problemOf({ silence, refusal, report, unknownFields }: Entry): string | undefined {
+  if (silence !== undefined) return silence;
+  if (report === undefined || unknownFields.length === 0) return refusal;
+  const more = unknownFields.length > NAMED_FIELDS ? ` and ${unknownFields.length - NAMED_FIELDS} more` : "";
+  const named = unknownFields.slice(0, NAMED_FIELDS).join(", ");
+  return `agent ${plain(report.version)} does not know ${named}${more} of the policy; upgrade it`;
 }
 
 /** Why a call did not bring what it should, with the causes that libraries wrap. */

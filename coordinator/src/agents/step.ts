@@ -26,12 +26,15 @@ export interface AgentState {
   applied: (DirectiveKey & { bootId: string }) | undefined;
   /** Whether it asked for the document of the desired policy. */
   documentWanted: boolean;
-  /** Failed calls in a row. */
-  failures: number;
-  /** Whether it answered the last call, be it with a refusal. */
-  isAnswering: boolean;
-  /** Nothing is sent before. */
+  /** Directives in a row that it did not take. */
+  refusals: number;
+  /** Calls in a row that it did not answer. */
+  silences: number;
+  /** No call is made before. */
   retryAtMs: number;
+  /** When the desired directive is due, if the agent does not have it. */
+  pushAtMs: number;
+  /** When it is due if the agent has it. */
   resyncAtMs: number;
   reportAtMs: number;
 }
@@ -55,9 +58,10 @@ export function newAgentState(nowMs: number): AgentState {
     desired: undefined,
     applied: undefined,
     documentWanted: false,
-    failures: 0,
-    isAnswering: true,
+    refusals: 0,
+    silences: 0,
     retryAtMs: nowMs,
+    pushAtMs: nowMs,
     resyncAtMs: nowMs,
     reportAtMs: nowMs,
   };
@@ -68,12 +72,12 @@ export function isApplied({ desired, applied }: AgentState): boolean {
   return desired !== undefined && applied !== undefined && isSame(applied, desired);
 }
 
-/** The call to be made next, and when. */
+/** The call to be made next, and when. Reports are fetched whatever becomes of directives, and the reverse. */
 export function nextCall(state: AgentState): NextCall {
-  const { desired, retryAtMs, resyncAtMs, reportAtMs } = state;
-  if (desired !== undefined && !isApplied(state)) return { call: "push", atMs: retryAtMs };
-  if (desired !== undefined && resyncAtMs <= reportAtMs) return { call: "push", atMs: Math.max(retryAtMs, resyncAtMs) };
-  return { call: "report", atMs: Math.max(retryAtMs, reportAtMs) };
+  const { desired, retryAtMs, pushAtMs, resyncAtMs, reportAtMs } = state;
+  const directiveAtMs = desired === undefined ? Number.POSITIVE_INFINITY : isApplied(state) ? resyncAtMs : pushAtMs;
+  const call = directiveAtMs <= reportAtMs ? "push" : "report";
+  return { call, atMs: Math.max(retryAtMs, Math.min(directiveAtMs, reportAtMs)) };
 }
 
 /**
@@ -86,7 +90,7 @@ export function desire(state: AgentState, desired: DirectiveKey | undefined, now
     ...state,
     desired,
     documentWanted: state.documentWanted && desired?.digest === state.desired?.digest,
-    retryAtMs: state.isAnswering ? nowMs : state.retryAtMs,
+    pushAtMs: nowMs,
   };
 }
 
@@ -103,26 +107,44 @@ export function afterPush(
 ): AgentState {
   if (outcome.outcome === "documentNeeded" && !withDocument) {
     const isStillWanted = state.desired?.digest === sent.digest;
-    return { ...state, documentWanted: isStillWanted, failures: 0, isAnswering: true, retryAtMs: context.nowMs };
+    return { ...answered(state, context), applied: undefined, documentWanted: isStillWanted, pushAtMs: context.nowMs };
   }
-  if (outcome.outcome !== "accepted") return afterFailure(state, outcome, context);
-  const { accepted, bootId } = outcome.report;
-  if (accepted === undefined || !isSame(accepted, sent)) return afterFailure(state, outcome, context);
-  return {
-    ...answered(state, context),
-    applied: { ...sent, bootId },
-    documentWanted: false,
-    resyncAtMs: context.nowMs + jitter(context.timings.resyncMs, context.random),
+  const accepted = outcome.outcome === "accepted" ? outcome.report.accepted : undefined;
+  if (outcome.outcome === "accepted" && accepted !== undefined && isSame(accepted, sent)) {
+    return {
+      ...reported(state, context),
+      applied: { ...sent, bootId: outcome.report.bootId },
+      documentWanted: false,
+      refusals: 0,
+      pushAtMs: context.nowMs,
+      resyncAtMs: context.nowMs + jitter(context.timings.resyncMs, context.random),
+    };
+  }
+  const againAtMs = context.nowMs + backoff(state.refusals, context);
+  const refused = {
+    ...state,
+    refusals: state.refusals + 1,
+    pushAtMs: againAtMs,
+    resyncAtMs: againAtMs,
   };
+  if (isSilent(outcome)) return silent(refused, context);
+  // It does not have what was sent, whatever it said before.
+  const next = outcome.outcome === "accepted" ? reported(refused, context) : answered(refused, context);
+  return { ...next, applied: undefined };
 }
 
 /** What is known after a report was fetched, or was not. */
 export function afterReport(state: AgentState, outcome: AgentOutcome, context: StepContext): AgentState {
-  if (outcome.outcome !== "accepted") return afterFailure(state, outcome, context);
+  if (outcome.outcome !== "accepted") {
+    const next = silent(state, context);
+    return { ...next, reportAtMs: next.retryAtMs };
+  }
   const { accepted, bootId } = outcome.report;
   const { applied } = state;
   const isUnchanged = applied !== undefined && bootId === applied.bootId && accepted && isSame(accepted, applied);
-  return { ...answered(state, context), applied: isUnchanged ? applied : undefined };
+  const next = { ...reported(state, context), applied: isUnchanged ? applied : undefined };
+  // It is back: what it did not take may only not have reached it.
+  return state.silences > 0 ? { ...next, pushAtMs: context.nowMs } : next;
 }
 
 /**
@@ -142,28 +164,28 @@ function isSame(a: NonNullable<Report["accepted"]>, b: DirectiveKey): boolean {
   return compareFences(a, b) === 0 && a.digest === b.digest;
 }
 
-function answered(state: AgentState, { nowMs, random, timings }: StepContext): AgentState {
-  return {
-    ...state,
-    failures: 0,
-    isAnswering: true,
-    retryAtMs: nowMs,
-    reportAtMs: nowMs + jitter(timings.reportMs, random),
-  };
+/** Whether nothing came from the agent itself. */
+function isSilent({ outcome }: AgentOutcome): boolean {
+  return outcome === "failed" || outcome === "misdirected";
 }
 
-function afterFailure(
-  state: AgentState,
-  { outcome }: AgentOutcome,
-  { nowMs, random, timings }: StepContext,
-): AgentState {
-  const backoffMs = Math.min(timings.maxBackoffMs, timings.minBackoffMs * 2 ** Math.min(state.failures, 30));
-  return {
-    ...state,
-    failures: state.failures + 1,
-    isAnswering: outcome !== "failed" && outcome !== "misdirected",
-    retryAtMs: nowMs + backoffMs * (0.5 + random() / 2),
-  };
+function answered(state: AgentState, { nowMs }: StepContext): AgentState {
+  return { ...state, silences: 0, retryAtMs: nowMs };
+}
+
+function reported(state: AgentState, context: StepContext): AgentState {
+  const reportAtMs = context.nowMs + jitter(context.timings.reportMs, context.random);
+  return { ...answered(state, context), reportAtMs };
+}
+
+function silent(state: AgentState, context: StepContext): AgentState {
+  return { ...state, silences: state.silences + 1, retryAtMs: context.nowMs + backoff(state.silences, context) };
+}
+
+/** Doubled with each failure before, up to the bound; half of it is left to chance. */
+function backoff(failuresBefore: number, { random, timings }: StepContext): number {
+  const longestMs = Math.min(timings.maxBackoffMs, timings.minBackoffMs * 2 ** Math.min(failuresBefore, 30));
+  return longestMs * (0.5 + random() / 2);
 }
 
 /** Within a tenth around the mean, so that agents that started together do not stay together. */

@@ -1,4 +1,4 @@
-import type { KubeClient, KubeObject } from "../kube/client.ts";
+import { type KubeClient, type KubeObject, kubePath } from "../kube/client.ts";
 import type { CertificateName, CertificateStore } from "./store.ts";
 
 interface Secret extends KubeObject {
@@ -14,7 +14,7 @@ export function createSecretStore(
   client: KubeClient,
   { namespace, names }: { namespace: string; names: Readonly<Record<CertificateName, string>> },
 ): CertificateStore {
-  const pathOf = (name: CertificateName) => `/api/v1/namespaces/${namespace}/secrets/${names[name]}`;
+  const pathOf = (name: CertificateName) => kubePath`/api/v1/namespaces/${namespace}/secrets/${names[name]}`;
   return {
     async read(name) {
       const answer = await client.request<Secret>({ path: pathOf(name), kind: "Secret" });

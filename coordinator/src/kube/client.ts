@@ -181,6 +181,10 @@ export function createKubeClient(access: KubeAccess, { userAgent }: { userAgent:
   async function send(request: KubeRequest, signal: AbortSignal): Promise<Dispatcher.ResponseData> {
     const { method = "GET", path, query = {}, body, accept = "application/json" } = request;
     const url = new URL(access.server + path);
+    // A path that means another one than it reads came from no kubePath, and may name what nobody asked for.
+    if (!url.href.endsWith(path) || url.search !== "" || url.hash !== "") {
+      throw new Error(`${JSON.stringify(path)} is no plain path`);
+    }
     for (const [key, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(key, String(value));
     const headers: Record<string, string> = { ...(await access.headers()), accept, "user-agent": userAgent };
     if (body !== undefined) {
@@ -225,6 +229,20 @@ export function createKubeClient(access: KubeAccess, { userAgent }: { userAgent:
 
     close: () => agent.destroy(),
   };
+}
+
+/**
+ * A path in which each inserted value is one segment, whatever it holds: names may come from anybody. Throws for what
+ * no encoding makes a name: an empty one, `.` and `..`, which every reader of a URL resolves.
+ */
+export function kubePath(texts: TemplateStringsArray, ...segments: string[]): string {
+  return texts.reduce((path, text, index) => {
+    const segment = segments[index - 1] ?? "";
+    if (segment === "" || segment === "." || segment === "..") {
+      throw new Error(`${JSON.stringify(segment)} is no segment of a path`);
+    }
+    return `${path}${encodeURIComponent(segment)}${text}`;
+  });
 }
 
 /**

@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import { type KubeClient, type KubeFailure, provesAbsence } from "../kube/client.ts";
 import { type LeaseReference, readLease, writeLease } from "./lease.ts";
 import {
+  decideRaise,
   decideStep,
   ELECTION_TIMING,
   type ElectionState,
@@ -10,6 +11,7 @@ import {
   INITIAL_STATE,
   leaseWritten,
   observeLease,
+  type Raises,
   raiseUsedTerm,
   type StandDownReason,
   stoodDown,
@@ -17,18 +19,20 @@ import {
 
 /** The right to act, for as long as it lasts. */
 export interface Leadership {
-  /** Above that of every leader before. */
+  /** Above that of every leader before; later ones come by onTermRaised. */
   term: number;
   /** Aborts when the leadership ends. It may fire late in a process that was frozen: ask holds() before acting. */
   signal: AbortSignal;
   /** Whether the leadership lasts, by the clock, right now. */
   holds(): boolean;
   /**
-   * Tells that somebody has obeyed a term as high as this leader's or higher, as after a restored or recreated Lease. The
-   * leadership ends, and the next one begins at once above that term. False where the term is none, or so high that
-   * no number of elections leads there and whoever named it is not to be believed.
+   * Tells that a node obeys a term as high as this leader's or higher, as after a restored or recreated Lease. The
+   * next renewal writes a higher one, and the leadership goes on. False if the term is not raised for that: the leader's is
+   * higher already, the term is not plausible, or it was raised for this node within the last minute.
    */
-  raiseTerm(atLeast: number): boolean;
+  raiseTerm(node: string, named: number): boolean;
+  /** Calls the listener with each higher term of this leadership, as soon as the Lease carries it, or now if it does. */
+  onTermRaised(listener: (term: number) => void): void;
   /** What the leader before left on the Lease; undefined if nothing. */
   memo: string | undefined;
   /**
@@ -55,10 +59,10 @@ export interface ElectionOptions {
   random: () => number;
   log: Pick<Logger, "info" | "warn">;
   timing?: ElectionTiming;
+  /** Called after every use of the Lease, with what was wrong with it; undefined if nothing was. */
+  onLeaseUsed?: (problem: string | undefined) => void;
 }
 
-/** A higher term than a leader's own by more than this is not one that elections have led to. */
-const MAX_TERM_STEP = 1_000_000;
 /** Letting go is a courtesy to the successor, and must not keep a process from ending. */
 const RELEASE_TIMEOUT_MS = 2_000;
 
@@ -84,7 +88,9 @@ interface Memo {
 export async function runElection(options: ElectionOptions): Promise<void> {
   const { client, lease, identity, lead, signal, nowMs, now, random, log, timing = ELECTION_TIMING } = options;
   const requestTimeoutMs = timing.renewDeadlineMs / 2;
+  const { onLeaseUsed = () => {} } = options;
   let state: ElectionState = INITIAL_STATE;
+  let raises: Raises = new Map();
   let lastProblem = "";
   /** The memo that is to be written, and the one that is on its way. */
   let memo: Memo | undefined;
@@ -95,7 +101,9 @@ export async function runElection(options: ElectionOptions): Promise<void> {
 
   /** Each problem once, not every two seconds. */
   function warn(failure: KubeFailure): void {
-    if (failure.reason === lastProblem || failure.reason === "Aborted") return;
+    if (failure.reason === "Aborted") return;
+    onLeaseUsed(failure.message);
+    if (failure.reason === lastProblem) return;
     lastProblem = failure.reason;
     const isGone = provesAbsence(failure, { kind: "leases", name: lease.name });
     log.warn(
@@ -114,6 +122,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
     if (answer.ok) {
       state = observeLease(state, answer.value, nowMs());
       lastProblem = "";
+      onLeaseUsed(undefined);
       return true;
     }
     warn(answer);
@@ -152,10 +161,14 @@ export async function runElection(options: ElectionOptions): Promise<void> {
       kept = answer.value.memo;
       state = leaseWritten(state, { lease: answer.value, sentAtMs, nowMs: nowMs(), timing });
       lastProblem = "";
+      onLeaseUsed(undefined);
       return "written";
     }
     // Somebody else's write came first: the next look tells whose.
-    if (answer.reason === "Conflict") return "conflict";
+    if (answer.reason === "Conflict") {
+      onLeaseUsed(undefined);
+      return "conflict";
+    }
     warn(answer);
     return "failed";
   }
@@ -202,7 +215,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
   }
 
   /** Renews until the leadership ends; the reason is the abort reason of `ended`. */
-  async function keepRenewing(ended: AbortController): Promise<void> {
+  async function keepRenewing(ended: AbortController, onTerm: (term: number) => void): Promise<void> {
     let deadline: NodeJS.Timeout | undefined;
     const armDeadline = (untilMs: number) => {
       clearTimeout(deadline);
@@ -211,7 +224,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
     let mustLook = false;
     let triesLeft = 0;
     while (!ended.signal.aborted && state.leading !== undefined) {
-      const { term, untilMs } = state.leading;
+      const { untilMs } = state.leading;
       armDeadline(untilMs);
       if (triesLeft === 0) {
         await pause(ended.signal);
@@ -225,11 +238,12 @@ export async function runElection(options: ElectionOptions): Promise<void> {
         continue;
       }
       const step = decideStep(state, { identity, nowMs: nowMs() });
-      if (step.do === "stand down") {
-        ended.abort(step.reason);
+      if (step.do !== "renew") {
+        ended.abort(step.do === "stand down" ? step.reason : ("renew_deadline" satisfies Ending));
         break;
       }
-      const outcome = await write(term, { timeoutMs, until: ended.signal });
+      const outcome = await write(step.term, { timeoutMs, until: ended.signal });
+      if (outcome === "written" && !ended.signal.aborted) onTerm(step.term);
       mustLook = outcome !== "written";
       if (outcome !== "conflict") triesLeft = 0;
     }
@@ -243,7 +257,14 @@ export async function runElection(options: ElectionOptions): Promise<void> {
     signal.addEventListener("abort", onShutdown);
     if (signal.aborted) onShutdown();
     log.info({ ...lease, identity, term }, "Lease acquired");
-    const renewing = keepRenewing(ended);
+    const listeners: Array<(term: number) => void> = [];
+    let lastTerm = term;
+    const renewing = keepRenewing(ended, (next) => {
+      if (next === lastTerm) return;
+      lastTerm = next;
+      log.warn({ ...lease, term: next }, "term raised");
+      for (const listener of listeners) listener(next);
+    });
     renewing.catch(() => end("renew_deadline"));
     try {
       await lead({
@@ -252,11 +273,20 @@ export async function runElection(options: ElectionOptions): Promise<void> {
         memo: state.seen?.memo,
         leaveMemo: (text) => (ended.signal.aborted ? Promise.resolve(false) : leaveMemo(text)),
         holds: () => !ended.signal.aborted && nowMs() < (state.leading?.untilMs ?? Number.NEGATIVE_INFINITY),
-        raiseTerm(atLeast) {
-          if (!Number.isSafeInteger(atLeast) || atLeast > term + MAX_TERM_STEP) return false;
-          state = raiseUsedTerm(state, atLeast);
-          if (atLeast >= term) end("term_outgrown");
-          return true;
+        raiseTerm(node, named) {
+          const decided = decideRaise(raises, {
+            node,
+            named,
+            term: Math.max(lastTerm, state.usedTerm + 1),
+            nowMs: nowMs(),
+          });
+          raises = decided.raises;
+          if (decided.isNeeded) state = raiseUsedTerm(state, named);
+          return decided.isNeeded;
+        },
+        onTermRaised(listener) {
+          listeners.push(listener);
+          if (lastTerm !== term) listener(lastTerm);
         },
       });
     } finally {
@@ -267,7 +297,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
       kept = undefined;
       signal.removeEventListener("abort", onShutdown);
       state = stoodDown(state);
-      log.info({ ...lease, term, reason: ended.signal.reason as Ending }, "Lease given up or lost");
+      log.info({ ...lease, term: lastTerm, reason: ended.signal.reason as Ending }, "Lease given up or lost");
     }
     return ended.signal.reason as Ending;
   }
@@ -283,7 +313,6 @@ export async function runElection(options: ElectionOptions): Promise<void> {
           // An answer that came too late, as to a process that was frozen, is no leadership any more.
           if (decideStep(state, { identity, nowMs: nowMs() }).do !== "renew") state = stoodDown(state);
           else if ((await leadUntilEnd(step.term)) === "done") return;
-          // It may go on at once under its own Lease, as after a raised term.
           delayMs = 0;
         } else if (step.do === "wait") {
           delayMs = Math.min(delayMs, Math.max(0, step.untilMs - nowMs()));

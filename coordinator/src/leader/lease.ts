@@ -1,4 +1,4 @@
-import { type KubeClient, type KubeObject, type KubeResult, malformed } from "../kube/client.ts";
+import { type KubeClient, type KubeObject, type KubeResult, kubePath, malformed } from "../kube/client.ts";
 import type { LeaseSeen } from "./step.ts";
 
 /** Where the fencing term stands on the Lease. */
@@ -39,6 +39,9 @@ interface Lease extends KubeObject {
     acquireTime?: string;
   };
 }
+
+/** No number of elections leads to a higher term, and all that elections lead to from here are exact integers. */
+const MAX_TERM = 2 ** 52;
 
 interface CallOptions {
   timeoutMs: number;
@@ -92,7 +95,7 @@ export async function writeLease(
 }
 
 function leasePath({ namespace, name }: LeaseReference): string {
-  return `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/${name}`;
+  return kubePath`/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/${name}`;
 }
 
 function toSeen(
@@ -114,8 +117,8 @@ function toSeen(
       holder: spec.holderIdentity ?? "",
       durationMs: seconds > 0 ? seconds * 1000 : defaultDurationMs,
       record: JSON.stringify(spec),
-      // What is no number was not written by a coordinator; the agents' answers bring the term back.
-      term: Number.isSafeInteger(term) && term >= 0 ? term : 0,
+      // What is no such number was not written by a coordinator; the agents' answers bring the term back.
+      term: Number.isSafeInteger(term) && term >= 0 && term <= MAX_TERM ? term : 0,
       memo: isMemoCurrent ? annotations[MEMO_ANNOTATION] : undefined,
     },
   };

@@ -46,11 +46,12 @@ export interface ElectionState {
 export const INITIAL_STATE: ElectionState = { occupiedUntilMs: Number.NEGATIVE_INFINITY, usedTerm: 0 };
 
 /** Why a leader has to stop. */
-export type StandDownReason = "renew_deadline" | "lease_gone" | "lease_taken" | "term_outgrown";
+export type StandDownReason = "renew_deadline" | "lease_gone" | "lease_taken";
 
 export type Step =
   | { do: "acquire"; term: number }
-  | { do: "renew" }
+  /** The term is the leader's own, or a higher one if its own is used up. It counts once the write has succeeded. */
+  | { do: "renew"; term: number }
   /** Nothing to gain before that time, unless the holder lets go. */
   | { do: "wait"; untilMs: number }
   | { do: "stand down"; reason: StandDownReason };
@@ -97,12 +98,36 @@ export function stoodDown({ leading, ...state }: ElectionState): ElectionState {
   return leading === undefined ? state : raiseUsedTerm(state, leading.term);
 }
 
+/** A higher term than a leader's own by more than this is not one that elections have led to. */
+const MAX_TERM_STEP = 1_000_000;
+/** How long a node waits, in milliseconds, until the term is raised for its sake again. */
+const RAISE_REST_MS = 60_000;
+
+/** For which nodes the term was raised, and when. */
+export type Raises = ReadonlyMap<string, number>;
+
+/**
+ * Decides whether the term is raised above the one that a node names. A node that lies can name any term: it is believed
+ * once a minute, and only within what elections can have led to. `isNeeded` is false, too, if the leader's term is higher already.
+ */
+export function decideRaise(
+  raises: Raises,
+  { node, named, term, nowMs }: { node: string; named: number; term: number; nowMs: number },
+): { isNeeded: boolean; raises: Raises } {
+  const recent = new Map([...raises].filter(([, atMs]) => nowMs - atMs < RAISE_REST_MS));
+  const isPlausible = Number.isSafeInteger(named) && named <= term + MAX_TERM_STEP;
+  if (named < term || !isPlausible || recent.has(node)) return { isNeeded: false, raises: recent };
+  return { isNeeded: true, raises: recent.set(node, nowMs) };
+}
+
 /** What to do now. A step that was decided is to be carried out at once or decided anew. */
 export function decideStep(state: ElectionState, { identity, nowMs }: { identity: string; nowMs: number }): Step {
   const { seen, leading } = state;
   if (leading !== undefined) {
     const reason = reasonToStandDown({ ...state, leading }, { identity, nowMs });
-    return reason === undefined ? { do: "renew" } : { do: "stand down", reason };
+    return reason === undefined
+      ? { do: "renew", term: termToRenew({ ...state, leading }) }
+      : { do: "stand down", reason };
   }
   if (seen === undefined) return { do: "wait", untilMs: Number.POSITIVE_INFINITY };
   // Its own name in a Lease that it does not lead under is that of a write whose answer got lost.
@@ -116,12 +141,24 @@ export function decideStep(state: ElectionState, { identity, nowMs }: { identity
 }
 
 function reasonToStandDown(
-  { seen, leading, usedTerm }: ElectionState & { leading: NonNullable<ElectionState["leading"]> },
+  { seen, leading }: ElectionState & { leading: NonNullable<ElectionState["leading"]> },
   { identity, nowMs }: { identity: string; nowMs: number },
 ): StandDownReason | undefined {
   if (nowMs >= leading.untilMs) return "renew_deadline";
   if (seen === undefined || seen.uid !== leading.uid) return "lease_gone";
   if (seen.holder !== identity) return "lease_taken";
-  if (usedTerm >= leading.term || seen.term > leading.term) return "term_outgrown";
   return undefined;
+}
+
+/**
+ * The term of the next renewal. If the own one is used up, or the Lease carries a higher one, then one above both: as
+ * every write rests on the version that was read, each term in the Lease is above all that it carried before.
+ */
+function termToRenew({
+  seen,
+  leading,
+  usedTerm,
+}: ElectionState & { leading: NonNullable<ElectionState["leading"]> }): number {
+  const usedUp = Math.max(usedTerm, seen?.term ?? 0);
+  return usedTerm >= leading.term || usedUp > leading.term ? usedUp + 1 : leading.term;
 }

@@ -1,4 +1,5 @@
-import { digestOf } from "@cro/shared/policy/document";
+import { getOrMake } from "@cro/shared/get-or-make";
+import type { PolicyDocument } from "@cro/shared/policy/document";
 import { type SerializedPolicy, serializePolicy } from "../agents/directive.ts";
 import type { JudgedResource, ReadyPolicy } from "./judge.ts";
 import type { NodeMemory, Rank, RulingMemory } from "./record.ts";
@@ -109,6 +110,9 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
     nextMs: undefined,
   };
   const nodes = new Map<string, NodeMemory>();
+  const rests = new Map<string, SerializedPolicy>();
+  const serializeRest = (rest: string) =>
+    getOrMake(rests, rest, () => serializePolicy(JSON.parse(rest) as PolicyDocument));
   let isAllKnown = true;
 
   for (const { name, labels } of input.nodes) {
@@ -119,7 +123,7 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
     const present = memory.nodes.get(name);
     const before = present ?? memory.gone.get(name);
     // What is known of a node that was away for a while does not age during that time.
-    const context = { input, isCut: memory.isCut, elapsedMs: present === undefined ? 0 : elapsedMs };
+    const context = { input, serializeRest, isCut: memory.isCut, elapsedMs: present === undefined ? 0 : elapsedMs };
     const { rules, now } = ruleNode(name, { matching, before, ...context });
     ruling.nodes.set(name, rules);
     if (now === undefined) isAllKnown = false;
@@ -142,6 +146,8 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
 
 interface NodeContext {
   input: RulingInput;
+  /** The policy of a rest document, from its JSON; the same for all nodes that rest by it. */
+  serializeRest: (rest: string) => SerializedPolicy;
   /** The resources that match it, the one that ranks first at the front. */
   matching: ResourceRuling[];
   before: NodeMemory | undefined;
@@ -184,7 +190,7 @@ function restOrRule(
   // A resource that was never valid has nothing to put in the place of what went away.
   const hasNext = first === undefined || first.policy !== undefined;
   if (hasNext && now.restedMs >= graceMs) return rule(context);
-  const policy = now.rest === undefined ? undefined : { json: now.rest, digest: digestOf(now.rest) };
+  const policy = now.rest === undefined ? undefined : context.serializeRest(now.rest);
   const untilMs = nowMs + Math.max(0, graceMs - now.restedMs);
   return { rules: { source: "rest", policy, after: now.ruler, next: first?.key, untilMs }, now };
 }

@@ -1,7 +1,7 @@
 import type { Condition, ConditionType, PolicyStatus } from "@cro/shared/crd/status";
 import { formatProblems } from "@cro/shared/policy/compile";
 import { formatBytes, formatQuantity } from "@cro/shared/quantity";
-import type { UnreachableLimit } from "@cro/shared/wire/report";
+import type { ReportedLimit } from "@cro/shared/wire/report";
 import type { AgentView } from "../agents/push.ts";
 import type { ReadyPolicy } from "../policy/judge.ts";
 import type { NodeRuling, ResourceRuling } from "../policy/ruling.ts";
@@ -93,7 +93,7 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
   // Of what was deleted before the resource existed, it says nothing.
   const lastEnforcementTime = reports
     .filter(({ node }) => rulesNode(ruling.key, nodes.get(node)))
-    .flatMap(({ deletions }) => deletions.at(-1)?.time ?? [])
+    .flatMap(({ deletions }) => deletions.findLast(({ time }) => time !== undefined)?.time ?? [])
     .filter((time) => Date.parse(time) >= Date.parse(ruling.resource.createdAt))
     .reduce<string | undefined>(latest, undefined);
 
@@ -171,7 +171,9 @@ function enforcingOf(
   if (rest !== undefined) return { status: "False", reason: "Resting", message: rest };
   if (ruled.length + waiting.length === 0) return { status: "False", reason: "NoNodes", message: "it rules no node" };
   if (applied === ruled.length + waiting.length) {
+    const untold = ruled.filter((node) => agents.get(node)?.problem !== undefined);
     const held = [
+      untold[0] === undefined ? undefined : `${nameNodes(untold)}: ${agents.get(untold[0])?.problem}`,
       policy.compiled.document.mode === "DryRun" ? "DryRun: nothing is deleted" : undefined,
       paused.length > 0 ? `a .pause stops all deletion on ${nameNodes(paused)}` : undefined,
     ].filter((text) => text !== undefined);
@@ -241,10 +243,10 @@ export function nameNodes(nodes: string[]): string {
   return nodes.length > NAMED_NODES ? `${named} and ${nodes.length - NAMED_NODES} more nodes` : named;
 }
 
-function describeLimits(limits: Array<UnreachableLimit & { node: string }>, omitted: number): string {
+function describeLimits(limits: Array<ReportedLimit & { node: string }>, omitted: number): string {
   const told = limits.slice(0, NAMED_LIMITS).map(({ node, limit, namespace, pod, container, wanted, freed, unit }) => {
     const scope = [namespace, pod, container].filter((name) => name !== undefined).join("/") || "the node";
-    const amount = (value: number) => (unit === "bytes" ? `${formatBytes(value)}B` : `${value} archives`);
+    const amount = (value: number) => (unit === "bytes" ? `${formatBytes(value)}B` : `${value} ${unit}`);
     return `${node}: ${limit} of ${scope} is exceeded by ${amount(wanted)}, of which ${amount(freed)} could go`;
   });
   const more = limits.length - told.length + omitted;

@@ -1,36 +1,69 @@
 import { POLICY_API_VERSION, POLICY_KIND } from "@cro/shared/crd/schema";
 import { formatBytes } from "@cro/shared/quantity";
-import type { Deletion, Reason, Report } from "@cro/shared/wire/report";
+import type { Report, ReportedDeletion } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
-import type { KubeClient } from "../kube/client.ts";
+import { type KubeClient, kubePath } from "../kube/client.ts";
 import type { PolicyResource } from "../policy/judge.ts";
+import { nameNodes } from "./aggregate.ts";
+import { createBudget } from "./budget.ts";
 
-/** The shortest time between two Events about deletions of one node under one resource, in milliseconds. */
+/** The shortest time between two Events about deletions under one resource, in milliseconds. */
 const DELETIONS_MS = 60_000;
-/** The API server's limits: of a message (pkg/apis/core/validation/events.go), and of a name with what we append. */
+/** How long deletions are gathered before they are told of, in milliseconds: a policy acts on many nodes at once. */
+const GATHER_MS = 10_000;
+/** How many Events are written in a second, over all resources. */
+const EVENTS_PER_SECOND = 5;
+/** How many notes wait at most to be written; of more the oldest are let go. */
+const MAX_NOTES = 1000;
+/** How often a note is tried, and how long it rests after the first failure, in milliseconds; doubled each time. */
+const MAX_TRIES = 5;
+const RETRY_MS = 2000;
+/** The API server's limits: of a message (pkg/apis/core/validation/events.go), of a count, and of a name with what we append. */
 const MAX_MESSAGE = 1024;
+const MAX_COUNT = 2 ** 31 - 1;
 const MAX_NAME = 200;
 
 /** Tells of what happens under a resource, as Events that `kubectl describe` shows with it. */
 export interface EventWriter {
   /**
-   * New deletions of a node, from its report; each deletion is told of once. Without a resource that ruled the node
+   * New deletions of an agent, from its report; each deletion is told of once. Without a resource that ruled the node
    * nobody is told, and they are none of the next one's either.
    */
   deletions(resource: PolicyResource | undefined, report: Report): void;
-  /** Something that is told at once; the same again only of another version of the resource. */
-  note(resource: PolicyResource, event: { type: "Normal" | "Warning"; reason: string; message: string }): void;
+  /** Something that is told soon; the same again only of another version of the resource. */
+  note(resource: PolicyResource, event: Note): void;
+  /** The resources, by UID, and the agents, by the UID of their pod, that there are: all others are forgotten. */
+  keepOnly(existing: { resources: ReadonlySet<string>; agents: ReadonlySet<string> }): void;
   /** To be called about once a second: writes what is due. */
   tick(): void;
 }
 
-/** Deletions that are still to be told of. */
+interface Note {
+  type: "Normal" | "Warning";
+  reason: string;
+  message: string;
+}
+
+/** Deletions under one resource that are still to be told of. */
 interface Pending {
   resource: PolicyResource;
-  node: string;
-  reasons: Map<Reason, { count: number; bytes: number }>;
+  sinceMs: number;
+  nodes: Set<string>;
+  reasons: Map<string, Sum>;
   /** Deletions of which no report told in time. */
   omitted: number;
+}
+
+interface Sum {
+  count: number;
+  bytes: number;
+}
+
+/** A note that is still to be written. */
+interface WaitingNote extends Note {
+  resource: PolicyResource;
+  tries: number;
+  notBeforeMs: number;
 }
 
 export function createEventWriter(options: {
@@ -45,18 +78,23 @@ export function createEventWriter(options: {
 }): EventWriter {
   const { client, nowMs, now, signal, mayAct, log, identity } = options;
   const startedAtMs = now().getTime();
+  const budget = createBudget({ perSecond: EVENTS_PER_SECOND, nowMs });
   let count = 0;
-  /** The last deletion heard of, by node. */
+  /** The last deletion heard of, by the agent's pod: two agents of one node count each for itself. */
   const heard = new Map<string, { bootId: string; number: number }>();
+  /** By the resource's UID, as all that follows. */
   const pending = new Map<string, Pending>();
   const toldAtMs = new Map<string, number>();
-  const noted = new Map<string, string>();
+  /** What was said last, by reason. */
+  const noted = new Map<string, Map<string, string>>();
+  const notes = new Set<WaitingNote>();
 
   /** Writes an Event; false where it may succeed later. */
   async function write(
     { namespace, name, uid }: PolicyResource,
     event: { type: string; reason: string; message: string; count: number },
   ): Promise<boolean> {
+    budget.take();
     count += 1;
     const time = now();
     const unique = `${identity.slice(-12)}.${time.getTime().toString(16)}.${count}`;
@@ -72,77 +110,113 @@ export function createEventWriter(options: {
       ...event,
       message: event.message.slice(0, MAX_MESSAGE),
     };
-    const path = `/api/v1/namespaces/${namespace}/events`;
+    const path = kubePath`/api/v1/namespaces/${namespace}/events`;
     const answer = await client.request({ method: "POST", path, body, signal });
     if (answer.ok) return true;
     if (!signal.aborted) log.warn({ problem: answer.message }, "event not written");
     return answer.status !== undefined && answer.status < 500 && answer.status !== 429;
   }
 
-  function enqueue({ resource, node, reasons, omitted }: Pending): void {
-    const key = `${resource.uid} ${node}`;
-    const entry = pending.get(key) ?? { resource, node, reasons: new Map(), omitted: 0 };
-    for (const [reason, more] of reasons) {
-      const sum = entry.reasons.get(reason) ?? { count: 0, bytes: 0 };
-      entry.reasons.set(reason, { count: sum.count + more.count, bytes: sum.bytes + more.bytes });
-    }
+  function enqueue({ resource, nodes, reasons, omitted }: Omit<Pending, "sinceMs">): void {
+    const entry = pending.get(resource.uid) ?? {
+      ...{ resource, sinceMs: nowMs(), nodes: new Set(), reasons: new Map(), omitted: 0 },
+    };
+    for (const node of nodes) entry.nodes.add(node);
+    for (const [reason, sum] of reasons) add(entry.reasons, reason, sum);
     entry.omitted += omitted;
-    pending.set(key, entry);
+    pending.set(resource.uid, entry);
+  }
+
+  function writeDeletions(): void {
+    for (const [uid, entry] of pending) {
+      if (budget.left() <= 0) return;
+      const restMs = nowMs() - (toldAtMs.get(uid) ?? Number.NEGATIVE_INFINITY);
+      if (restMs < DELETIONS_MS || nowMs() - entry.sinceMs < GATHER_MS) continue;
+      toldAtMs.set(uid, nowMs());
+      pending.delete(uid);
+      void write(entry.resource, { type: "Normal", reason: "ArchivesDeleted", ...describe(entry) }).then((isDone) => {
+        // It is told again in a minute, with what came since.
+        if (!isDone && toldAtMs.has(uid)) enqueue(entry);
+      });
+    }
+  }
+
+  function writeNotes(): void {
+    for (const note of notes) {
+      if (budget.left() <= 0) return;
+      if (nowMs() < note.notBeforeMs) continue;
+      notes.delete(note);
+      const { resource, type, reason, message } = note;
+      void write(resource, { type, reason, message, count: 1 }).then((isDone) => {
+        if (isDone || note.tries + 1 >= MAX_TRIES || !noted.has(resource.uid)) return;
+        notes.add({ ...note, tries: note.tries + 1, notBeforeMs: nowMs() + RETRY_MS * 2 ** note.tries });
+      });
+    }
   }
 
   return {
-    deletions(resource, { bootId, node, deletions }) {
-      const last = heard.get(node);
+    deletions(resource, { bootId, node, podUID, deletions }) {
+      const last = heard.get(podUID);
       const lastNumber = last?.bootId === bootId ? last.number : 0;
-      heard.set(node, { bootId, number: Math.max(lastNumber, deletions.at(-1)?.number ?? 0) });
+      heard.set(podUID, { bootId, number: Math.max(lastNumber, deletions.at(-1)?.number ?? 0) });
       if (resource === undefined) return;
       let fresh = deletions.filter(({ number }) => number > lastNumber);
       let omitted = Math.max(0, (fresh[0]?.number ?? 0) - lastNumber - 1);
       if (last === undefined) {
         // What lies before this leader's time, another has told of; what lies before the resource's, was not its doing.
         const sinceMs = Math.max(startedAtMs, Date.parse(resource.createdAt)) - DELETIONS_MS;
-        fresh = fresh.filter(({ time }) => Date.parse(time) >= sinceMs);
+        fresh = fresh.filter(({ time }) => time !== undefined && Date.parse(time) >= sinceMs);
         omitted = 0;
       }
-      if (fresh.length > 0) enqueue({ resource, node, reasons: byReason(fresh), omitted });
+      if (fresh.length > 0) enqueue({ resource, nodes: new Set([node]), reasons: byReason(fresh), omitted });
     },
-    note(resource, event) {
-      const key = `${resource.uid} ${event.reason}`;
-      const said = `${resource.generation} ${event.message}`;
-      if (signal.aborted || !mayAct() || noted.get(key) === said) return;
-      noted.set(key, said);
-      void write(resource, { ...event, count: 1 }).then((isDone) => {
-        if (!isDone && noted.get(key) === said) noted.delete(key);
-      });
+    note(resource, { type, reason, message }) {
+      if (signal.aborted || !mayAct()) return;
+      const cut = message.slice(0, MAX_MESSAGE);
+      const said = `${resource.generation} ${cut}`;
+      const before = noted.get(resource.uid) ?? new Map<string, string>();
+      if (before.get(reason) === said) return;
+      noted.set(resource.uid, before.set(reason, said));
+      notes.add({ resource, type, reason, message: cut, tries: 0, notBeforeMs: nowMs() });
+      for (const oldest of notes) if (notes.size > MAX_NOTES) notes.delete(oldest);
+      writeNotes();
+    },
+    keepOnly({ resources, agents }) {
+      for (const podUID of heard.keys()) if (!agents.has(podUID)) heard.delete(podUID);
+      for (const memory of [pending, toldAtMs, noted]) {
+        for (const uid of memory.keys()) if (!resources.has(uid)) memory.delete(uid);
+      }
+      for (const note of notes) if (!resources.has(note.resource.uid)) notes.delete(note);
     },
     tick() {
       if (signal.aborted || !mayAct()) return;
-      for (const [key, entry] of pending) {
-        if (nowMs() - (toldAtMs.get(key) ?? Number.NEGATIVE_INFINITY) < DELETIONS_MS) continue;
-        toldAtMs.set(key, nowMs());
-        pending.delete(key);
-        void write(entry.resource, { type: "Normal", reason: "ArchivesDeleted", ...describe(entry) }).then((isDone) => {
-          if (!isDone) enqueue(entry);
-        });
-      }
+      writeNotes();
+      writeDeletions();
     },
   };
 }
 
-function byReason(deletions: Deletion[]): Pending["reasons"] {
-  const reasons: Pending["reasons"] = new Map();
-  for (const { reason, bytes } of deletions) {
-    const sum = reasons.get(reason) ?? { count: 0, bytes: 0 };
-    reasons.set(reason, { count: sum.count + 1, bytes: sum.bytes + bytes });
-  }
+function byReason(deletions: ReportedDeletion[]): Map<string, Sum> {
+  const reasons = new Map<string, Sum>();
+  for (const { reason, bytes } of deletions) add(reasons, reason, { count: 1, bytes });
   return reasons;
 }
 
-function describe({ node, reasons, omitted }: Pending): { message: string; count: number } {
+function add(reasons: Map<string, Sum>, reason: string, { count, bytes }: Sum): void {
+  const sum = reasons.get(reason) ?? { count: 0, bytes: 0 };
+  reasons.set(reason, { count: sum.count + count, bytes: Math.min(Number.MAX_SAFE_INTEGER, sum.bytes + bytes) });
+}
+
+function describe({ nodes, reasons, omitted }: Pending): { message: string; count: number } {
   const told = [...reasons].map(([reason, { count, bytes }]) => `${count} for ${reason} (${formatBytes(bytes)}B)`);
-  const more = omitted > 0 ? `, and ${omitted} more that its report no longer held` : "";
+  const more = omitted > 0 ? `, and ${omitted} more that no report held any longer` : "";
+  const where = `${nodes.size === 1 ? "node" : "nodes"} ${nameNodes([...nodes].sort())}`;
   return {
-    message: `node ${node}: deleted ${told.join(", ")}${more}`,
-    count: [...reasons.values()].reduce((sum, { count }) => sum + count, omitted),
+    message: `${where}: deleted ${told.join(", ")}${more}`,
+    // A node that is not to be trusted may name any number.
+    count: Math.min(
+      MAX_COUNT,
+      [...reasons.values()].reduce((sum, { count }) => sum + count, omitted),
+    ),
   };
 }

@@ -5,10 +5,16 @@ import type { Logger } from "pino";
 import type { KubeClient, KubeObject, KubeResult } from "../kube/client.ts";
 import type { PolicyResource } from "../policy/judge.ts";
 import { continueStatus } from "./aggregate.ts";
+import { createBudget } from "./budget.ts";
 
 /** The shortest time between two writes of one resource, and between two that only numbers call for; in milliseconds. */
 const CONDITIONS_MS = 5000;
 const NUMBERS_MS = 60_000;
+
+/** How many requests are made in a second, over all resources. */
+const REQUESTS_PER_SECOND = 20;
+/** What is dated later than this has not happened, in milliseconds from now. */
+const CLOCK_TOLERANCE_MS = 5 * 60_000;
 
 /** Where the status of a resource is written. */
 export type StatusPath = (resource: Pick<PolicyResource, "namespace" | "name">) => string;
@@ -40,11 +46,14 @@ export function createStatusWriter(options: {
   client: KubeClient;
   path: StatusPath;
   nowMs: () => number;
+  /** Milliseconds since 1970. */
+  wallMs: () => number;
   signal: AbortSignal;
   mayAct: () => boolean;
   log: Pick<Logger, "warn">;
 }): StatusWriter {
-  const { client, path, nowMs, signal, mayAct, log } = options;
+  const { client, path, nowMs, wallMs, signal, mayAct, log } = options;
+  const budget = createBudget({ perSecond: REQUESTS_PER_SECOND, nowMs });
   const known = new Map<string, Known>();
   /** Resources that could not even be read, and when that was tried. */
   const triedAtMs = new Map<string, number>();
@@ -52,6 +61,7 @@ export function createStatusWriter(options: {
 
   /** Changes a resource's status, if it is still this one, and not another that took its name over. */
   function patch(resource: PolicyResource, changes: PatchOperation[]): Promise<KubeResult<StatusObject>> {
+    budget.take();
     return client.request<StatusObject>({
       method: "PATCH",
       path: `${path(resource)}/status`,
@@ -79,7 +89,7 @@ export function createStatusWriter(options: {
       if (answer.status !== 404) complain(resource, answer.message);
       return undefined;
     }
-    const found = answer.value.status ?? {};
+    const found = withoutFuture(answer.value.status ?? {}, wallMs());
     const isOfThisVersion = found.observedGeneration === status.observedGeneration;
     const entry = { status: found, atMs: isOfThisVersion ? nowMs() : Number.NEGATIVE_INFINITY };
     known.set(resource.uid, entry);
@@ -96,8 +106,11 @@ export function createStatusWriter(options: {
         for (const memory of [known, triedAtMs]) {
           for (const uid of memory.keys()) if (!uids.has(uid)) memory.delete(uid);
         }
-        for (const { resource, status: next } of statuses) {
-          if (signal.aborted || !mayAct()) return;
+        const lastAtMs = ({ resource: { uid } }: { resource: PolicyResource }) =>
+          known.get(uid)?.atMs ?? triedAtMs.get(uid) ?? Number.NEGATIVE_INFINITY;
+        // Those that wait longest come first, so that none waits for ever for the others.
+        for (const { resource, status: next } of statuses.toSorted((a, b) => compare(lastAtMs(a), lastAtMs(b)))) {
+          if (signal.aborted || !mayAct() || budget.left() < 2) return;
           const before = known.get(resource.uid) ?? (await read({ resource, status: next }));
           if (before === undefined) continue;
           const status = continueStatus(next, before.status);
@@ -116,6 +129,16 @@ export function createStatusWriter(options: {
       }
     },
   };
+}
+
+/** A status without a time that is still to come, as a node with a wrong clock may have left there. */
+function withoutFuture({ lastEnforcementTime, ...status }: PolicyStatus, nowMs: number): PolicyStatus {
+  const isPast = lastEnforcementTime !== undefined && Date.parse(lastEnforcementTime) <= nowMs + CLOCK_TOLERANCE_MS;
+  return isPast ? { ...status, lastEnforcementTime } : status;
+}
+
+function compare(a: number, b: number): number {
+  return a === b ? 0 : a < b ? -1 : 1;
 }
 
 /** What a change of is worth telling at once. */

@@ -34,11 +34,24 @@ afterEach(async () => {
 });
 
 function newClient(material: End, deadlineMs = 10_000): AgentClient {
-  return createAgentClient({ material, deadlineMs, onDisconnect: (origin) => disconnects.push(origin) });
+  return createAgentClient({
+    material,
+    deadlineMs,
+    wallMs: Date.now,
+    onDisconnect: (origin) => disconnects.push(origin),
+  });
 }
 
 function body({ withDocument = true, term = 1, revision = 1, address = peer.address } = {}): string {
-  return writeDirective({ fence: { term, revision }, address, timeMs: 0, policy, withDocument, orphans: [] });
+  return writeDirective({
+    fence: { term, revision },
+    address,
+    timeMs: 0,
+    policy,
+    withDocument,
+    orphans: [],
+    protocol: 2,
+  });
 }
 
 function failure(outcome: AgentOutcome): string {

@@ -63,8 +63,8 @@ describe("the steps of an agent", () => {
 
   it("sends the document at once where it was asked for, once, and only for that policy", () => {
     const asked = push(wanting(key(1)), { outcome: "documentNeeded" }, 7);
-    expect(asked).toMatchObject({ documentWanted: true, failures: 0 });
-    expect(nextCall(asked)).toEqual({ call: "push", atMs: 7 });
+    expect(asked).toMatchObject({ documentWanted: true, refusals: 0, silences: 0 });
+    expect(asked.pushAtMs).toBe(7);
     expect(push(asked, accepted(key(1))).documentWanted).toBe(false);
     expect(desire(asked, key(2), 7).documentWanted).toBe(true);
     expect(desire(asked, key(2, { digest: "e" }), 7).documentWanted).toBe(false);
@@ -79,25 +79,37 @@ describe("the steps of an agent", () => {
 
   it("backs off from an agent that asks for the document that it was sent", () => {
     const asked = push(wanting(key(1)), { outcome: "documentNeeded" });
-    expect(nextCall(push(asked, { outcome: "documentNeeded" })).atMs).toBeGreaterThanOrEqual(500);
+    const state = push(asked, { outcome: "documentNeeded" });
+    expect(state.pushAtMs).toBeGreaterThanOrEqual(500);
+    expect(nextCall(state)).toEqual({ call: "report", atMs: 0 });
   });
 
   it("backs off twice as long each time, up to the bound, with jitter, and forgets it at the first answer", () => {
-    let state = wanting(key(1));
-    const waits: number[] = [];
-    for (let n = 0; n < 9; n++) {
-      state = afterPush(state, { sent: key(1), withDocument: false, outcome: failed }, at(0, 1));
-      waits.push(nextCall(state).atMs);
-    }
-    expect(waits).toEqual([1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000, 60_000]);
-    expect(nextCall(afterPush(state, { sent: key(1), withDocument: false, outcome: failed }, at(0, 0))).atMs).toBe(
-      30_000,
-    );
-    expect(push(state, accepted(key(1)))).toMatchObject({ failures: 0 });
+    const waits = (call: (state: AgentState, random: number) => AgentState, next: (state: AgentState) => number) => {
+      let state = wanting(key(1));
+      const seen = Array.from({ length: 9 }, () => {
+        state = call(state, 1);
+        return next(state);
+      });
+      return [...seen, next(call(state, 0))];
+    };
+    const expected = [1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000, 60_000, 30_000];
+    const pushed = (outcome: AgentOutcome) => (state: AgentState, random: number) =>
+      afterPush(state, { sent: key(1), withDocument: true, outcome }, at(0, random));
+    expect(waits(pushed(failed), ({ retryAtMs }) => retryAtMs)).toEqual(expected);
+    expect(waits(pushed({ outcome: "documentNeeded" }), ({ pushAtMs }) => pushAtMs)).toEqual(expected);
+    expect(
+      waits(
+        (state, random) => afterReport(state, failed, at(0, random)),
+        ({ reportAtMs }) => reportAtMs,
+      ),
+    ).toEqual(expected);
+    const forgotten = pushed(accepted(key(1)))(pushed(failed)(wanting(key(1)), 1), 1);
+    expect(forgotten).toMatchObject({ refusals: 0, silences: 0 });
   });
 
   it("tries a failed resync and a failed report again after the backoff", () => {
-    const due = { ...applied(key(1)), resyncAtMs: 100, reportAtMs: 200 };
+    const due = { ...applied(key(1)), resyncAtMs: 100, reportAtMs: 2000 };
     const retried = push(due, failed, 100);
     expect(nextCall(retried)).toEqual({ call: "push", atMs: 850 });
     const asked = afterReport({ ...applied(key(1)), reportAtMs: 100 }, failed, at(100));
@@ -113,7 +125,8 @@ describe("the steps of an agent", () => {
       { outcome: "older", term: 5, revision: 1 },
       { outcome: "invalid", field: "/x", error: "" },
     ] satisfies AgentOutcome[]) {
-      expect(nextCall(desire(push(wanting(key(1)), refusal), key(1, { term: 6 }), 10)).atMs).toBe(10);
+      const refusing = { ...push(wanting(key(1)), refusal), reportAtMs: 1000 };
+      expect(nextCall(desire(refusing, key(1, { term: 6 }), 10))).toEqual({ call: "push", atMs: 10 });
     }
   });
 
@@ -134,7 +147,7 @@ describe("the steps of an agent", () => {
     for (const report of [accepted(undefined), accepted(key(0)), accepted(key(1, { digest: "e" }))]) {
       const state = push(wanting(key(1)), report);
       expect(isApplied(state)).toBe(false);
-      expect(state.failures).toBe(1);
+      expect(state).toMatchObject({ refusals: 1, silences: 0 });
     }
   });
 
@@ -143,6 +156,92 @@ describe("the steps of an agent", () => {
     const next = afterPush(state, { sent: key(1), withDocument: false, outcome: accepted(key(1)) }, at(0));
     expect(isApplied(next)).toBe(false);
     expect(nextCall(next)).toEqual({ call: "push", atMs: 0 });
+  });
+
+  it("goes on asking an agent for its report, however often it refuses its directive", () => {
+    for (const refusal of [
+      { outcome: "older", term: 5, revision: 1 },
+      { outcome: "invalid", field: "/policy/document/node", error: "" },
+      accepted(key(0)),
+    ] satisfies AgentOutcome[]) {
+      let state = wanting(key(1));
+      let reports = 0;
+      for (let nowMs = 0; nowMs < 300_000; ) {
+        const next = nextCall(state);
+        nowMs = Math.max(nowMs, next.atMs);
+        if (next.call === "report") reports += 1;
+        state = next.call === "push" ? push(state, refusal, nowMs) : afterReport(state, accepted(key(0)), at(nowMs));
+        expect(state.silences).toBe(0);
+      }
+      // Each answer to a directive may hold one, too.
+      if (refusal.outcome !== "accepted") expect(reports).toBeGreaterThanOrEqual(9);
+      expect(reports).toBeLessThanOrEqual(11);
+    }
+  });
+
+  it("goes on asking an agent whose directives never arrive, and pushing to one whose reports never come", () => {
+    const calls = (answers: { push: AgentOutcome; report: AgentOutcome }) => {
+      let state = wanting(key(1));
+      const made = { push: 0, report: 0 };
+      for (let nowMs = 0; nowMs < 300_000; ) {
+        const next = nextCall(state);
+        nowMs = Math.max(nowMs, next.atMs);
+        made[next.call] += 1;
+        state = next.call === "push" ? push(state, answers.push, nowMs) : afterReport(state, answers.report, at(nowMs));
+      }
+      return made;
+    };
+    expect(calls({ push: failed, report: accepted() }).report).toBeGreaterThan(8);
+    expect(calls({ push: accepted(key(1)), report: failed }).push).toBeGreaterThan(0);
+    const silent = calls({ push: failed, report: failed });
+    expect(silent.push).toBeGreaterThan(3);
+    expect(silent.report).toBeGreaterThan(3);
+    expect(silent.push + silent.report).toBeLessThan(20);
+  });
+
+  it("pushes at once to an agent that is back after a silence", () => {
+    const silent = push(push(wanting(key(1)), failed), failed);
+    expect(silent.pushAtMs).toBeGreaterThan(1000);
+    expect(nextCall(afterReport(silent, accepted(), at(1000)))).toEqual({ call: "push", atMs: 1000 });
+    const refusing = push(wanting(key(1)), { outcome: "invalid", field: undefined, error: "" });
+    expect(nextCall(afterReport(refusing, accepted(), at(10)))).toEqual({ call: "push", atMs: 750 });
+  });
+
+  it("does not hurry to an agent that refused what it should still have", () => {
+    const refusing = push(wanting(key(1)), { outcome: "invalid", field: undefined, error: "" });
+    expect(desire(refusing, key(1), 10)).toBe(refusing);
+    const idle = newAgentState(0);
+    expect(desire(idle, undefined, 10)).toBe(idle);
+    expect(desire(refusing, undefined, 10)).toMatchObject({ desired: undefined, documentWanted: false });
+  });
+
+  it("asks for no document of a policy that is not wanted any more", () => {
+    const asked = push(wanting(key(1)), { outcome: "documentNeeded" });
+    expect(desire(asked, undefined, 5).documentWanted).toBe(false);
+    const late = afterPush(
+      desire(asked, undefined, 5),
+      { sent: key(1), withDocument: false, outcome: { outcome: "documentNeeded" } },
+      at(7),
+    );
+    expect(late.documentWanted).toBe(false);
+    expect(desire({ ...newAgentState(0), documentWanted: true }, key(1), 5).documentWanted).toBe(false);
+  });
+
+  it("takes the report that comes with a directive for one, be it that of another directive", () => {
+    expect(push(wanting(key(1)), accepted(key(0)), 100).reportAtMs).toBe(30_100);
+    expect(push(wanting(key(1)), { outcome: "older", term: 5, revision: 1 }, 100).reportAtMs).toBe(0);
+  });
+
+  it("no longer takes for applied what the agent refuses, or asks the document of", () => {
+    for (const outcome of [
+      { outcome: "older", term: 5, revision: 1 },
+      { outcome: "invalid", field: undefined, error: "" },
+      { outcome: "documentNeeded" },
+      accepted(key(0)),
+    ] satisfies AgentOutcome[]) {
+      expect(isApplied(push(applied(key(1)), outcome, 100))).toBe(false);
+    }
+    expect(isApplied(push(applied(key(1)), failed, 100))).toBe(true);
   });
 
   it("asks soon after a connection ended, but not before a backoff is over", () => {
@@ -156,7 +255,9 @@ describe("the steps of an agent", () => {
     expect(findNewer(sent, { outcome: "older", term: 9, revision: 1 })).toEqual({ term: 9, revision: 1 });
     expect(findNewer(sent, { outcome: "older", term: 4, revision: 4 })).toEqual({ term: 4, revision: 4 });
     expect(findNewer(sent, { outcome: "older", term: 4, revision: 2 })).toBeUndefined();
+    expect(findNewer(sent, { outcome: "older", term: 4, revision: 3 })).toEqual({ term: 4, revision: 3 });
     expect(findNewer(sent, accepted(sent))).toBeUndefined();
+    expect(findNewer(sent, accepted(key(2, { term: 4 })))).toBeUndefined();
     expect(findNewer(sent, accepted(key(3, { term: 4, digest: "e" })))).toMatchObject({ term: 4, revision: 3 });
     expect(findNewer(sent, accepted(undefined))).toBeUndefined();
     expect(findNewer(sent, failed)).toBeUndefined();
@@ -188,9 +289,9 @@ describe("the steps of an agent", () => {
           call(outcome);
         }
         call(accepted(state.desired));
-        if (!isApplied(state)) call(accepted(state.desired));
+        for (let calls = 0; !isApplied(state) && calls < 3; calls++) call(accepted(state.desired));
         expect(isApplied(state)).toBe(true);
-        expect(state.failures).toBe(0);
+        expect(state).toMatchObject({ refusals: 0, silences: 0 });
       }),
     );
   });

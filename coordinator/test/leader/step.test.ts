@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { soak } from "../../../shared/test/support/soak.ts";
 import {
+  decideRaise,
   decideStep,
   ELECTION_TIMING,
   type ElectionState,
@@ -9,6 +10,7 @@ import {
   type LeaseSeen,
   leaseWritten,
   observeLease,
+  type Raises,
   raiseUsedTerm,
   stoodDown,
 } from "../../src/leader/step.ts";
@@ -71,10 +73,23 @@ describe("a candidate", () => {
   );
 });
 
+describe("a Lease that is recreated", () => {
+  it("is taken at once if nobody held the one before, or this candidate did", () => {
+    const unheld = observeLease(observeLease(INITIAL_STATE, aLease(), 1000), aLease({ uid: "recreated" }), 2000);
+    expect(decideStep(unheld, at(2000))).toEqual({ do: "acquire", term: 1 });
+    const own = stoodDown(observeLease(leaderState({ term: 3 }), aLease({ uid: "recreated" }), 2000));
+    expect(decideStep(own, at(2000))).toEqual({ do: "acquire", term: 4 });
+  });
+
+  it("changes nothing for one who stops acting without having led", () => {
+    expect(stoodDown(INITIAL_STATE)).toEqual(INITIAL_STATE);
+  });
+});
+
 describe("a leader", () => {
   it("renews until its deadline, which counts from when it asked", () => {
     const state = leaderState({ sentAtMs: 500 });
-    expect(decideStep(state, at(10_499))).toEqual({ do: "renew" });
+    expect(decideStep(state, at(10_499))).toEqual({ do: "renew", term: 1 });
     expect(decideStep(state, at(10_500))).toEqual({ do: "stand down", reason: "renew_deadline" });
   });
 
@@ -91,21 +106,105 @@ describe("a leader", () => {
     ["was recreated", aLease({ uid: "recreated", holder: "me", term: 1 }), "lease_gone"],
     ["is another's", aLease({ holder: "other", term: 2 }), "lease_taken"],
     ["is nobody's", aLease({ term: 1 }), "lease_taken"],
-    ["has a higher term", aLease({ holder: "me", term: 2 }), "term_outgrown"],
   ])("stands down where the Lease %s", (_, lease, reason) => {
     expect(decideStep(observeLease(leaderState(), lease, 100), at(100))).toEqual({ do: "stand down", reason });
   });
 
-  it("stands down where its term is used up, and takes the next above that", () => {
+  it("goes on where its term is used up, and renews with the next above that", () => {
     const state = raiseUsedTerm(leaderState({ term: 3 }), 3);
-    expect(decideStep(state, at(100))).toEqual({ do: "stand down", reason: "term_outgrown" });
+    expect(decideStep(state, at(100))).toEqual({ do: "renew", term: 4 });
+    expect(decideStep(raiseUsedTerm(state, 41), at(100))).toEqual({ do: "renew", term: 42 });
+    expect(decideStep(raiseUsedTerm(leaderState({ term: 3 }), 2), at(100))).toEqual({ do: "renew", term: 3 });
     expect(decideStep(stoodDown(state), at(100))).toEqual({ do: "acquire", term: 4 });
+  });
+
+  it("goes above a higher term that it finds in its own Lease, as a write leaves it whose answer got lost", () => {
+    const state = observeLease(leaderState({ term: 3 }), aLease({ holder: "me", term: 7 }), 100);
+    expect(decideStep(state, at(100))).toEqual({ do: "renew", term: 8 });
+    const same = observeLease(leaderState({ term: 3 }), aLease({ holder: "me", term: 3 }), 100);
+    expect(decideStep(same, at(100))).toEqual({ do: "renew", term: 3 });
+  });
+
+  it("counts a raised term as its own only once it is written", () => {
+    const raised = raiseUsedTerm(leaderState({ term: 3 }), 9);
+    expect(raised.leading?.term).toBe(3);
+    const lease = aLease({ holder: "me", record: "2", term: 10 });
+    const written = leaseWritten(raised, { lease, sentAtMs: 100, nowMs: 150, timing });
+    expect(written.leading).toEqual({ term: 10, uid: "lease", untilMs: 10_100 });
+    expect(decideStep(written, at(200))).toEqual({ do: "renew", term: 10 });
   });
 
   it("keeps its term where somebody removed it from the Lease, and never takes it twice", () => {
     const state = observeLease(leaderState({ term: 3 }), aLease({ holder: "me", term: 0 }), 100);
-    expect(decideStep(state, at(100))).toEqual({ do: "renew" });
+    expect(decideStep(state, at(100))).toEqual({ do: "renew", term: 3 });
     expect(decideStep(stoodDown(state), at(100))).toEqual({ do: "acquire", term: 4 });
+  });
+});
+
+describe("a term that a node names", () => {
+  const none: Raises = new Map();
+  const ask = (raises: Raises, named: number, { node = "a", term = 5, nowMs = 0 } = {}) =>
+    decideRaise(raises, { node, named, term, nowMs });
+
+  it("is raised above if it is as high as the leader's or higher, and plausible", () => {
+    expect([4, 5, 6, 1_000_005].map((named) => ask(none, named).isNeeded)).toEqual([false, true, true, true]);
+    const odd = [1_000_006, Number.MAX_SAFE_INTEGER, 2 ** 53, 1e300, 5.5, Number.NaN, Number.POSITIVE_INFINITY];
+    expect(odd.filter((named) => ask(none, named).isNeeded)).toEqual([]);
+  });
+
+  it("is raised above once a minute for one node, and meanwhile for others", () => {
+    const { raises } = ask(none, 5);
+    expect(ask(raises, 6, { nowMs: 59_999 }).isNeeded).toBe(false);
+    expect(ask(raises, 6, { nowMs: 60_000 }).isNeeded).toBe(true);
+    expect(ask(raises, 6, { nowMs: 1, node: "b" }).isNeeded).toBe(true);
+    const later = ask(none, 5, { nowMs: 50_000 }).raises;
+    expect([109_999, 110_000].map((nowMs) => ask(later, 6, { nowMs }).isNeeded)).toEqual([false, true]);
+  });
+
+  it("does not use up a node's turn if nothing is raised, and is forgotten after the minute", () => {
+    const { raises } = ask(ask(none, 4).raises, 2 ** 60);
+    expect(raises.size).toBe(0);
+    expect(ask(raises, 5).isNeeded).toBe(true);
+    expect(ask(ask(none, 5).raises, 4, { node: "b", nowMs: 60_000 }).raises.size).toBe(0);
+  });
+
+  it("neither ends a leadership nor leaves the exact integers, whatever liars name", () => {
+    const arbLies = fc.array(
+      fc.record({
+        node: fc.constantFrom("a", "b", "c"),
+        named: fc.oneof(fc.maxSafeInteger(), fc.double(), fc.integer({ min: 0, max: 2_000_000 })),
+        waitMs: fc.nat(20_000),
+      }),
+      { maxLength: 50 },
+    );
+    fc.assert(
+      fc.property(arbLies, (lies) => {
+        let state = leaderState({ term: 5 });
+        let raises = none;
+        let [nowMs, raised] = [0, 0];
+        for (const { node, named, waitMs } of lies) {
+          nowMs += waitMs;
+          const term = Math.max(state.leading?.term ?? 0, state.usedTerm + 1);
+          const decided = decideRaise(raises, { node, named, term, nowMs });
+          raises = decided.raises;
+          if (decided.isNeeded) {
+            raised += 1;
+            state = raiseUsedTerm(state, named);
+          }
+          // It renews every two seconds.
+          state = { ...state, leading: { ...(state.leading as { term: number; uid: string }), untilMs: nowMs + 1 } };
+          const step = decideStep(state, at(nowMs));
+          expect(step.do).toBe("renew");
+          const written = step.do === "renew" ? step.term : Number.NaN;
+          expect(Number.isSafeInteger(written)).toBe(true);
+          expect(written).toBeGreaterThanOrEqual(state.leading?.term ?? Number.NaN);
+          const lease = aLease({ holder: "me", record: `${nowMs}`, term: written });
+          state = leaseWritten(state, { lease, sentAtMs: nowMs, nowMs, timing });
+        }
+        expect(raised).toBeLessThanOrEqual(3 * (Math.floor(nowMs / 60_000) + 1));
+      }),
+      { numRuns: soak(200) },
+    );
   });
 });
 
@@ -118,21 +217,26 @@ describe("several candidates", () => {
     lostRequests: fc.double({ min: 0, max: 0.6, noNaN: true }),
     freezes: fc.double({ min: 0, max: 0.02, noNaN: true }),
     releases: fc.double({ min: 0, max: 0.02, noNaN: true }),
+    raises: fc.double({ min: 0, max: 0.02, noNaN: true }),
   });
 
-  it("never lead at the same time, and each leads with a higher term than all before", () => {
+  it("never lead at the same time, and each acts with higher terms than all before, which the Lease has carried", () => {
     let elections = 0;
+    let raised = 0;
     fc.assert(
       fc.property(arbWorld, (world) => {
-        const { overlaps, terms } = simulate(world);
+        const { overlaps, terms, carried, raises } = simulate(world);
         expect(overlaps).toEqual([]);
+        expect(terms.filter((term) => !carried.has(term))).toEqual([]);
+        raised += raises;
         expect(terms).toEqual([...new Set(terms)].sort((a, b) => a - b));
         elections += terms.length;
       }),
       { numRuns: soak(200) },
     );
     // A simulation in which nobody ever leads would show nothing.
-    expect(elections).toBeGreaterThan(300);
+    expect(elections).toBeGreaterThan(soak(200));
+    expect(raised).toBeGreaterThan(soak(50));
   });
 });
 
@@ -144,6 +248,7 @@ interface World {
   lostRequests: number;
   freezes: number;
   releases: number;
+  raises: number;
 }
 
 const TICK_MS = 100;
@@ -165,13 +270,15 @@ interface Call {
 }
 
 /** Candidates over a slow, lossy network, each with a clock of its own, now and then frozen, on one Lease. */
-function simulate(world: World): { overlaps: string[]; terms: number[] } {
+function simulate(world: World): { overlaps: string[]; terms: number[]; carried: Set<number>; raises: number } {
   const random = generator(world.seed);
   const latencyMs = () => Math.floor(random() * world.maxLatencyMs);
   let lease = aLease();
   let version = 1;
   const overlaps: string[] = [];
   const terms: number[] = [];
+  const carried = new Set<number>();
+  let raises = 0;
   const clients = world.clockOffsetsMs.map((offsetMs, index) => ({
     identity: `candidate-${index}`,
     offsetMs,
@@ -193,6 +300,7 @@ function simulate(world: World): { overlaps: string[]; terms: number[] } {
           const { identity } = client;
           lease = { ...lease, resourceVersion: `${version}`, holder: identity, record: `${version}`, term: call.term };
           call.answer = lease;
+          carried.add(call.term);
         } else if (call.basis === undefined) call.answer = lease;
       }
       if (nowMs < client.frozenUntilMs) continue;
@@ -210,8 +318,12 @@ function simulate(world: World): { overlaps: string[]; terms: number[] } {
           client.mustLook = false;
           client.nextAtMs = nowMs;
         } else {
+          const before = client.state.leading?.term;
           client.state = leaseWritten(client.state, { lease: answer, sentAtMs: call.sentAtMs, nowMs: localMs, timing });
-          if (!isLeading && localMs < call.sentAtMs + timing.renewDeadlineMs) terms.push(call.term);
+          // These are the terms that it acts with.
+          const isInTime = localMs < call.sentAtMs + timing.renewDeadlineMs;
+          if (isInTime && client.state.leading?.term !== before) terms.push(client.state.leading?.term ?? 0);
+          if (isLeading && client.state.leading?.term !== before) raises += 1;
           client.mustLook = false;
         }
       }
@@ -223,6 +335,9 @@ function simulate(world: World): { overlaps: string[]; terms: number[] } {
         }
         client.mustLook = true;
       }
+      if (client.state.leading !== undefined && random() < world.raises) {
+        client.state = raiseUsedTerm(client.state, client.state.leading.term + Math.floor(random() * 3));
+      }
       if (nowMs < client.nextAtMs) continue;
       const step = decideStep(client.state, { identity: client.identity, nowMs: localMs });
       if (step.do === "stand down") {
@@ -232,7 +347,7 @@ function simulate(world: World): { overlaps: string[]; terms: number[] } {
       }
       const isWrite = !client.mustLook && step.do !== "wait";
       const arrivesAtMs = nowMs + latencyMs();
-      const term = step.do === "acquire" ? step.term : (client.state.leading?.term ?? 0);
+      const term = step.do === "wait" ? 0 : step.term;
       client.call = {
         ...(isWrite && client.state.seen !== undefined ? { basis: client.state.seen } : {}),
         term,
@@ -248,7 +363,7 @@ function simulate(world: World): { overlaps: string[]; terms: number[] } {
     const leaders = clients.filter(({ state, offsetMs }) => nowMs + offsetMs < (state.leading?.untilMs ?? -Infinity));
     if (leaders.length > 1) overlaps.push(`${nowMs}: ${leaders.map(({ identity }) => identity).join(", ")}`);
   }
-  return { overlaps, terms };
+  return { overlaps, terms, carried, raises };
 }
 
 /** mulberry32: the same seed, the same world. */

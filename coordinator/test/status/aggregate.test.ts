@@ -160,8 +160,44 @@ describe("a status", () => {
       aView("b", at("2026-01-03T00:00:00.000Z")),
     ];
     expect(aggregateStatus(input(["a", "b"], views)).lastEnforcementTime).toBe("2026-01-04T00:00:00.000Z");
+    const untimed = aView("a", at("2026-01-02T00:00:00.000Z", "2026-01-03T00:00:00.000Z"));
+    const last = untimed.report?.deletions.at(-1);
+    if (last !== undefined) delete last.time;
+    expect(aggregateStatus(input(["a"], [untimed])).lastEnforcementTime).toBe("2026-01-02T00:00:00.000Z");
     const before = input(["a"], [aView("a", at("2025-12-31T23:59:59.000Z"))]);
     expect(aggregateStatus(before).lastEnforcementTime).toBeUndefined();
+  });
+
+  it("says which agent does not answer beside one that has the policy", () => {
+    const status = aggregateStatus(
+      input(["a", "b"], [aView("a"), aView("b", { problem: "its agent u does not answer" })]),
+    );
+    expect(conditionsOf(status).Enforcing).toEqual([
+      "True",
+      "Applied",
+      "on all of 2 nodes; b: its agent u does not answer",
+    ]);
+  });
+
+  it("names an agent that does not know all of the policy, and shows it as one that answers", () => {
+    const problem = "agent 0.1.0 does not know node.minFreeInodes of the policy; upgrade it";
+    const status = aggregateStatus(input(["a", "b"], [aView("a"), aView("b", { state: "pending", problem })]));
+    expect(conditionsOf(status).Enforcing).toEqual(["False", "Pending", `not yet on b: ${problem}`]);
+    expect(status.nodes).toMatchObject({ desired: 2, ready: 2, applied: 1, stale: 0 });
+  });
+
+  it("shows what a later version of an agent tells in words of its own", () => {
+    const unreachable = [{ limit: "min_free_inodes", wanted: 5, freed: 2, unit: "inodes" }];
+    const directory = { path: "/p", state: "thawing" };
+    const status = aggregateStatus(input(["a"], [aView("a", { report: { unreachable, directory } })]));
+    expect(conditionsOf(status)).toMatchObject({
+      LimitUnreachable: [
+        "True",
+        "NothingLeftToDelete",
+        "a: min_free_inodes of the node is exceeded by 5 inodes, of which 2 inodes could go",
+      ],
+      DirectoryNotMounted: ["True", "NotWatched", "a: thawing"],
+    });
   });
 
   it("says where nothing is deleted although the policy is in force", () => {

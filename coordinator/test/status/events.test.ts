@@ -8,6 +8,8 @@ import { createEventWriter } from "../../src/status/events.ts";
 import { aReport } from "../support/agent-peer.ts";
 
 const MINUTE_MS = 60_000;
+/** How long deletions are gathered. */
+const GATHER_MS = 10_000;
 const START = Date.parse("2026-05-01T12:00:00Z");
 
 const resource: PolicyResource = {
@@ -66,10 +68,12 @@ function aWriter() {
 }
 
 describe("Events about deletions", () => {
-  it("sum up what was deleted on a node by reason, and come once a minute", async () => {
+  it("sum up what was deleted under a resource by reason, some seconds later, and come once a minute", async () => {
     const { writer, written, pass } = aWriter();
     writer.deletions(resource, aReport({ deletions: deletions(1, 2) }));
-    await pass(0);
+    await pass(GATHER_MS - 1);
+    expect(written).toHaveLength(0);
+    await pass(1);
     writer.deletions(resource, aReport({ deletions: deletions(1, 4) }));
     writer.deletions(resource, aReport({ deletions: [...deletions(1, 4), ...deletions(5, 5, { reason: "orphan" })] }));
     await pass(MINUTE_MS - 1);
@@ -84,24 +88,72 @@ describe("Events about deletions", () => {
     expect(new Set(written.map(({ metadata }) => metadata.name)).size).toBe(2);
   });
 
-  it("are of one node each", async () => {
+  it("tell of all nodes at once, by name up to ten of them", async () => {
     const { writer, written, pass } = aWriter();
-    for (const node of ["a", "b"]) writer.deletions(resource, aReport({ node, deletions: deletions(1, 1) }));
-    await pass(0);
-    expect(written.map(({ message }) => message.split(":")[0])).toEqual(["node a", "node b"]);
+    for (const node of ["b", "a"])
+      writer.deletions(resource, aReport({ node, podUID: node, deletions: deletions(1, 1) }));
+    await pass(GATHER_MS);
+    for (let n = 0; n < 2000; n++) {
+      const node = `n${String(n).padStart(4, "0")}`;
+      writer.deletions(resource, aReport({ node, podUID: node, deletions: deletions(1, 3) }));
+    }
+    await pass(MINUTE_MS);
+    const ten = Array.from({ length: 10 }, (_, n) => `n000${n}`).join(", ");
+    expect(written.map(({ message }) => message)).toEqual([
+      "nodes a, b: deleted 2 for max_checkpoints (2KiB)",
+      `nodes ${ten} and 1990 more nodes: deleted 6000 for max_checkpoints (5.9MiB)`,
+    ]);
+  });
+
+  it("are counted for each agent of a node by itself, for a node may have two", async () => {
+    const { writer, written, pass } = aWriter();
+    for (let round = 1; round <= 3; round++) {
+      writer.deletions(resource, aReport({ podUID: "old", bootId: "old", deletions: deletions(1, round) }));
+      writer.deletions(resource, aReport({ podUID: "new", bootId: "new", deletions: deletions(1, 2 * round) }));
+    }
+    await pass(GATHER_MS);
+    expect(written.map(({ count }) => count)).toEqual([3 + 6]);
+  });
+
+  it("are so few in a second that no number of resources becomes a burden, and none is forgotten", async () => {
+    const { writer, written, pass } = aWriter();
+    for (let n = 0; n < 50; n++) {
+      writer.deletions(
+        { ...resource, uid: `u${n}`, name: `policy-${n}` },
+        aReport({ podUID: `${n}`, deletions: deletions(1, 1) }),
+      );
+      writer.note({ ...resource, uid: `u${n}` }, { type: "Normal", reason: "RulingChanged", message: "m" });
+    }
+    await pass(GATHER_MS);
+    for (let second = 1; written.length < 100; second++) {
+      expect(written.length).toBeLessThanOrEqual(5 * (second + 2));
+      expect(second).toBeLessThan(25);
+      await pass(500);
+      await pass(500);
+    }
+    await pass(5 * MINUTE_MS);
+    expect(written).toHaveLength(100);
   });
 
   it("say how many fell out of the reports, also of an agent that restarted", async () => {
     const { writer, written, pass } = aWriter();
     writer.deletions(resource, aReport({ deletions: deletions(1, 1) }));
-    await pass(0);
+    await pass(GATHER_MS);
     writer.deletions(resource, aReport({ deletions: deletions(11, 12) }));
     writer.deletions(resource, aReport({ bootId: "boot-2", deletions: deletions(4, 4) }));
     await pass(MINUTE_MS);
     expect(written[1]).toMatchObject({
-      message: "node node-a: deleted 3 for max_checkpoints (3KiB), and 12 more that its report no longer held",
+      message: "node node-a: deleted 3 for max_checkpoints (3KiB), and 12 more that no report held any longer",
       count: 15,
     });
+  });
+
+  it("hold a number that the API server takes, whatever number an agent names", async () => {
+    const { writer, written, pass } = aWriter();
+    writer.deletions(resource, aReport({ deletions: deletions(1, 1) }));
+    writer.deletions(resource, aReport({ deletions: deletions(2 ** 50, 2 ** 50, { bytes: Number.MAX_SAFE_INTEGER }) }));
+    await pass(GATHER_MS);
+    expect(written.map(({ count }) => count)).toEqual([2 ** 31 - 1]);
   });
 
   it("leave out what happened before this leader's time, before the resource, or under none", async () => {
@@ -109,22 +161,22 @@ describe("Events about deletions", () => {
     const at = (ms: number) => ({ time: new Date(START + ms).toISOString() });
     const young = { ...resource, createdAt: new Date(START + 10 * MINUTE_MS).toISOString() };
     const longAgo = deletions(11, 13, at(-10 * MINUTE_MS));
-    writer.deletions(resource, aReport({ node: "a", deletions: [...longAgo, ...deletions(14, 14)] }));
-    writer.deletions(young, aReport({ node: "b", deletions: deletions(1, 3, at(5 * MINUTE_MS)) }));
-    writer.deletions(undefined, aReport({ node: "c", deletions: deletions(1, 3) }));
-    writer.deletions(resource, aReport({ node: "c", deletions: deletions(1, 4) }));
-    await pass(0);
-    expect(written.map(({ message }) => message)).toEqual([
-      "node a: deleted 1 for max_checkpoints (1KiB)",
-      "node c: deleted 1 for max_checkpoints (1KiB)",
-    ]);
+    const untimed = deletions(1, 2).map(({ time: _, ...deletion }) => deletion);
+    const of = (name: string) => ({ node: name, podUID: name });
+    writer.deletions(resource, aReport({ ...of("a"), deletions: [...longAgo, ...deletions(14, 14)] }));
+    writer.deletions(young, aReport({ ...of("b"), deletions: deletions(1, 3, at(5 * MINUTE_MS)) }));
+    writer.deletions(undefined, aReport({ ...of("c"), deletions: deletions(1, 3) }));
+    writer.deletions(resource, aReport({ ...of("c"), deletions: deletions(1, 4) }));
+    writer.deletions(resource, aReport({ ...of("d"), deletions: untimed }));
+    await pass(GATHER_MS);
+    expect(written.map(({ message }) => message)).toEqual(["nodes a, c: deleted 2 for max_checkpoints (2KiB)"]);
   });
 
   it("wait for an API server that cannot take them, and not for one that refuses them", async () => {
     const { writer, written, state, pass } = aWriter();
     state.answer = { ok: false, reason: "Timeout", message: "timeout" };
     writer.deletions(resource, aReport({ deletions: deletions(1, 1) }));
-    await pass(0);
+    await pass(GATHER_MS);
     writer.deletions(resource, aReport({ deletions: deletions(1, 2) }));
     state.answer = { ok: false, reason: "Forbidden", message: "forbidden", status: 403 };
     await pass(MINUTE_MS);
@@ -137,8 +189,23 @@ describe("Events about deletions", () => {
     state.mayAct = false;
     writer.deletions(resource, aReport({ deletions: deletions(1, 1) }));
     writer.note(resource, { type: "Normal", reason: "RulingChanged", message: "m" });
-    await pass(0);
+    await pass(GATHER_MS);
     expect(written).toEqual([]);
+  });
+
+  it("are forgotten with their resource", async () => {
+    const { writer, written, pass } = aWriter();
+    writer.deletions(resource, aReport({ deletions: deletions(1, 1) }));
+    for (let n = 0; n < 7; n++) writer.note(resource, { type: "Normal", reason: "RulingChanged", message: `${n}` });
+    expect(written).toHaveLength(5);
+    writer.keepOnly({ resources: new Set(), agents: new Set() });
+    await pass(GATHER_MS);
+    expect(written).toHaveLength(5);
+    // Of an agent that is new again, what it did before the leader is none of the leader's.
+    writer.deletions(resource, aReport({ deletions: deletions(1, 1, { time: "2026-04-01T00:00:00Z" }) }));
+    writer.deletions(resource, aReport({ deletions: deletions(1, 2) }));
+    await pass(GATHER_MS);
+    expect(written.slice(5).map(({ count }) => count)).toEqual([1]);
   });
 
   it("account for every deletion of an agent exactly once, whatever its reports hold", async () => {
@@ -167,7 +234,7 @@ describe("Events about deletions", () => {
           );
           if (isTick) await pass(MINUTE_MS);
         }
-        await pass(MINUTE_MS);
+        await pass(MINUTE_MS + GATHER_MS);
         expect(written.reduce((sum, { count }) => sum + count, 0)).toBe(total - unheard);
       }),
       { numRuns: soak(100) },
@@ -185,15 +252,34 @@ describe("a note", () => {
     expect(written.map(({ message }) => message)).toEqual([refused.message, refused.message, "another"]);
   });
 
-  it("is written again where the API server could not take it", async () => {
+  it("is written again where the API server could not take it, ever more rarely, and five times at most", async () => {
     const { writer, written, state, pass } = aWriter();
     state.answer = { ok: false, reason: "InternalError", message: "500", status: 500 };
     writer.note(resource, refused);
     await pass(0);
+    for (const waitMs of [2000, 4000, 8000, 16_000]) {
+      const before = written.length;
+      await pass(waitMs - 1);
+      writer.note(resource, refused);
+      expect(written).toHaveLength(before);
+      await pass(1);
+      expect(written).toHaveLength(before + 1);
+    }
+    await pass(10 * MINUTE_MS);
+    expect(written).toHaveLength(5);
     state.answer = { ok: true, value: {} as never };
-    writer.note(resource, refused);
-    writer.note(resource, refused);
-    expect(written).toHaveLength(2);
+    writer.note({ ...resource, generation: 2 }, refused);
+    await pass(10 * MINUTE_MS);
+    expect(written).toHaveLength(6);
+  });
+
+  it("is one of a thousand that wait at most, of which the oldest are let go", async () => {
+    const { writer, written, pass } = aWriter();
+    for (let n = 0; n < 3000; n++) writer.note(resource, { ...refused, message: `${n}` });
+    for (let second = 0; second < 300; second++) await pass(1000);
+    expect(written).toHaveLength(1005);
+    expect(written.at(-1)?.message).toBe("2999");
+    expect(written[5]?.message).toBe("2000");
   });
 
   it("has a name that the API server takes, however long the resource's is", () => {

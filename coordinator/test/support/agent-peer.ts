@@ -17,7 +17,7 @@ export function aReport(report: Partial<Report> = {}): Report {
     version: "0.1.0",
     bootId: "boot-1",
     number: 1,
-    time: "2030-01-01T00:00:00Z",
+    time: "2026-01-01T00:00:00Z",
     directory: { path: "/archives", state: "watching" },
     paused: false,
     archives: 0,

@@ -95,7 +95,12 @@ export async function startAgent(
       for (const listener of listeners) listener(line);
     });
   }
-  const client: AgentClient = createAgentClient({ material, deadlineMs: 30_000, onDisconnect: () => {} });
+  const client: AgentClient = createAgentClient({
+    material,
+    deadlineMs: 30_000,
+    wallMs: Date.now,
+    onDisconnect: () => {},
+  });
   let revision = 0;
   let isStopped = false;
   const { signal } = new AbortController();
@@ -108,7 +113,7 @@ export async function startAgent(
       const policy = serializePolicy({ ...policyDocument(spec), directory });
       revision += 1;
       const fence = { term: 1, revision };
-      const parts = { fence, address: identity, timeMs: Date.now(), policy, withDocument: true, orphans };
+      const parts = { fence, address: identity, timeMs: Date.now(), policy, withDocument: true, orphans, protocol: 2 };
       const outcome = await client.putDirective(identity, writeDirective(parts), signal);
       if (outcome.outcome !== "accepted") throw new Error(JSON.stringify(outcome));
       return outcome.report;

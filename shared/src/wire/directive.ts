@@ -61,8 +61,8 @@ export const Refusal = Type.Object({
   /** The field at fault, on 422. */
   field: Type.Optional(Type.String()),
   /** The newest directive that the agent has accepted, on 409. */
-  term: Type.Optional(Type.Integer()),
-  revision: Type.Optional(Type.Integer()),
+  term: Type.Optional(Fence.properties.term),
+  revision: Type.Optional(Fence.properties.revision),
 });
 export type Refusal = Type.Static<typeof Refusal>;
 

@@ -4,6 +4,12 @@ import { Fence } from "./fence.ts";
 /** `GET` of a {@link Report}. */
 export const REPORT_PATH = "/v1/report";
 
+/**
+ * What two versions may say to each other: 2 from this version on, which tells of it; absent is 1, that of 0.1.0. A
+ * directive holds no member that its reader's protocol does not have, for readers refuse members that they do not know.
+ */
+export const PROTOCOL = 2;
+
 /** How many entries of each list a report carries at most; what exceeds it is told by a number beside the list. */
 export const REPORT_LIMITS = { namespaces: 1000, orphanScopes: 1000, unreachable: 100, deletions: 200 } as const;
 
@@ -23,66 +29,106 @@ export type Reason = (typeof REASONS)[number];
 export const ARCHIVE_STATES = ["unidentified", "postdated", "unread", "unsettled", "incomplete", "complete"] as const;
 export type ArchiveState = (typeof ARCHIVE_STATES)[number];
 
-const count = () => Type.Integer({ minimum: 0 });
-const optionalName = () => Type.Optional(Type.String());
+const count = () => Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+/**
+ * A DNS label and a DNS subdomain as Kubernetes has them (k8s.io/apimachinery/pkg/util/validation): it bounds a subdomain as
+ * a whole, and not each label of it.
+ */
+const LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?";
+const label = () => Type.String({ pattern: `^${LABEL}$`, maxLength: 63 });
+const subdomain = () => Type.String({ pattern: `^${LABEL}(\\.${LABEL})*$`, maxLength: 253 });
+/** A value of a set that later versions may add to. */
+const token = () => Type.String({ pattern: "^[A-Za-z][A-Za-z0-9_]{0,62}$" });
 
-export const Deletion = Type.Object({
+/** A deletion as an agent writes it. */
+export interface Deletion {
   /** Counts the deletions since the agent's start, from 1. */
-  number: count(),
-  time: Type.String(),
-  file: Type.String(),
-  namespace: Type.String(),
-  pod: Type.String(),
-  container: Type.String(),
-  bytes: count(),
-  reason: Type.Enum([...REASONS]),
-});
-export type Deletion = Type.Static<typeof Deletion>;
+  number: number;
+  time: string;
+  file: string;
+  namespace: string;
+  pod: string;
+  container: string;
+  bytes: number;
+  reason: Reason;
+}
 
-/** A limit that still does not hold when everything that may go has gone. */
-export const UnreachableLimit = Type.Object({
-  limit: Type.Enum([...REASONS]),
+/** A deletion as it is read: of a later version's, names may be absent and the reason is any word. */
+export const ReportedDeletion = Type.Object({
+  number: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+  /** Absent if the report gave no time that may be believed. */
+  time: Type.Optional(Type.String()),
+  file: Type.Optional(Type.String({ maxLength: 255 })),
+  namespace: Type.Optional(label()),
+  pod: Type.Optional(subdomain()),
+  container: Type.Optional(label()),
+  bytes: count(),
+  reason: token(),
+});
+export type ReportedDeletion = Type.Static<typeof ReportedDeletion>;
+
+/** A limit that still does not hold when everything that may go has gone, as an agent writes it. */
+export interface UnreachableLimit {
+  limit: Reason;
   /** The scope: none of the three is the node. */
-  namespace: optionalName(),
-  pod: optionalName(),
-  container: optionalName(),
+  namespace?: string;
+  pod?: string;
+  container?: string;
   /** How much would have to go and how much of it could, in `unit`. */
+  wanted: number;
+  freed: number;
+  unit: "bytes" | "archives";
+}
+
+/** The same as it is read: limit and unit are any word. */
+export const ReportedLimit = Type.Object({
+  limit: token(),
+  namespace: Type.Optional(label()),
+  pod: Type.Optional(subdomain()),
+  container: Type.Optional(label()),
   wanted: count(),
   freed: count(),
-  unit: Type.Enum(["bytes", "archives"]),
+  unit: token(),
 });
-export type UnreachableLimit = Type.Static<typeof UnreachableLimit>;
+export type ReportedLimit = Type.Static<typeof ReportedLimit>;
 
 /** A pod whose archives would go if it, or one of these containers, no longer existed. */
 export const OrphanScope = Type.Object({
-  namespace: Type.String(),
-  pod: Type.String(),
+  namespace: label(),
+  pod: subdomain(),
   /** Containers whose own absence counts too; none where only the pod's does. */
-  containers: Type.Array(Type.String()),
+  containers: Type.Array(label(), { maxItems: 1000 }),
 });
 export type OrphanScope = Type.Static<typeof OrphanScope>;
 
 export const DIRECTORY_STATES = ["watching", "missing", "unreadable", "not_mounted", "no_policy"] as const;
 export type DirectoryState = (typeof DIRECTORY_STATES)[number];
 
-/** What an agent tells of itself and its archives. */
+const NamespaceTotal = Type.Object({ namespace: label(), archives: count(), bytes: count() });
+const DocumentFields = Type.Array(Type.String({ pattern: "^[A-Za-z][A-Za-z0-9]*(\\.[A-Za-z][A-Za-z0-9]*)*$" }), {
+  maxItems: 1000,
+});
+
+/**
+ * What an agent tells of itself and its archives. Open: later versions add members, and words to every set. An agent
+ * writes exact values; a reader takes it from {@link readReport} alone.
+ */
 export const Report = Type.Object({
-  node: Type.String(),
-  podUID: Type.String(),
-  version: Type.String(),
-  /** The version of the protocol that the agent speaks; absent is 1. */
-  protocol: Type.Optional(Type.Integer()),
+  node: Type.String({ minLength: 1, maxLength: 253 }),
+  podUID: Type.String({ minLength: 1, maxLength: 64 }),
+  version: Type.String({ maxLength: 64 }),
+  /** Absent before version 2 of the protocol. */
+  protocol: Type.Optional(Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER })),
+  /** The members of a policy document that the agent knows; absent from 0.1.0, which does not tell. */
+  documentFields: Type.Optional(DocumentFields),
   /** Names this start of the agent; reports are numbered from 1 within it. */
-  bootId: Type.String(),
-  number: Type.Integer({ minimum: 1 }),
-  time: Type.String(),
+  bootId: Type.String({ minLength: 1, maxLength: 64 }),
+  number: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+  /** By the agent's clock. Absent if the report gave no time that may be believed. */
+  time: Type.Optional(Type.String()),
   /** The newest directive accepted, and the digest of its policy. */
-  accepted: Type.Optional(Type.Object({ ...Fence.properties, digest: Type.String() })),
-  directory: Type.Object({
-    path: Type.String(),
-    state: Type.Enum([...DIRECTORY_STATES]),
-    message: Type.Optional(Type.String()),
-  }),
+  accepted: Type.Optional(Type.Object({ ...Fence.properties, digest: Type.String({ maxLength: 64 }) })),
+  directory: Type.Object({ path: Type.String(), state: token(), message: Type.Optional(Type.String()) }),
   /** The file system of the directory, in bytes. */
   disk: Type.Optional(Type.Object({ sizeBytes: count(), freeBytes: count() })),
   /** Whether a `.pause` stops every deletion. */
@@ -92,16 +138,16 @@ export const Report = Type.Object({
   pinned: count(),
   /** Archives by state. */
   states: Type.Record(Type.String(), count()),
-  namespaces: Type.Array(Type.Object({ namespace: Type.String(), archives: count(), bytes: count() })),
+  namespaces: Type.Array(NamespaceTotal),
   namespacesOmitted: count(),
   orphanScopes: Type.Array(OrphanScope),
   orphanScopesOmitted: count(),
-  unreachable: Type.Array(UnreachableLimit),
+  unreachable: Type.Array(ReportedLimit),
   unreachableOmitted: count(),
   /** What DryRun or a `.pause` holds back. */
   planned: count(),
   /** The last deletions, the oldest first. */
-  deletions: Type.Array(Deletion),
+  deletions: Type.Array(ReportedDeletion),
   /** How many deletions since the start are no longer among them. */
   deletionsOmitted: count(),
   deleteErrors: count(),

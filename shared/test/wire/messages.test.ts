@@ -93,10 +93,22 @@ describe("a report", () => {
     expect(accepts(Report, { ...report, newer: 1 })).toBe(true);
   });
 
+  it("may have words that only a later version knows", () => {
+    expect(accepts(Report, { ...report, directory: { path: "/", state: "thawing" } })).toBe(true);
+    expect(accepts(Report, { ...report, states: { trashed: 1 } })).toBe(true);
+    const limit = { limit: "max_inodes", wanted: 1, freed: 0, unit: "inodes" };
+    expect(accepts(Report, { ...report, unreachable: [limit] })).toBe(true);
+    const deletion = { number: 1, bytes: 1, reason: "max_age_unmanaged" };
+    expect(accepts(Report, { ...report, deletions: [deletion] })).toBe(true);
+    expect(accepts(Report, { ...report, protocol: 3, documentFields: ["node.trash.keepFor", "mode.Preview"] })).toBe(
+      true,
+    );
+  });
+
   it.each([
     ["number 0", { number: 0 }],
-    ["a reason that nobody knows", { unreachable: [{ limit: "mood", wanted: 1, freed: 0, unit: "bytes" }] }],
-    ["a state that nobody knows", { directory: { path: "/", state: "odd" } }],
+    ["no start of the agent", { bootId: "" }],
+    ["a number beyond exact integers", { bytes: 2 ** 53 }],
     ["negative bytes", { bytes: -1 }],
   ])("is refused with %s", (_, change) => {
     expect(accepts(Report, { ...report, ...change })).toBe(false);

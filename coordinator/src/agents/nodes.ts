@@ -1,0 +1,33 @@
+import type { AgentView } from "./push.ts";
+
+/** From the best to the worst. */
+const STATES: ReadonlyArray<AgentView["state"]> = ["applied", "pending", "stale"];
+
+/**
+ * The agents of each node as one. A node has two while one replaces the other, and then it has the policy if all have it
+ * that answer. One that never answered has no policy yet, so it deletes nothing and is only told of; one that answered
+ * once and no longer does may act by an older policy.
+ */
+export function viewByNode(views: Iterable<AgentView>): Map<string, AgentView> {
+  const nodes = new Map<string, AgentView>();
+  for (const [node, all] of Map.groupBy(views, ({ address }) => address.node)) nodes.set(node, combine(all));
+  return nodes;
+}
+
+function combine(all: AgentView[]): AgentView {
+  const byState = all.toSorted((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state));
+  // A pod that was told to end, and does not answer, has most likely ended.
+  const known = byState.filter(
+    ({ report, state, address }) => report !== undefined && !(state === "stale" && address.isLeaving === true),
+  );
+  const counted = known.length > 0 ? known : byState;
+  const [best] = counted;
+  const worst = counted.at(-1);
+  if (best === undefined || worst === undefined) throw new Error("a node of this list has an agent");
+  const silent = all.find(
+    (view) => view.state === "stale" && !counted.includes(view) && view.address.isLeaving !== true,
+  );
+  const aside = silent && `its agent ${silent.address.podUID} does not answer: ${silent.problem}`;
+  // They watch one directory, so either report tells of it; the one that answers tells what is there now.
+  return { address: best.address, report: best.report, state: worst.state, problem: worst.problem ?? aside };
+}

@@ -1,0 +1,76 @@
+import type { PolicyStatus } from "@cro/shared/crd/status";
+import { describe, expect, it } from "vitest";
+import type { KubeClient, KubeRequest, KubeResult } from "../../src/kube/client.ts";
+import type { PolicyResource } from "../../src/policy/judge.ts";
+import { createStatusWriter } from "../../src/status/write.ts";
+
+const NOW_MS = Date.parse("2026-05-01T12:00:00Z");
+
+const aResource = (name: string): PolicyResource => ({
+  ...{ namespace: "p", name, uid: `uid-${name}`, generation: 1, createdAt: "2026-01-01T00:00:00Z", spec: {} },
+});
+
+/** A writer with a clock of its own, whose resources hold `stored` at first; what it asks for is kept by second. */
+function aWriter(stored: PolicyStatus = {}) {
+  const clock = { nowMs: 0 };
+  const requests: Array<{ second: number; path: string; status: PolicyStatus | undefined }> = [];
+  const client: KubeClient = {
+    async request<T>({ path, body }: KubeRequest) {
+      const operations = body as Array<{ path: string; value: PolicyStatus }>;
+      const status = operations.find((operation) => operation.path === "/status")?.value;
+      requests.push({ second: Math.floor(clock.nowMs / 1000), path, status });
+      return { ok: true, value: { status: stored } } as KubeResult<T>;
+    },
+    stream: () => Promise.reject(new Error("nothing is watched here")),
+    close: async () => {},
+  };
+  const writer = createStatusWriter({
+    client,
+    path: ({ namespace, name }) => `/${namespace}/${name}`,
+    nowMs: () => clock.nowMs,
+    wallMs: () => NOW_MS,
+    signal: new AbortController().signal,
+    mayAct: () => true,
+    log: { warn: () => {} },
+  });
+  return { clock, requests, writer };
+}
+
+describe("statuses", () => {
+  it("of very many policies cost few requests a second, and each has its turn though all change all the time", async () => {
+    const { clock, requests, writer } = aWriter();
+    const resources = Array.from({ length: 200 }, (_, index) => aResource(`policy-${index}`));
+    for (let tick = 0; tick < 120; tick++) {
+      clock.nowMs = tick * 500;
+      const nodes = { desired: tick, ready: 0, applied: 0, stale: 0, summary: `${tick}` };
+      await writer.write(resources.map((resource) => ({ resource, status: { observedGeneration: 1, nodes } })));
+    }
+    const bySecond = Map.groupBy(requests, ({ second }) => second);
+    expect(Math.max(...[...bySecond.values()].map(({ length }) => length))).toBeLessThanOrEqual(20);
+    const written = Map.groupBy(
+      requests.filter(({ status }) => status !== undefined),
+      ({ path }) => path,
+    );
+    expect(written.size).toBe(200);
+    expect(Math.min(...[...written.values()].map(({ length }) => length))).toBeGreaterThanOrEqual(3);
+  });
+
+  it("get rid of a time that is still to come, whoever wrote it", async () => {
+    for (const [found, kept] of [
+      ["2999-01-01T00:00:00Z", undefined],
+      ["2026-05-01T12:05:00.001Z", undefined],
+      ["2026-05-01T12:05:00.000Z", "2026-05-01T12:05:00.000Z"],
+    ]) {
+      const { clock, requests, writer } = aWriter({ observedGeneration: 1, lastEnforcementTime: found as string });
+      const resource = aResource("policy");
+      await writer.write([{ resource, status: { observedGeneration: 1, archives: 1 } }]);
+      clock.nowMs += 60_000;
+      await writer.write([{ resource, status: { observedGeneration: 1, archives: 2 } }]);
+      expect(requests.at(-1)?.status).toEqual({
+        observedGeneration: 1,
+        archives: 2,
+        ...(kept !== undefined && { lastEnforcementTime: kept }),
+      });
+    }
+  });
+});

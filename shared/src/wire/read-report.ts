@@ -1,0 +1,164 @@
+import type { TSchema } from "typebox";
+import { Compile } from "typebox/compile";
+import { OrphanScope, REPORT_LIMITS, Report, ReportedDeletion, ReportedLimit } from "./report.ts";
+
+/** What became of a text that came in place of a report. */
+export type ReadReport =
+  /** `dropped` tells what in it is not believed, one line an entry of the report; nothing acts on that part. */
+  { ok: true; report: Report; dropped: string[] } | { ok: false; problem: string };
+
+/** How much of a text is kept, in characters: it goes into logs and into the status of a policy. */
+const MAX_TEXT = 1000;
+/** The longest path that Linux has. */
+const MAX_PATH = 4096;
+const MAX_STATES = 64;
+/** How many parts that are not believed are told of one by one. */
+const MAX_TOLD = 10;
+/** As far as clocks of a cluster are apart, in milliseconds: what a report dates later than that has not happened. */
+const CLOCK_TOLERANCE_MS = 5 * 60_000;
+
+const RFC_3339 = /^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$/;
+const FINGERPRINT = /^[0-9A-Fa-f:]{64,95}$/;
+const STATE = /^[A-Za-z][A-Za-z0-9_]{0,62}$/;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it replaces
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g;
+
+/** The parts of which one may be wrong without the whole being so. */
+const LISTS = {
+  namespaces: { items: (Report.properties.namespaces as { items: TSchema }).items, omitted: "namespacesOmitted" },
+  orphanScopes: { items: OrphanScope, omitted: "orphanScopesOmitted" },
+  unreachable: { items: ReportedLimit, omitted: "unreachableOmitted" },
+  deletions: { items: ReportedDeletion, omitted: "deletionsOmitted" },
+} as const;
+
+/** Makes a reader of reports; compiling the checks takes a while, so one is kept. */
+export function createReportReader(): (text: unknown, nowMs: number) => ReadReport {
+  const checks = Object.fromEntries(
+    Object.entries(LISTS).map(([name, { items }]) => [name, Compile(items as TSchema)]),
+  );
+  const checkReport = Compile(Report);
+  const checkFields = Compile(Report.properties.documentFields);
+
+  /**
+   * Reads what may be any text of somebody else. Entries of lists, times and words that are not what they should be are
+   * left out and told of; a report that is wrong in what it is as a whole is none.
+   * @param nowMs the reader's own clock, in milliseconds since 1970
+   */
+  return function readReport(value: unknown, nowMs: number): ReadReport {
+    if (!isObject(value)) return { ok: false, problem: "the body is no JSON object" };
+    const dropped: string[] = [];
+    const drop = (what: string) => void dropped.push(what);
+    const report: Record<string, unknown> = { ...value };
+
+    for (const [name, { omitted }] of Object.entries(LISTS)) {
+      const list = value[name];
+      if (!Array.isArray(list)) continue;
+      const limit = REPORT_LIMITS[name as keyof typeof LISTS];
+      // Of deletions the last are new; of all else the first matter most. What exceeds the limit costs nothing.
+      const looked =
+        name === "deletions"
+          ? list.slice(-limit).map((entry) => withBelievedTime(entry, { nowMs, drop }))
+          : list.slice(0, limit);
+      const kept = looked.filter((entry, index) => {
+        const isGood = checks[name]?.Check(entry) === true;
+        if (!isGood) drop(`${name}[${index}]: ${firstProblem(checks[name], entry)}`);
+        return isGood;
+      });
+      report[name] = kept;
+      report[omitted] = addUp(value[omitted], list.length - kept.length);
+    }
+    if (value.time !== undefined) setOrDrop(report, "time", believeTime(value.time, nowMs), drop);
+    if (value.documentFields !== undefined && !checkFields.Check(value.documentFields)) {
+      setOrDrop(report, "documentFields", undefined, drop);
+    }
+    if (isObject(value.states)) {
+      const states = Object.entries(value.states);
+      const good = states.filter(([state, archives]) => STATE.test(state) && isCount(archives)).slice(0, MAX_STATES);
+      if (good.length < states.length) drop(`states: ${states.length - good.length} of them are none`);
+      report.states = Object.fromEntries(good);
+    }
+    if (isObject(value.directory)) {
+      const { path, message } = value.directory;
+      report.directory = {
+        ...value.directory,
+        ...(typeof path === "string" && { path: plain(path, MAX_PATH) }),
+        ...(typeof message === "string" && { message: plain(message, MAX_TEXT) }),
+      };
+    }
+    if (isObject(value.certificates)) report.certificates = readCertificates(value.certificates, drop);
+
+    if (!checkReport.Check(report)) return { ok: false, problem: firstProblem(checkReport, report) };
+    const more = dropped.length - MAX_TOLD;
+    return { ok: true, report, dropped: more > 0 ? [...dropped.slice(0, MAX_TOLD), `and ${more} more`] : dropped };
+  };
+}
+
+/** A text in which nothing steers a terminal, and of bounded length. */
+export function plain(text: string, maxLength = MAX_TEXT): string {
+  return text.slice(0, maxLength).replace(CONTROL, " ");
+}
+
+function readCertificates(certificates: Record<string, unknown>, drop: (what: string) => void) {
+  const { authorities, notAfter, ...rest } = certificates;
+  const read: Record<string, unknown> = { ...rest, authorities };
+  if (Array.isArray(authorities)) {
+    // Not to be told that an agent trusts an authority is safe: the old one is then trusted for longer.
+    read.authorities = authorities.filter((text) => typeof text === "string" && FINGERPRINT.test(text)).slice(0, 100);
+    if ((read.authorities as unknown[]).length < authorities.length) drop("certificates.authorities: no fingerprint");
+  }
+  if (notAfter !== undefined) {
+    setOrDrop(read, "notAfter", believeTime(notAfter, Number.POSITIVE_INFINITY), (what) =>
+      drop(`certificates.${what}`),
+    );
+  }
+  return read;
+}
+
+/** A deletion without a time that cannot be: that it took place, and how often, may be believed all the same. */
+function withBelievedTime(entry: unknown, { nowMs, drop }: { nowMs: number; drop: (what: string) => void }): unknown {
+  if (!isObject(entry) || entry.time === undefined) return entry;
+  const read = { ...entry };
+  setOrDrop(read, "time", believeTime(entry.time, nowMs), (what) => drop(`deletions: ${what}`));
+  return read;
+}
+
+/** A time in the one form that everybody takes; undefined for what is none, or is still to come. */
+function believeTime(time: unknown, nowMs: number): string | undefined {
+  if (typeof time !== "string" || !RFC_3339.test(time)) return undefined;
+  const timeMs = Date.parse(time);
+  if (Number.isNaN(timeMs) || timeMs > nowMs + CLOCK_TOLERANCE_MS) return undefined;
+  const text = new Date(timeMs).toISOString();
+  return RFC_3339.test(text) ? text : undefined;
+}
+
+function setOrDrop(
+  object: Record<string, unknown>,
+  name: string,
+  value: string | undefined,
+  drop: (what: string) => void,
+): void {
+  if (value !== undefined) {
+    object[name] = value;
+    return;
+  }
+  const shown = plain(JSON.stringify(object[name])?.slice(0, 60) ?? "");
+  delete object[name];
+  drop(`${name}: ${shown} is not believed`);
+}
+
+function firstProblem(check: ReturnType<typeof Compile> | undefined, value: unknown): string {
+  const problem = check?.Errors(value)[0];
+  return plain(`${problem?.instancePath || "it"} ${problem?.message ?? "is not what it should be"}`, 200);
+}
+
+function addUp(omitted: unknown, more: number): unknown {
+  return isCount(omitted) ? Math.min(Number.MAX_SAFE_INTEGER, omitted + more) : omitted;
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
