@@ -206,6 +206,8 @@ describe("a scan of JSON for the members of one object", () => {
     "[0,1.5]",
     "[1 2",
     "[1:",
+    "[1}",
+    '{"a":1]',
     '{"a":1 2',
   ])("says as JSON.parse does whether %j is JSON", (text) => {
     for (const around of [text, ` ${text}\n`, `[${text}]`, `{"a":${text}}`]) {
