@@ -97,6 +97,7 @@ describeWithKube("proof of orphans", (kube) => {
       proxy,
       prover,
       held,
+      isSynced: () => isSynced,
       everProved,
       facts: () => (facts.get("agent") ?? []).map(({ pod }) => pod).sort(),
       all: () => facts.get("agent") ?? [],
@@ -278,6 +279,7 @@ describeWithKube("proof of orphans", (kube) => {
       /\/api\/v1\/pods\?/.test(url) ? { do: "answer", status: 500, body: "" } : undefined;
     prover.proxy.cut();
     await remove(kube.client, `/api/v1/namespaces/${namespace}/pods/web`);
+    await until(() => expect(prover.isSynced()).toBe(false));
     prover.ask(["web"]);
     const lists = prover.requests(/\/api\/v1\/pods\?/).length;
     await until(() => expect(prover.requests(/\/api\/v1\/pods\?/).length).toBeGreaterThan(lists + 1), 30_000);

@@ -25,9 +25,10 @@ export function isSuspicious(
   pods: { asked: { has(pod: string): boolean; size: number }; gone: Iterable<string> },
   nowMs: number,
 ): boolean {
+  forgetProved(hold, nowMs);
   const gone = new Set(pods.gone);
   for (const { pod } of hold.held.values()) gone.add(pod);
-  for (const [pod, atMs] of hold.provedAtMs) if (nowMs - atMs < HOLD_WINDOW_MS) gone.add(pod);
+  for (const pod of hold.provedAtMs.keys()) gone.add(pod);
   let known = pods.asked.size;
   for (const pod of gone) if (!pods.asked.has(pod)) known += 1;
   return gone.size > HOLD_ABOVE && gone.size > known / 2;

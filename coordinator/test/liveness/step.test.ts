@@ -664,6 +664,18 @@ describe("proofs for most of a node", () => {
     expect([prover.facts().length, prover.facts("b").length, prover.facts("c").length]).toEqual([11, 10, 0]);
   });
 
+  it("are compared with all pods that the node is known to have had, those that were proved before too", () => {
+    const prover = aDrivenProver();
+    const lives = many(20, "n/lives");
+    prover.synced(...lives);
+    prover.pass(GRACE_MS);
+    prover.ask([...many(8), ...lives]);
+    prover.findNothing();
+    prover.ask([...many(5, "m/gone"), ...lives]);
+    prover.findNothing();
+    expect([prover.facts().length, prover.held().count]).toEqual([5, 0]);
+  });
+
   it("are counted together over ten minutes, each pod once, and by container too", () => {
     const prover = aDrivenProver();
     prover.synced(...many(11, "n/lives"));
