@@ -190,6 +190,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       return verdict;
     }
     const { directive: received } = verdict;
+    // To keep more archives needs no waiting for the disk.
+    proofs.withdraw(received.orphans);
     time.told(Date.parse(received.time), receivedAtMs);
     directedAtMs = receivedAtMs;
     const next = { ...verdict.accepted, acceptedAtMs: verdict.accepted.acceptedAtMs ?? time.nowMs() };

@@ -21,9 +21,10 @@ export interface OrphanProof extends OrphanCover {
 export interface OrphanProofs {
   /** Remembers what a report that is made now covers: archives listed up to this number. */
   reported(report: number, listedUpTo: number): void;
+  /** Withdraws every proof that is not among the facts of a directive any more: they are all that hold. */
+  withdraw(facts: readonly OrphanFact[]): void;
   /**
-   * Takes in the facts of a directive, which are all that hold: a proof that is not among them any more is withdrawn.
-   * Returns those that are new and good.
+   * Takes in the facts of a directive; returns those that are new and good.
    * @param time when the directive was sent, as it says itself
    */
   receive(facts: readonly OrphanFact[], nowMs: number, time?: string): OrphanProof[];
@@ -44,9 +45,11 @@ export function createOrphanProofs(bootId: string, monotonicMs: () => number): O
       reports.set(report, { listedUpTo, madeAtMs: monotonicMs(), answered: new Set() });
       reports.delete(report - REMEMBERED_REPORTS);
     },
-    receive(facts, nowMs, time) {
+    withdraw(facts) {
       const told = new Set(facts.filter((fact) => fact.bootId === bootId).map(keyOf));
       proofs = proofs.filter((proof) => told.has(keyOf(proof)));
+    },
+    receive(facts, nowMs, time) {
       const fresh: OrphanProof[] = [];
       for (const { bootId: asked, report, namespace, pod, container, provedAt } of facts) {
         const question = asked === bootId ? reports.get(report) : undefined;

@@ -52,13 +52,17 @@ describe("proofs of orphans", () => {
     for (const report of [7, 8]) proofs.reported(report, 42);
     const facts = ["a", "b"].map((pod) => ({ ...fact, pod }));
     proofs.receive(facts, 0);
+    proofs.withdraw(facts);
     expect(proofs.receive(facts, 1)).toEqual([]);
     expect(proofs.current(1)).toHaveLength(2);
-    proofs.receive(facts.slice(1), 2);
+    proofs.withdraw(facts.slice(1));
     expect(proofs.current(2)).toMatchObject([{ pod: "b" }]);
-    proofs.receive([{ ...fact, pod: "b", report: 8 }], 3);
+    const again = [{ ...fact, pod: "b", report: 8 }];
+    proofs.withdraw(again);
+    expect(proofs.current(3)).toEqual([]);
+    proofs.receive(again, 3);
     expect(proofs.current(3)).toMatchObject([{ pod: "b", report: 8 }]);
-    proofs.receive([{ ...fact, pod: "b", report: 8, bootId: "another" }], 4);
+    proofs.withdraw([{ ...fact, pod: "b", report: 8, bootId: "another" }]);
     expect(proofs.current(4)).toEqual([]);
   });
 

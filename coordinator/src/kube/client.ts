@@ -260,17 +260,6 @@ export function provesAbsence(failure: KubeFailure, object: { kind: string; name
   );
 }
 
-/**
- * The path of a request, of which every part that is filled in is one segment: path`/api/v1/namespaces/${namespace}/pods`.
- * Names may be text of a peer, and must not lead anywhere else.
- */
-export function path(parts: TemplateStringsArray, ...segments: string[]): string {
-  for (const segment of segments) {
-    if (["", ".", ".."].includes(segment)) throw new Error(`not a segment of a path: ${JSON.stringify(segment)}`);
-  }
-  return String.raw({ raw: parts }, ...segments.map(encodeURIComponent));
-}
-
 /** A failure about a request, for checks that the answer did not stand. */
 export function malformed(request: Pick<KubeRequest, "method" | "path">, what: string): KubeFailure {
   return { ok: false, reason: "Malformed", message: `${describeRequest(request)}: ${what}` };

@@ -1,6 +1,6 @@
 import type { OrphanFact } from "@cro/shared/wire/directive";
 import type { Logger } from "pino";
-import { type KubeClient, type KubeFailure, type KubeObject, path, provesAbsence } from "../kube/client.ts";
+import { type KubeClient, type KubeFailure, type KubeObject, kubePath, provesAbsence } from "../kube/client.ts";
 import { listObjects } from "../kube/list.ts";
 import type { WatchEvent } from "../kube/watch.ts";
 import type { PodName } from "./pods.ts";
@@ -144,7 +144,7 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
 
   async function readPod(namespace: string, name: string): Promise<Answer> {
     const answer = await client.request<KubeObject & { spec?: Record<string, unknown> }>({
-      path: path`/api/v1/namespaces/${namespace}/pods/${name}`,
+      path: kubePath`/api/v1/namespaces/${namespace}/pods/${name}`,
       kind: "Pod",
       signal,
     });
@@ -156,7 +156,7 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
   }
 
   async function readNamespace(namespace: string): Promise<Answer> {
-    const collection = { path: path`/api/v1/namespaces/${namespace}/pods`, metadataOnly: true };
+    const collection = { path: kubePath`/api/v1/namespaces/${namespace}/pods`, metadataOnly: true };
     const list = await listObjects(client, collection, { project: ({ metadata }) => metadata, signal });
     if (!list.ok) return unknown(list);
     const { items } = list.value;
