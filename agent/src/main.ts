@@ -45,8 +45,6 @@ async function serve(options: Omit<ServeConfig, "incompleteAfterMs"> & { incompl
   const { code, problem } = await Promise.race([agent.ended, asked]);
   if (problem !== undefined) process.stderr.write(`agent: ${problem}\n`);
   await agent.stop();
-  // What still holds the process, such as a connection that does not end, must not.
-  setTimeout(() => process.exit(), 1000).unref();
   return code;
 }
 
@@ -87,7 +85,12 @@ async function main(): Promise<number> {
     .addOption(incompleteAfter())
     .option("--log-level <level>", "trace, debug, info, warn, error", "info")
     .action(async ({ checkpointRoot, ...options }) => {
-      code = await serve({ ...options, checkpointRoots: checkpointRoot });
+      try {
+        code = await serve({ ...options, checkpointRoots: checkpointRoot });
+      } finally {
+        // What still holds the process must not: a connection that does not end, or what a failed start leaves behind.
+        setTimeout(() => process.exit(), 1000).unref();
+      }
     })
     .addHelpText(
       "after",
