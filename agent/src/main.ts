@@ -54,8 +54,6 @@ async function serve(
   const { code, problem } = await Promise.race([agent.ended, asked]);
   if (problem !== undefined) process.stderr.write(`agent: ${problem}\n`);
   await agent.stop();
-  // What still holds the process, such as a connection that does not end, must not.
-  setTimeout(() => process.exit(), 1000).unref();
   return code;
 }
 
@@ -104,7 +102,12 @@ async function main(): Promise<number> {
     )
     .option("--log-level <level>", "trace, debug, info, warn, error", "info")
     .action(async ({ checkpointRoot, ...options }) => {
-      code = await serve({ ...options, checkpointRoots: checkpointRoot });
+      try {
+        code = await serve({ ...options, checkpointRoots: checkpointRoot });
+      } finally {
+        // What still holds the process must not: a connection that does not end, or what a failed start leaves behind.
+        setTimeout(() => process.exit(), 1000).unref();
+      }
     })
     .addHelpText(
       "after",
