@@ -12,15 +12,17 @@ interface Keyed {
   key: string;
 }
 
-/** A real agent with certificates, no coordinator and no policy, once it waits for a coordinator; `args` are further flags. */
+/** A real agent with certificates and no coordinator, once it waits for one; `args` are further flags. */
 export async function startLoneAgent({
   agentLeaf,
   authority,
   args = [],
+  env = {},
 }: {
   agentLeaf: Keyed;
   authority: Keyed;
   args?: string[];
+  env?: NodeJS.ProcessEnv;
 }) {
   const folder = aFolder();
   const certs = join(folder, "certs");
@@ -29,12 +31,11 @@ export async function startLoneAgent({
   writeFileSync(join(certs, CERTIFICATE_FILES.key), agentLeaf.key);
   writeFileSync(join(certs, CERTIFICATE_FILES.authority), authority.certificate);
   const [port, metricsPort] = [await freePort(), await freePort()];
-  const agent = run("agent", [
-    "serve",
+  const flags = [
     ...["--node-name", "node-a", "--pod-uid", "pod-a", "--certs-dir", certs, "--state-dir", join(folder, "state")],
     ...["--api-address", `127.0.0.1:${port}`, "--metrics-address", `127.0.0.1:${metricsPort}`],
-    ...args,
-  ]);
+  ];
+  const agent = run("agent", ["serve", ...flags, ...args], { env });
   await until(() => expect(agent.log().some(({ msg }) => msg === "waiting for the coordinator")).toBe(true));
   return { agent, port, metricsPort, metricsUrl: `http://127.0.0.1:${metricsPort}/metrics` };
 }

@@ -226,7 +226,7 @@ describe("an archive that is nobody's", () => {
   it("because spec.dump and name contradict each other is taken in like any other", async () => {
     const folder = aFolder();
     const file = archiveName({ container: "main" });
-    writeFileSync(join(folder, file), archiveBytes({ container: "other" }));
+    writeFileSync(join(folder, file), archiveBytes({ namespace: "other", container: "main" }));
     const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(keepOne, folder) });
     driven.enforcer.listed();
     expect(driven.see(file, { isEvent: true }).identity).toBeUndefined();

@@ -1,0 +1,258 @@
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync, renameSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { digestOf } from "@cro/shared/policy/document";
+import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { aLeaf, anAuthority } from "../../coordinator/test/support/certificates.ts";
+import { aDirective, putDirective, startLoneAgent } from "../support/lone-agent.ts";
+import { policyDocument } from "../support/policy-document.ts";
+import { aFolder, read, samples, until } from "../support/processes.ts";
+import { archivesIn, series } from "../support/standalone.ts";
+
+type Keyed = Awaited<ReturnType<typeof anAuthority>>;
+
+const DAY_MS = 86_400_000;
+const PRELOAD = fileURLToPath(new URL("../support/shifted-clock.mjs", import.meta.url));
+
+let authority: Keyed;
+let agentLeaf: Keyed;
+let coordinatorLeaf: Keyed;
+
+beforeAll(async () => {
+  authority = await anAuthority();
+  agentLeaf = await aLeaf("agent", authority);
+  coordinatorLeaf = await aLeaf("coordinator", authority);
+});
+
+/** A policy as it travels, for a directory; it acts at once only if the spec says so. */
+function aPolicy(spec: unknown, directory: string) {
+  const document = { ...policyDocument(spec), directory };
+  return { digest: digestOf(JSON.stringify(document)), document };
+}
+
+/** A node whose agent can be ended and started again, over the same directory, state and clock. */
+function aNode() {
+  const [root, state] = [aFolder(), aFolder()];
+  const clockFile = join(aFolder(), "clock");
+  let revision = 0;
+  const setClock = (wallMs: number) => writeFileSync(clockFile, JSON.stringify({ wallMs, monotonicMs: 0 }));
+  setClock(0);
+  return {
+    root,
+    state,
+    setClock,
+    start: async (args: string[] = []) => {
+      const { agent, port, metricsUrl } = await startLoneAgent({
+        agentLeaf,
+        authority,
+        args: ["--checkpoint-root", root, "--state-dir", state, ...args],
+        env: { NODE_OPTIONS: `--import=${PRELOAD}`, CLOCK_FILE: clockFile },
+      });
+      const metric = async (name: string) => samples((await read(metricsUrl)).body).get(name);
+      return {
+        agent,
+        metric,
+        direct: async (spec: unknown, changes: Record<string, unknown> = {}) => {
+          revision += 1;
+          const body = aDirective({ revision, policy: aPolicy(spec, root), ...changes });
+          const answer = await putDirective(port, { authority, coordinatorLeaf }, body);
+          expect([answer.status, answer.body]).toEqual([200, expect.anything()]);
+          return answer.body;
+        },
+        /** Steps the clock of the running agent. */
+        stepClock: async (wallMs: number) => {
+          unlinkIfThere(`${clockFile}.taken`);
+          setClock(wallMs);
+          agent.process.kill("SIGUSR2");
+          await until(() => expect(readFileSync(`${clockFile}.taken`, "utf8")).toContain(`${wallMs}`));
+        },
+        said: (message: string) => until(() => expect(agent.log().some(({ msg }) => msg === message)).toBe(true)),
+        walked: (count: number) =>
+          until(async () => expect(await metric('checkpoint_archives_state{state="complete"}')).toBe(count)),
+      };
+    },
+  };
+}
+
+function unlinkIfThere(path: string): void {
+  if (existsSync(path)) unlinkSync(path);
+}
+
+const NO_COORDINATOR = "no coordinator came; the last accepted policy acts";
+const agedAndFew = {
+  applyPoliciesImmediately: true,
+  globalPolicy: { maxAge: "30d", maxCheckpointsPerContainer: 5 },
+};
+
+describe("the age of an archive", () => {
+  it("is unknown to an agent that has heard no coordinator since its start, however far the clock is ahead or jumps", async () => {
+    const node = aNode();
+    const files = series(node.root, 5);
+    const first = await node.start();
+    await first.direct(agedAndFew);
+    await first.walked(5);
+    await first.agent.kill();
+    node.setClock(400 * DAY_MS);
+    const second = await node.start(["--wait-for-coordinator", "1s"]);
+    await second.said(NO_COORDINATOR);
+    await second.walked(5);
+    // What needs no clock acts, and with it everything else would have.
+    const arrived = writeArchive(node.root, { container: "main", time: archiveTime(Date.now() - 60_000) });
+    await until(() => expect(archivesIn(node.root)).toEqual([...files.slice(1), arrived].sort()));
+    await second.agent.kill();
+    node.setClock(0);
+    const third = await node.start(["--wait-for-coordinator", "1s"]);
+    await third.said(NO_COORDINATOR);
+    await third.stepClock(400 * DAY_MS);
+    const next = writeArchive(node.root, { container: "main", time: archiveTime(Date.now() - 50_000) });
+    await until(() => expect(archivesIn(node.root)).toEqual([...files.slice(2), arrived, next].sort()));
+  }, 60_000);
+
+  it("is not reached by a policy that comes while the clock is behind, when the clock is set right", async () => {
+    const node = aNode();
+    const old = series(node.root, 5, { startMs: Date.now() - 40 * DAY_MS });
+    node.setClock(-400 * DAY_MS);
+    const { direct, stepClock, walked } = await node.start();
+    const aged = { globalPolicy: { maxAge: "30d" } };
+    await direct(aged);
+    await until(async () => expect((await direct(aged)).archives).toBe(0));
+    await stepClock(0);
+    await direct(aged);
+    await walked(5);
+    // It is an event when the next one reaches its age.
+    const dying = writeArchive(node.root, {
+      container: "dying",
+      time: archiveTime(Date.now() - 30 * DAY_MS + 4000),
+      mtimeMs: Date.now() - 30 * DAY_MS,
+    });
+    await until(() => expect(archivesIn(node.root)).not.toContain(dying));
+    expect(archivesIn(node.root)).toEqual(old);
+  }, 60_000);
+});
+
+describe("a policy that an agent kept", () => {
+  it("waits for the coordinator after a start, whose next policy alone acts", async () => {
+    const node = aNode();
+    const first = await node.start();
+    await first.direct({ applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 2 } });
+    await first.agent.kill();
+    const files = series(node.root, 5);
+    const second = await node.start(["--wait-for-coordinator", "1h"]);
+    await second.walked(5);
+    expect(archivesIn(node.root)).toEqual(files);
+    await second.direct({ applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 4 } });
+    await until(() => expect(archivesIn(node.root)).toEqual(files.slice(1)));
+  }, 60_000);
+});
+
+describe("a directive", () => {
+  it("is acted upon only when it is on disk, or cannot be", async () => {
+    const node = aNode();
+    const files = series(node.root, 5);
+    const { direct, walked, agent } = await node.start();
+    await direct({ globalPolicy: { maxCheckpointsPerContainer: 0 } });
+    await walked(5);
+    // Writing the state waits until somebody reads.
+    const pipe = join(node.state, "accepted.json.new");
+    execFileSync("mkfifo", [pipe]);
+    const directing = direct({ applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 2 } });
+    // A slow plan would have begun by then: an arrival is seen, settles and is counted.
+    writeArchive(node.root, { container: "other", time: archiveTime(Date.now() - 60_000) });
+    await walked(6);
+    expect(archivesIn(node.root)).toHaveLength(6);
+    const reader = await open(pipe, "r");
+    onTestFinished(() => reader.close());
+    const { accepted } = await directing;
+    expect(accepted).toMatchObject({ revision: 2 });
+    await until(() => expect(archivesIn(node.root).filter((file) => files.includes(file))).toEqual(files.slice(3)));
+    expect(agent.process.exitCode).toBeNull();
+  }, 60_000);
+});
+
+describe("an event that was not acted upon to the end", () => {
+  const atTwo = { globalPolicy: { maxCheckpointsPerContainer: 2 } };
+
+  /** Two archives are there, and three more come while something keeps them from being acted upon. */
+  async function withSomethingDue(node: ReturnType<typeof aNode>, hold: (files: string[]) => void) {
+    const found = series(node.root, 2);
+    const started = await node.start(["--incomplete-after", "2s"]);
+    await started.direct(atTwo);
+    await started.walked(2);
+    hold(found);
+    const arrived = series(node.root, 3, { startMs: Date.now() - 3_600_000 });
+    return { ...started, files: [...found, ...arrived] };
+  }
+
+  it.each(["SIGTERM", "SIGKILL"] as const)(
+    "because of a .pause is, when the pause is lifted after a restart by %s",
+    async (signal) => {
+      const node = aNode();
+      const pause = join(node.root, ".pause");
+      const { files, agent, walked, metric } = await withSomethingDue(node, () => writeFileSync(pause, ""));
+      await walked(5);
+      await until(async () => expect(await metric('checkpoint_archives_planned{reason="max_checkpoints"}')).toBe(3));
+      await agent.kill(signal);
+      const again = await node.start(["--wait-for-coordinator", "1s"]);
+      await again.said(NO_COORDINATOR);
+      await until(async () => expect(await again.metric("checkpoint_deletion_paused")).toBe(1));
+      await again.walked(5);
+      unlinkSync(pause);
+      await until(() => expect(archivesIn(node.root)).toEqual(files.slice(3)));
+    },
+    60_000,
+  );
+
+  it("because the directory was away is, when it is back", async () => {
+    const node = aNode();
+    const pause = join(node.root, ".pause");
+    const { files, walked, metric } = await withSomethingDue(node, () => writeFileSync(pause, ""));
+    await walked(5);
+    await until(async () => expect(await metric('checkpoint_archives_planned{reason="max_checkpoints"}')).toBe(3));
+    renameSync(node.root, `${node.root}-away`);
+    await until(async () => expect(await metric('checkpoint_archives_state{state="complete"}')).toBe(0));
+    renameSync(`${node.root}-away`, node.root);
+    await walked(5);
+    unlinkSync(pause);
+    await until(() => expect(archivesIn(node.root)).toEqual(files.slice(3)));
+  }, 60_000);
+
+  it("because an archive was still torn is, when the agent that starts again finds nobody writing it any more", async () => {
+    const node = aNode();
+    const found = series(node.root, 2);
+    const { direct, walked, metric, agent } = await node.start();
+    await direct(atTwo);
+    await walked(2);
+    const torn = writeArchive(node.root, { container: "main", time: archiveTime(Date.now() - 60_000) });
+    truncateSync(join(node.root, torn), 3000);
+    await until(async () => expect(await metric('checkpoint_archives_state{state="unsettled"}')).toBe(1));
+    await agent.kill();
+    await node.start(["--wait-for-coordinator", "1s", "--incomplete-after", "2s"]);
+    await until(() => expect(archivesIn(node.root)).toEqual(found));
+  }, 60_000);
+
+  it("because a deletion failed is, when it can be made after a restart", async ({ skip }) => {
+    const node = aNode();
+    let stuck = "";
+    const chattr = (flag: string) => execFileSync("chattr", [flag, stuck], { stdio: "ignore" });
+    const { files, agent, metric } = await withSomethingDue(node, ([oldest = ""]) => {
+      stuck = join(node.root, oldest);
+      try {
+        chattr("+i");
+      } catch {
+        skip("chattr +i cannot be used here");
+      }
+      onTestFinished(() => (existsSync(stuck) ? void chattr("-i") : undefined));
+    });
+    await until(async () =>
+      expect(await metric('checkpoint_archive_delete_errors_total{code="EPERM"}')).toBeGreaterThan(0),
+    );
+    await agent.kill();
+    chattr("-i");
+    await node.start(["--wait-for-coordinator", "1s"]);
+    await until(() => expect(archivesIn(node.root)).not.toContain(files[0]));
+    expect(archivesIn(node.root).slice(-1)).toEqual(files.slice(-1));
+  }, 60_000);
+});
