@@ -8,7 +8,16 @@ import { type Benchmark, type Figure, isKept, runBenchmark } from "./support/ben
 import { spreadOf } from "./support/stats.ts";
 import { toTable } from "./support/table.ts";
 
-const NAMES = ["cold-start", "event-cost", "memory", "event-to-deletion", "planner", "fleet", "day"] as const;
+const NAMES = [
+  "cold-start",
+  "namespace-limit",
+  "event-cost",
+  "memory",
+  "event-to-deletion",
+  "planner",
+  "fleet",
+  "day",
+] as const;
 
 interface Result {
   name: string;
