@@ -18,10 +18,10 @@ export interface Basis {
 
 /** One deletion of a plan. */
 export interface Step {
-  /** The archive as it is now; it changes with its file. */
+  /** The archive, which changes with its file. */
   entry: Entry;
-  /** The archive as it was when the plan was made. */
-  asPlanned: Entry;
+  /** Its number when the plan was made: it is raised whenever the content changes. */
+  listed: number;
   reason: Reason;
   /** The newest complete archive that the plan leaves to the same container. */
   survivor: Entry | undefined;
@@ -45,20 +45,22 @@ export async function carryOut(
     /** Whether policy and directory are the ones that the plan was made for. */
     mayGoOn: () => boolean;
     mayDelete: (step: Step) => boolean;
-    onRemoval: (step: Step, removal: Removal) => void;
+    /** `asPlanned` is the archive as it was before its deletion. */
+    onRemoval: (step: Step & { asPlanned: Entry }, removal: Removal) => void;
   },
 ): Promise<Ending> {
   const { from, basis, mayGoOn, mayDelete, onRemoval } = options;
   for (const step of steps) {
     if (!mayGoOn()) return "stopped";
     if (basis.isOvertaken) return "overtaken";
-    const { entry, asPlanned, survivor } = step;
-    if (!mayDelete(step)) continue;
+    const { entry, listed, survivor } = step;
+    if (entry.listed !== listed || !mayDelete(step)) continue;
+    const asPlanned = { ...entry };
     // What is seen of this file from now on is the plan's own doing.
     basis.archives.delete(entry);
     const removal = await removeArchive(from, asPlanned, survivor);
     if (removal.outcome !== "deleted") basis.archives.add(entry);
-    onRemoval(step, removal);
+    onRemoval({ ...step, asPlanned }, removal);
     if (removal.outcome === "paused") return "paused";
     if (removal.outcome === "refused" || removal.outcome === "gone") return "overtaken";
   }
@@ -79,9 +81,13 @@ export function stepsOf(
     // A plan is made of the very entries that it was made for, and takes none that is nobody's.
     const entry = archive as Entry & { identity: ContainerIdentity };
     const container = containerScope(entry.identity);
-    if (!survivors.has(container)) survivors.set(container, newestKept(archivesOf(entry.identity), planned));
-    const survivor = survivors.get(container);
-    return { entry, asPlanned: { ...entry }, reason, survivor: survivor && { ...survivor } };
+    let survivor = survivors.get(container);
+    if (!survivors.has(container)) {
+      const newest = newestKept(archivesOf(entry.identity), planned);
+      survivor = newest && { ...newest };
+      survivors.set(container, survivor);
+    }
+    return { entry, listed: entry.listed, reason, survivor };
   });
 }
 

@@ -7,9 +7,10 @@ import type { Clock, TrustedTime } from "../clock.ts";
 import type { ArchiveIndex } from "../inventory/archive-index.ts";
 import type { Directory } from "../inventory/directory.ts";
 import type { Entry } from "../inventory/entry.ts";
+import { startSlice } from "../inventory/slice.ts";
 import type { AcceptedPolicy } from "../policy/accept.ts";
 import type { OrphanProofs } from "../policy/orphan-proofs.ts";
-import { type DiskUsage, type OrphanCover, type Plan, planRetention } from "../retention/plan.ts";
+import { type DiskUsage, type OrphanCover, type Plan, type PlanInput, planInSteps } from "../retention/plan.ts";
 import { createAges } from "./ages.ts";
 import { type Batch, createAttention, type Due, keyOf, type Scope } from "./attention.ts";
 import { type Basis, carryOut, type Ending, type Step, stepsOf } from "./carry-out.ts";
@@ -149,6 +150,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       if (batch === undefined) return;
       const startedMs = clock.monotonicMs();
       await enforce(batch, ground);
+      basis = { archives: new Set(), isOvertaken: false };
       events.enforced({ durationMs: clock.monotonicMs() - startedMs });
     }
   }
@@ -179,11 +181,16 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const archives = new Set<Entry>();
     for (const scope of scopes) for (const archive of index.inScope(scope)) archives.add(archive);
     const covers = proofs.current(clock.monotonicMs());
-    const plan = planRetention({ ...situation(ground), archives, orphans: covers, node: undefined });
+    const plan = await makePlan({ ...situation(ground), archives, orphans: covers, node: undefined }, archives);
+    if (!isStill(ground)) return false;
+    if (plan === undefined) {
+      attention.markAgain(scopes);
+      return true;
+    }
     const keys = new Set(scopes.map(keyOf));
     keepBooks(plan, archives, (limit) => isWithin(limit, keys));
     const asked = covers.filter((cover) => hasCovered(archives, cover));
-    const { ending, undone } = await execute(plan, { ground, archives, sinceMs });
+    const { ending, undone } = await execute(plan, { ground, sinceMs });
     if (ending === "overtaken") planAgain(scopes);
     if (ending === "stopped") return false;
     if (ending !== "done") return true;
@@ -214,11 +221,16 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     if (index.unwalked > 0) return;
     const archives = new Set(index.all());
     const node = { disk: usage, passLimitBytes };
-    const plan = planRetention({ ...situation(ground), archives, orphans: [], node });
+    const plan = await makePlan({ ...situation(ground), archives, orphans: [], node }, archives);
+    if (!isStill(ground)) return;
+    if (plan === undefined) {
+      attention.markNode();
+      return;
+    }
     const isStalled = watermark.phase === "stalled";
     keepBooks(plan, archives, ({ limit }) => !(isStalled && limit === "node_watermark"));
     const errorsBefore = deleteErrors;
-    const { ending } = await execute(plan, { ground, archives, sinceMs });
+    const { ending } = await execute(plan, { ground, sinceMs });
     // What could not be deleted rests now, and other archives must go for the disk's sake.
     if (deleteErrors > errorsBefore) attention.markNode();
     if (ending !== "overtaken") return;
@@ -230,6 +242,19 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   function planAgain(scopes: Scope[]): void {
     if (basis.isOvertaken) attention.markAgain(scopes);
     else for (const scope of scopes) postponed.set(keyOf(scope), scope);
+  }
+
+  /** Makes a plan in slices; undefined if another hand changed what it rests on before it was made. */
+  async function makePlan(input: PlanInput, archives: Set<Entry>): Promise<Plan | undefined> {
+    basis = { archives, isOvertaken: false };
+    const slice = startSlice(clock);
+    const steps = planInSteps(input);
+    let step = steps.next();
+    while (!step.done) {
+      if (slice.isOver()) await slice.next();
+      step = steps.next();
+    }
+    return basis.isOvertaken ? undefined : step.value;
   }
 
   function situation({ inForce }: Ground) {
@@ -283,7 +308,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   /** Carries a plan out, unless nothing may be deleted. `undone` are planned archives that are still there. */
   async function execute(
     plan: Plan,
-    { ground, archives, sinceMs }: { ground: Ground; archives: Set<Entry>; sinceMs: number },
+    { ground, sinceMs }: { ground: Ground; sinceMs: number },
   ): Promise<{ ending: Ending; undone: Entry[] }> {
     const { from, inForce } = ground;
     if (inForce.document.mode === "DryRun" || plan.deletions.length === 0) return { ending: "done", undone: [] };
@@ -291,7 +316,6 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       paused = true;
       return { ending: "paused", undone: [] };
     }
-    basis = { archives, isOvertaken: false };
     const steps = stepsOf(plan.deletions, (container) => index.inScope(container));
     const undone = new Set(steps.map(({ entry }) => entry));
     const freed = { bytes: 0, shownBytes: 0, isPass: false };
@@ -301,9 +325,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       from,
       basis,
       mayGoOn: () => isStill(ground),
-      mayDelete: ({ entry, asPlanned, reason }) => {
+      mayDelete: ({ entry, reason }) => {
         availableBytes = available();
-        return isAsPlanned(entry, asPlanned) && isDeletable(entry) && (reason !== "orphan" || isProved(entry));
+        return index.get(entry.file) === entry && isDeletable(entry) && (reason !== "orphan" || isProved(entry));
       },
       onRemoval: (step, removal) => {
         if (removal.outcome === "deleted" || removal.outcome === "gone") undone.delete(step.entry);
@@ -322,7 +346,11 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     return { ending, undone: [...undone] };
   }
 
-  function noteRemoval({ entry, asPlanned, reason }: Step, removal: Removal, sinceMs: number): void {
+  function noteRemoval(
+    { entry, asPlanned, reason }: Step & { asPlanned: Entry },
+    removal: Removal,
+    sinceMs: number,
+  ): void {
     const { file } = entry;
     switch (removal.outcome) {
       case "deleted":
@@ -330,7 +358,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
         failures.forget(file);
         planned.delete(file);
         // Meanwhile another may have been seen under its name.
-        if (isAsPlanned(entry, asPlanned)) {
+        if (index.get(file) === entry && entry.listed === asPlanned.listed) {
           index.remove(file);
           attention.deactivateEmpty(entry);
         }
@@ -356,8 +384,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     }
   }
 
-  function isAsPlanned(entry: Entry, asPlanned: Entry): boolean {
-    return index.get(entry.file) === entry && entry.listed === asPlanned.listed;
+  /** Whether a plan that counted on an archive may take too much now. One that merely settled takes nothing away. */
+  function isWeaker(entry: Entry): boolean {
+    return index.get(entry.file) !== entry || entry.pinned || !entry.walked || !countsInBytes(entry);
   }
 
   /** Whether a proof that the pod is gone may still be acted upon: carrying a plan out may take longer than it lasts. */
@@ -443,7 +472,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       schedule();
     },
     changed(entry, isEvent) {
-      if (basis.archives.has(entry)) basis.isOvertaken = true;
+      if (basis.archives.has(entry) && isWeaker(entry)) basis.isOvertaken = true;
       if (index.get(entry.file) !== entry) {
         planned.delete(entry.file);
         deferred.delete(entry.file);

@@ -73,15 +73,28 @@ export interface Plan {
  * Pure; the same archives in another order give the same plan. Costs O(n log n).
  */
 export function planRetention(input: PlanInput): Plan {
-  const survey = surveyArchives(input);
+  const steps = planInSteps(input);
+  let step = steps.next();
+  while (!step.done) step = steps.next();
+  return step.value;
+}
+
+/**
+ * The same, in steps of some milliseconds, between two of which the caller may let everything else have its turn. The
+ * plan is worth nothing if an archive of the input that counts was changed, pinned or taken away before the last step.
+ */
+export function* planInSteps(input: PlanInput): Generator<void, Plan> {
+  const survey = yield* surveyArchives(input);
   const draft: Draft = { deletions: [], deferred: [], unreachable: [] };
   takeOrphans(survey, draft);
+  yield;
   // Whether there is a limit is asked first: to read size or time of each archive, somewhere in memory, costs more.
   takeViolating(survey, draft, {
     reason: "max_checkpoint_size",
     violates: (archive, { maxCheckpointBytes }) =>
       maxCheckpointBytes !== undefined && archive.size > maxCheckpointBytes,
   });
+  yield;
   const { nowMs } = input;
   if (nowMs !== undefined) {
     takeViolating(survey, draft, {
@@ -89,8 +102,11 @@ export function planRetention(input: PlanInput): Plan {
       violates: (archive, { maxAgeMs }) => maxAgeMs !== undefined && nowMs - archive.timeMs > maxAgeMs,
     });
   }
+  yield;
   for (const scope of survey.scopes) enforceCount(scope, survey.mayActOn, draft);
+  yield;
   for (const scope of survey.scopes) enforceTotalSize(scope, survey.mayActOn, draft);
+  yield;
   const watermarkBytes = enforceNode(input, survey, draft);
   return { ...draft, watermarkBytes };
 }
@@ -152,7 +168,10 @@ const NAMESPACE = 2;
 
 const NOTHING_LISTED = -1;
 
-function surveyArchives(input: PlanInput): Survey {
+/** How many archives are surveyed in one step: some milliseconds of work. */
+const ENTRIES_A_STEP = 4096;
+
+function* surveyArchives(input: PlanInput): Generator<void, Survey> {
   const incomplete: OwnedArchive[] = [];
   const others: OwnedArchive[] = [];
   const unwalked: Archive[] = [];
@@ -162,20 +181,23 @@ function surveyArchives(input: PlanInput): Survey {
     if (archive.state !== "incomplete") others.push(archive);
     else if (archive.pinned || !input.stuck?.has(archive.file)) incomplete.push(archive);
   }
+  yield;
   const containerOf = createContainerLookup(input);
   // In the order in which they go: incomplete ones first, then the oldest.
-  const entries = incomplete
-    .sort(compareAge)
-    .concat(sortByAge(others))
-    .map((archive) => toEntry(archive, containerOf(archive.identity), input.stuck));
+  const inOrder = incomplete.sort(compareAge).concat(sortByAge(others));
+  const entries: Entry[] = [];
   const scopes: [Scope[], Scope[], Scope[]] = [[], [], []];
-  for (const entry of entries) {
+  for (const archive of inOrder) {
+    if (entries.length % ENTRIES_A_STEP === 0) yield;
+    const entry = toEntry(archive, containerOf(archive.identity), input.stuck);
+    entries.push(entry);
     for (const scope of entry.container.limited) {
       // Only now, for the order of scopes must follow from the archives and not from the order in which they came.
       if (scope.entries.length === 0) scopes[scope.width].push(scope);
       scope.entries.push(entry);
     }
   }
+  yield;
   keepNewest(entries, ({ policy, hasStuck }) => Math.max(policy.minCheckpoints ?? 0, hasStuck ? 1 : 0));
   // Most plans have nothing to do, and none of these to ask.
   let blockedKeys: ReadonlySet<string> | undefined;
