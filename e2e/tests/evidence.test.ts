@@ -142,6 +142,8 @@ describe("a policy that an agent kept", () => {
     const files = series(node.root, 5);
     const second = await node.start(["--wait-for-coordinator", "1h"]);
     await second.walked(5);
+    // Else a plan would have been made as soon as the directory was listed.
+    expect(await second.metric("checkpoint_enforcement_duration_seconds_count")).toBe(0);
     expect(archivesIn(node.root)).toEqual(files);
     await second.direct({ applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 4 } });
     await until(() => expect(archivesIn(node.root)).toEqual(files.slice(1)));
@@ -151,18 +153,20 @@ describe("a policy that an agent kept", () => {
 describe("a directive", () => {
   it("is acted upon only when it is on disk, or cannot be", async () => {
     const node = aNode();
-    const files = series(node.root, 5);
-    const { direct, walked, agent } = await node.start();
-    await direct({ globalPolicy: { maxCheckpointsPerContainer: 0 } });
-    await walked(5);
+    const [first, ...files] = series(node.root, 6);
+    const { direct, walked, metric, agent } = await node.start();
+    await direct({ applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 5 } });
+    // The oldest goes when it has settled, and with it all others have.
+    await until(() => expect(archivesIn(node.root)).not.toContain(first));
     // Writing the state waits until somebody reads.
     const pipe = join(node.state, "accepted.json.new");
     execFileSync("mkfifo", [pipe]);
     const directing = direct({ applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 2 } });
-    // A slow plan would have begun by then: an arrival is seen, settles and is counted.
+    // By then the directive would have been acted upon: an arrival is seen, walked and counted.
     writeArchive(node.root, { container: "other", time: archiveTime(Date.now() - 60_000) });
     await walked(6);
     expect(archivesIn(node.root)).toHaveLength(6);
+    expect(await metric("checkpoint_policy_revision")).toBe(1);
     const reader = await open(pipe, "r");
     onTestFinished(() => reader.close());
     const { accepted } = await directing;
