@@ -52,6 +52,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   const { promise: ended, resolve: end } = Promise.withResolvers<{ code: number; problem?: string }>();
 
   let accepted: AcceptedPolicy | undefined;
+  /** What the state folder holds for sure. */
+  let onDisk: AcceptedPolicy | undefined;
   /** Whether what was accepted is acted upon. */
   let isInForce = false;
   /** What the state folder told at the start. */
@@ -192,21 +194,35 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     const { directive: received } = verdict;
     // To keep more archives needs no waiting for the disk.
     proofs.withdraw(received.orphans);
-    time.told(Date.parse(received.time), receivedAtMs);
+    const toldMs = Date.parse(received.time);
+    const acceptedAtTrustedMs = verdict.accepted.acceptedAtTrustedMs ?? time.ifTold(toldMs, receivedAtMs);
+    const next = { ...verdict.accepted, acceptedAtTrustedMs };
+    const isNewPolicy = next.digest !== accepted?.digest;
+    if (isNewPolicy) {
+      // The policy before may delete what this one keeps: it does nothing more while this one is written.
+      clearTimeout(waitingForCoordinator);
+      enforcer.setWaiting(true);
+      // What arrived under the old policy must not be news under the new one after a crash.
+      void keepWatched();
+    }
+    // Kept first: an agent that was killed in between would else obey an older leader again.
+    await keepAccepted(next);
+    time.told(toldMs, receivedAtMs);
     directedAtMs = receivedAtMs;
-    const next = { ...verdict.accepted, acceptedAtMs: verdict.accepted.acceptedAtMs ?? time.nowMs() };
     if (!isDeepStrictEqual(next, accepted)) {
       const { fence, digest, document } = next;
-      // Before the policy: what arrived under the old policy must not be news under the new one after a crash.
-      if (digest !== accepted?.digest) void keepWatched();
-      // Kept first: an agent that was killed in between would else obey an older leader again.
-      await state.writeAccepted(next);
       log.info({ ...fence, policy: digest, mode: document.mode }, "directive accepted");
       adopt(next);
     }
     enforce();
     enforcer.proved(proofs.receive(received.orphans, receivedAtMs, received.time));
     return verdict;
+  }
+
+  /** Writes what was accepted, unless just that is on disk already. What could not be written is tried again later. */
+  async function keepAccepted(policy: AcceptedPolicy): Promise<void> {
+    if (isDeepStrictEqual(policy, onDisk)) return;
+    onDisk = (await state.writeAccepted(policy)) ? policy : undefined;
   }
 
   function report(): Report {
@@ -254,7 +270,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     keptAtMs = clock.monotonicMs();
     const record = observer.record();
     if (record === undefined) return;
-    const due = watchedDirectory === undefined ? dueIn.get(directoryKey(record)) : enforcer.due();
+    const isWatchedNow = watchedDirectory !== undefined && directoryKey(record) === directoryKey(watchedDirectory);
+    const due = isWatchedNow ? enforcer.due() : dueIn.get(directoryKey(record));
     if (record === keptRecord && isDeepStrictEqual(due, keptDue)) return;
     if (!(await state.writeWatched({ ...record, ...(due && { due }) }))) return;
     keptRecord = record;
@@ -276,6 +293,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   watched = await state.readWatched();
   if (watched?.due !== undefined) dueIn.set(directoryKey(watched), watched.due);
   const kept = await state.readAccepted();
+  onDisk = kept;
   if (kept !== undefined) {
     log.info({ ...kept.fence, policy: kept.digest }, "waiting for the coordinator; else the last accepted policy acts");
     enforcer.setWaiting(true);
@@ -303,7 +321,9 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
 
   const timer = setInterval(() => {
     enforcer.tick();
-    if (clock.monotonicMs() - keptAtMs >= KEEP_WATCHED_MS) void keepWatched();
+    if (clock.monotonicMs() - keptAtMs < KEEP_WATCHED_MS) return;
+    void keepWatched();
+    if (accepted !== undefined) directing = directing.then(() => accepted && keepAccepted(accepted)).catch(() => {});
   }, TICK_MS);
 
   return {

@@ -19,6 +19,8 @@ export const TIME_TOLERANCE_MS = 5 * 60_000;
 export interface TrustedTime {
   /** Takes in the time that an accepted directive carries, in milliseconds since 1970, and when the directive came. */
   told(coordinatorMs: number, receivedAtMs: number): void;
+  /** The time that there would be if that had been told; nothing is taken in. */
+  ifTold(coordinatorMs: number, receivedAtMs: number): number | undefined;
   /** Milliseconds since 1970; undefined while no time can be trusted. */
   nowMs(): number | undefined;
 }
@@ -29,15 +31,21 @@ export interface TrustedTime {
  * directive there is nothing to compare with, so there is no trusted time.
  */
 export function createTrustedTime(clock: Clock): TrustedTime {
-  let reference: { coordinatorMs: number; monotonicMs: number } | undefined;
+  let reference: { coordinatorMs: number; receivedAtMs: number } | undefined;
+
+  function ifTold(coordinatorMs: number, receivedAtMs: number): number | undefined {
+    const nowMs = coordinatorMs + (clock.monotonicMs() - receivedAtMs);
+    return Math.abs(clock.wallMs() - nowMs) <= TIME_TOLERANCE_MS ? nowMs : undefined;
+  }
+
   return {
     told(coordinatorMs, receivedAtMs) {
-      reference = { coordinatorMs, monotonicMs: receivedAtMs };
+      reference = { coordinatorMs, receivedAtMs };
     },
+    ifTold,
     nowMs() {
       if (reference === undefined) return undefined;
-      const nowMs = reference.coordinatorMs + (clock.monotonicMs() - reference.monotonicMs);
-      return Math.abs(clock.wallMs() - nowMs) <= TIME_TOLERANCE_MS ? nowMs : undefined;
+      return ifTold(reference.coordinatorMs, reference.receivedAtMs);
     },
   };
 }

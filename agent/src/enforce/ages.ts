@@ -43,7 +43,7 @@ export function createAges(options: {
   return {
     setPolicy(next) {
       policy = next;
-      toldUpToMs = next.acceptedAtMs;
+      toldUpToMs = next.acceptedAtTrustedMs;
       toldAtMs = undefined;
       nextMs = Number.NEGATIVE_INFINITY;
     },

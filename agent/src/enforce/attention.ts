@@ -15,7 +15,7 @@ export interface Scope {
 /** What the next run plans for. */
 export interface Batch {
   scopes: Map<string, Scope>;
-  /** Whether these are all scopes that hold archives and may be acted on. */
+  /** Whether all scopes that hold archives and may be acted on are among them. */
   everything: boolean;
   /** When the first change of the batch happened, on the monotonic clock, in milliseconds. */
   sinceMs: number;
@@ -38,7 +38,7 @@ export interface Attention {
   markNode(): void;
   /**
    * Something happened to an archive of this container. Marks the widest scope that its policy limits and that may be
-   * acted on: all of whose archives were walked. Marks nothing if there is none, for the last walk marks it again.
+   * acted on: all of whose archives were walked. A wider one is marked as soon as the last of its archives was walked.
    */
   mark(identity: ContainerIdentity): void;
   markEverything(): void;
@@ -60,6 +60,14 @@ export interface Attention {
 }
 
 export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; clock: Clock }): Attention {
+  /** Scopes in which something happened and that wait for walks, by key. */
+  const wanted = new Map<string, Scope>();
+  index.onUnblocked((key) => {
+    const scope = wanted.get(key);
+    if (scope === undefined) return;
+    wanted.delete(key);
+    open().scopes.set(key, scope);
+  });
   let policy: InForce | undefined;
   let batch: Batch | undefined;
   /** Scopes on which the policy acts, if it does not act everywhere at once. */
@@ -94,20 +102,36 @@ export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; 
       for (const { identity } of index.inScope({ namespace })) {
         if (seen.has(identity)) continue;
         seen.add(identity);
-        const scope = scopeToPlan(identity);
-        if (scope !== undefined) scopes.set(keyOf(scope), scope);
+        place(identity, () => scopes);
       }
     }
     return scopes;
   }
 
-  function scopeToPlan(identity: ContainerIdentity): Scope | undefined {
-    return policy && limitedScopes(policy, identity).find((scope) => !index.isBlocked(keyOf(scope)));
+  /** Puts the widest scope of a container that may be acted on among those to plan for; wider ones wait for their walks. */
+  function place(identity: ContainerIdentity, scopes: () => Map<string, Scope>): void {
+    if (policy === undefined) return;
+    for (const scope of limitedScopes(policy, identity)) {
+      const key = keyOf(scope);
+      if (!index.isBlocked(key)) {
+        scopes().set(key, scope);
+        return;
+      }
+      wanted.set(key, scope);
+    }
   }
+
+  const mark = (identity: ContainerIdentity) => place(identity, () => open().scopes);
 
   function resume(): void {
     if (policy === undefined || resumed === undefined) return;
-    if (resumed.digest === policy.digest) resumed.containers.map(parseContainer).forEach(activate);
+    if (resumed.digest === policy.digest) {
+      for (const identity of resumed.containers.map(parseContainer)) {
+        activate(identity);
+        // Even if none of its archives is left: then nothing is due any more.
+        mark(identity);
+      }
+    }
     resumed = undefined;
   }
 
@@ -116,19 +140,18 @@ export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; 
       policy = next;
       active = new Set();
       due.clear();
+      wanted.clear();
       resume();
     },
     setDirectory(next) {
       active = new Set();
       due.clear();
+      wanted.clear();
       resumed = next;
       resume();
     },
     markNode: () => void open(),
-    mark(identity) {
-      const scope = scopeToPlan(identity);
-      if (scope !== undefined) open().scopes.set(keyOf(scope), scope);
-    },
+    mark,
     markEverything() {
       open().everything = true;
     },
@@ -147,7 +170,7 @@ export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; 
     take() {
       const taken = batch;
       batch = undefined;
-      if (taken?.everything) taken.scopes = everyScope();
+      if (taken?.everything) taken.scopes = new Map([...taken.scopes, ...everyScope()]);
       return taken;
     },
     isPending: () => batch !== undefined,

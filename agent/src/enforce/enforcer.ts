@@ -1,8 +1,9 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { NodePolicy, PolicyDocument } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
-import { type Archive, countsInBytes, isDeletable } from "../archive/archive.ts";
+import { countsInBytes, isDeletable } from "../archive/archive.ts";
 import type { Clock, TrustedTime } from "../clock.ts";
 import type { ArchiveIndex } from "../inventory/archive-index.ts";
 import type { Directory } from "../inventory/directory.ts";
@@ -10,7 +11,7 @@ import type { Entry } from "../inventory/entry.ts";
 import { startSlice } from "../inventory/slice.ts";
 import type { AcceptedPolicy } from "../policy/accept.ts";
 import type { OrphanProofs } from "../policy/orphan-proofs.ts";
-import { type DiskUsage, type OrphanCover, type Plan, type PlanInput, planInSteps } from "../retention/plan.ts";
+import { type DiskUsage, isRelieved, type Plan, type PlanInput, planInSteps } from "../retention/plan.ts";
 import { createAges } from "./ages.ts";
 import { type Batch, createAttention, type Due, keyOf, type Scope } from "./attention.ts";
 import { type Basis, carryOut, type Ending, type Step, stepsOf } from "./carry-out.ts";
@@ -110,6 +111,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   /** Scopes whose plan a changed file ended, of which the observer may know nothing yet: planned again with the next tick. */
   const postponed = new Map<string, Scope>();
   let isNodePostponed = false;
+  let isEverythingPostponed = false;
+  /** Whether the node was planned for once more because deletions failed, since the disk was last read by the clock. */
+  let isNodeRetried = false;
   let stopped = false;
 
   const planned = new Map<string, Reason>();
@@ -127,7 +131,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     if (running !== undefined || stopped || !attention.isPending()) return;
     running = nextTurn()
       .then(run)
-      .catch((err) => log.error({ err }, "enforcement failed"))
+      .catch((err) => {
+        log.error({ err }, "enforcement failed; everything is planned anew");
+        isEverythingPostponed = true;
+      })
       .finally(() => {
         running = undefined;
         if (groundOf() !== undefined) schedule();
@@ -141,7 +148,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   }
 
   function isStill({ from, inForce }: Ground): boolean {
-    return !stopped && policy === inForce && directory === from;
+    return !stopped && !isWaiting && policy === inForce && directory === from;
   }
 
   async function run(): Promise<void> {
@@ -170,7 +177,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     if (everything) {
       // A namespace that is gone is planned for too, if a limit of it was told: so that it is taken back.
       for (const { namespace } of unreachable.values()) {
-        if (namespace !== undefined && isEmpty(index.inScope({ namespace }))) all.push({ namespace });
+        if (namespace !== undefined && !some(index.inScope({ namespace }))) all.push({ namespace });
       }
     }
     return Map.groupBy(all, ({ namespace }) => namespace).values();
@@ -180,24 +187,30 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   async function enforcePart(scopes: Scope[], ground: Ground, sinceMs: number): Promise<boolean> {
     const archives = new Set<Entry>();
     for (const scope of scopes) for (const archive of index.inScope(scope)) archives.add(archive);
-    const covers = proofs.current(clock.monotonicMs());
-    const plan = await makePlan({ ...situation(ground), archives, orphans: covers, node: undefined }, archives);
+    const covers = proofs.current(clock.monotonicMs()).filter(({ namespace }) => namespace === scopes[0]?.namespace);
+    const asked = covers.filter((cover) => some(index.inScope(cover), (entry) => archives.has(entry)));
+    const input = { ...situation(ground), archives, orphans: covers, node: undefined };
+    const plan = await makePlan(input, archives);
     if (!isStill(ground)) return false;
     if (plan === undefined) {
-      attention.markAgain(scopes);
+      postpone(scopes);
       return true;
     }
     const keys = new Set(scopes.map(keyOf));
-    keepBooks(plan, archives, (limit) => isWithin(limit, keys));
-    const asked = covers.filter((cover) => hasCovered(archives, cover));
+    keepBooks(plan, archives, { isOfNode: false, isReplanned: (limit) => isWithin(limit, keys) });
     const { ending, undone } = await execute(plan, { ground, sinceMs });
-    if (ending === "overtaken") planAgain(scopes);
+    // If the observer knows what was changed, the plan is made anew at once; else the observer first looks.
+    if (ending === "overtaken" && basis.isOvertaken && undone.length < plan.deletions.length)
+      attention.markAgain(scopes);
+    else if (ending === "overtaken") postpone(scopes);
     if (ending === "stopped") return false;
     if (ending !== "done") return true;
-    const waiting = [...undone, ...plan.deferred.map(({ archive }) => archive)];
-    if (waiting.length === 0) attention.finish(scopes);
+    const waiting = [...undone, ...[...plan.deferred, ...plan.stuck].map(({ archive }) => archive as Entry)];
+    const isAgeUnknown = input.nowMs === undefined && hasAges(ground.inForce.document);
+    if (waiting.length === 0 && !isAgeUnknown) attention.finish(scopes);
     // A proof whose archives wait to settle, to be walked or to be deleted is still needed.
-    proofs.use(asked.filter((cover) => !hasCovered(waiting, cover) && !index.isBlocked(keyOf(cover))));
+    const needed = new Set(waiting.flatMap(({ identity }) => (identity === undefined ? [] : coversOf(identity))));
+    proofs.use(asked.filter((cover) => !needed.has(keyOf(cover)) && !index.isBlocked(keyOf(cover))));
     return true;
   }
 
@@ -213,6 +226,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const isOverTotal = maxTotalBytes !== undefined && countedBytes() > maxTotalBytes;
     const isOverDisk = usage !== undefined && isDiskOverLimit();
     if (!isOverTotal && !isOverDisk) {
+      failures.forgetOfNode();
       if (watermark.phase === "ready") forgetUnreachable(isOfNode);
       else noteStalled();
       return;
@@ -221,32 +235,37 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     if (index.unwalked > 0) return;
     const archives = new Set(index.all());
     const node = { disk: usage, passLimitBytes };
-    const plan = await makePlan({ ...situation(ground), archives, orphans: [], node }, archives);
+    // Proved orphans are freed as well: no other archive goes for their bytes.
+    const orphans = proofs.current(clock.monotonicMs());
+    const plan = await makePlan({ ...situation(ground), archives, orphans, node }, archives);
     if (!isStill(ground)) return;
     if (plan === undefined) {
-      attention.markNode();
+      isNodePostponed = true;
       return;
     }
     const isStalled = watermark.phase === "stalled";
-    keepBooks(plan, archives, ({ limit }) => !(isStalled && limit === "node_watermark"));
+    const isReplanned = ({ limit }: UnreachableLimit) => !(isStalled && limit === "node_watermark");
+    keepBooks(plan, archives, { isOfNode: true, isReplanned });
     const errorsBefore = deleteErrors;
-    const { ending } = await execute(plan, { ground, sinceMs });
-    // What could not be deleted rests now, and other archives must go for the disk's sake.
-    if (deleteErrors > errorsBefore) attention.markNode();
-    if (ending !== "overtaken") return;
-    if (basis.isOvertaken) attention.markNode();
-    else isNodePostponed = true;
+    const { ending, undone } = await execute(plan, { ground, sinceMs });
+    if (ending === "overtaken") isNodePostponed = true;
+    if (deleteErrors === errorsBefore) return;
+    // What could not be deleted rests now, and others must go for the disk's sake. If nothing can be deleted at all, as on
+    // a read-only file system, that is tried only as often as the disk is read.
+    if (undone.length < plan.deletions.length || !isNodeRetried) isNodePostponed = true;
+    isNodeRetried = true;
   }
 
-  /** A plan was overtaken. If the observer knows by what, it is made anew at once; else the observer first looks. */
-  function planAgain(scopes: Scope[]): void {
-    if (basis.isOvertaken) attention.markAgain(scopes);
-    else for (const scope of scopes) postponed.set(keyOf(scope), scope);
+  /** These scopes are planned for with the next tick: the observer looks meanwhile at what changed. */
+  function postpone(scopes: Scope[]): void {
+    for (const scope of scopes) postponed.set(keyOf(scope), scope);
   }
 
   /** Makes a plan in slices; undefined if another hand changed what it rests on before it was made. */
-  async function makePlan(input: PlanInput, archives: Set<Entry>): Promise<Plan | undefined> {
-    basis = { archives, isOvertaken: false };
+  async function makePlan(input: PlanInput, archives: Iterable<Entry>): Promise<Plan | undefined> {
+    basis = { archives: new Set(), isOvertaken: false };
+    // What does not count is not counted on: an archive that is being written changes all the time.
+    for (const entry of archives) if (countsInBytes(entry)) basis.archives.add(entry);
     const slice = startSlice(clock);
     const steps = planInSteps(input);
     let step = steps.next();
@@ -270,7 +289,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   function keepBooks(
     plan: Plan,
     archives: ReadonlySet<Entry>,
-    isReplanned: (limit: UnreachableLimit) => boolean,
+    { isOfNode, isReplanned }: { isOfNode: boolean; isReplanned: (limit: UnreachableLimit) => boolean },
   ): void {
     for (const { file } of archives) {
       planned.delete(file);
@@ -278,9 +297,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     }
     for (const { archive, reason } of plan.deletions) planned.set(archive.file, reason);
     for (const { archive } of plan.deferred) deferred.add(archive.file);
-    for (const file of failures.due()) {
-      // No rule wants it gone any more.
-      if (archives.has(index.get(file) as Entry) && !planned.has(file)) failures.forget(file);
+    for (const failure of failures.due()) {
+      // None of the rules that wanted it gone does so any more.
+      const isReplannedFor = failure.isOfNode === isOfNode && archives.has(index.get(failure.file) as Entry);
+      if (isReplannedFor && !planned.has(failure.file)) failures.forget(failure.file);
     }
     const known = new Set(unreachable.keys());
     forgetUnreachable(isReplanned);
@@ -319,37 +339,63 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const steps = stepsOf(plan.deletions, (container) => index.inScope(container));
     const undone = new Set(steps.map(({ entry }) => entry));
     const freed = { bytes: 0, shownBytes: 0, isPass: false };
-    const available = () => readDisk(from)?.availableBytes ?? 0;
-    let availableBytes = 0;
+    const { node } = inForce.document;
+    let before: DiskReading | undefined;
+    let lastKnown: DiskReading | undefined;
+    const look = () => {
+      const reading = readDisk(from);
+      lastKnown = reading ?? lastKnown;
+      return reading;
+    };
     const ending = await carryOut(steps, {
       from,
       basis,
       mayGoOn: () => isStill(ground),
       mayDelete: ({ entry, reason }) => {
-        availableBytes = available();
-        return index.get(entry.file) === entry && isDeletable(entry) && (reason !== "orphan" || isProved(entry));
+        before = look();
+        return (
+          index.get(entry.file) === entry && isDeletable(entry) && isReasonStill(entry, reason, { node, disk: before })
+        );
       },
       onRemoval: (step, removal) => {
         if (removal.outcome === "deleted" || removal.outcome === "gone") undone.delete(step.entry);
         if (removal.outcome === "deleted") {
+          const after = look();
           freed.bytes += step.asPlanned.allocated;
-          freed.shownBytes += Math.max(0, available() - availableBytes);
+          // What cannot be measured has not been shown.
+          if (before && after) freed.shownBytes += Math.max(0, after.availableBytes - before.availableBytes);
           freed.isPass ||= plan.watermarkBytes > 0 && step.reason === "node_watermark";
         }
-        noteRemoval(step, removal, sinceMs);
+        noteRemoval(step, removal, { sinceMs, from });
       },
     });
-    if (freed.bytes > 0) {
-      watermark = afterDeletions(watermark, { ...freed, availableBytes: available(), nowMs: clock.monotonicMs() });
+    if (freed.bytes > 0 && directory === from) {
+      look();
+      const nowMs = clock.monotonicMs();
+      if (lastKnown) watermark = afterDeletions(watermark, { ...freed, ...lastKnown, nowMs });
       lookAtDisk();
     }
     return { ending, undone: [...undone] };
   }
 
+  /** Whether what a deletion rests on still holds: carrying a plan out may take longer than a proof, a time or a full disk lasts. */
+  function isReasonStill(
+    entry: Entry,
+    reason: Reason,
+    { node, disk: reading }: { node: NodePolicy; disk: DiskUsage | undefined },
+  ): boolean {
+    if (reason === "orphan") return isProved(entry);
+    if (reason === "node_watermark") return reading !== undefined && !isRelieved(node, reading);
+    if (reason !== "max_age") return true;
+    const nowMs = time.nowMs();
+    const maxAgeMs = entry.identity && policy?.govern(entry.identity).maxAgeMs;
+    return nowMs !== undefined && maxAgeMs !== undefined && nowMs - entry.timeMs > maxAgeMs;
+  }
+
   function noteRemoval(
-    { entry, asPlanned, reason }: Step & { asPlanned: Entry },
+    { entry, asPlanned, reason, survivor }: Step & { asPlanned: Entry },
     removal: Removal,
-    sinceMs: number,
+    { sinceMs, from }: { sinceMs: number; from: Directory },
   ): void {
     const { file } = entry;
     switch (removal.outcome) {
@@ -369,6 +415,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       case "refused":
         log.info({ archive: file, why: removal.why }, "archive kept: it changed since the plan");
         events.stale(file);
+        if (survivor !== undefined) events.stale(survivor.file);
         break;
       case "paused":
         paused = true;
@@ -376,10 +423,12 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       case "failed": {
         deleteErrors += 1;
         const { code, cause } = removal;
-        if (failures.note(file) === 1) {
+        events.deleteFailed({ entry, code });
+        // Of a directory that is gone nothing is tried again.
+        if (directory !== from) return;
+        if (failures.note(file, { isOfNode: isNodeRule(reason) }) === 1) {
           log.error({ archive: file, err: cause }, "archive cannot be deleted; it is tried again");
         }
-        events.deleteFailed({ entry, code });
       }
     }
   }
@@ -389,9 +438,15 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     return index.get(entry.file) !== entry || entry.pinned || !entry.walked || !countsInBytes(entry);
   }
 
-  /** Whether a proof that the pod is gone may still be acted upon: carrying a plan out may take longer than it lasts. */
   function isProved({ identity, listed }: Entry): boolean {
     return identity !== undefined && proofs.covers({ ...identity, listed }, clock.monotonicMs());
+  }
+
+  /** Whether a proof that its pod is gone makes an archive go: then it is an event of its scopes. */
+  function isOrphanDue(entry: Entry): boolean {
+    const { identity, isStaticPod } = entry;
+    if (identity === undefined || isStaticPod || policy === undefined) return false;
+    return !policy.govern(identity).retainOrphan && isProved(entry);
   }
 
   function countedBytes(): number {
@@ -431,9 +486,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   }
 
   function retryFailures(): void {
-    for (const file of failures.due()) {
+    for (const { file, isOfNode } of failures.due()) {
       const identity = index.get(file)?.identity;
       if (identity === undefined) failures.forget(file);
+      else if (isOfNode) attention.markNode();
       else attention.mark(identity);
     }
   }
@@ -480,7 +536,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       }
       if (entry.identity !== undefined) {
         // The proof that its pod is gone may have come before it was known to be that pod's.
-        if (isEvent || isProved(entry)) attention.activate(entry.identity);
+        if (isEvent || isOrphanDue(entry)) attention.activate(entry.identity);
         if (isEvent) watermark = afterArrival(watermark, entry.allocated);
         ages.noticed(entry);
       }
@@ -494,9 +550,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     },
     proved(covers) {
       for (const { namespace, pod, container } of covers) {
-        for (const { identity } of index.inScope({ namespace, pod, container })) {
-          attention.activate(identity);
-          attention.mark(identity);
+        for (const entry of index.inScope({ namespace, pod, container })) {
+          if (isOrphanDue(entry)) attention.activate(entry.identity);
+          attention.mark(entry.identity);
         }
       }
       schedule();
@@ -509,7 +565,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       const wasTimeTrusted = isTimeTrusted;
       isTimeTrusted = time.nowMs() !== undefined;
       if (wasTimeTrusted && !isTimeTrusted) log.warn("the clock jumped; ages wait for the next directive");
-      if ((wasPaused && !paused) || (!wasTimeTrusted && isTimeTrusted)) attention.markEverything();
+      const isAnew = isEverythingPostponed || (wasPaused && !paused) || (!wasTimeTrusted && isTimeTrusted);
+      if (isAnew) attention.markEverything();
+      isEverythingPostponed = false;
       watchAges();
       retryFailures();
       attention.markAgain(postponed.values());
@@ -518,6 +576,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       isNodePostponed = false;
       if (watermark.phase === "waiting" || clock.monotonicMs() - diskReadAtMs >= DISK_EVERY_MS) {
         const before = watermark.phase;
+        isNodeRetried = false;
         lookAtDisk();
         if ((isDiskOverLimit() || before === "waiting") && passLimit(watermark) > 0) attention.markNode();
       }
@@ -539,13 +598,26 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   };
 }
 
-function isEmpty(items: Iterable<unknown>): boolean {
-  for (const _ of items) return false;
-  return true;
+function some<T>(items: Iterable<T>, isIt: (item: T) => boolean = () => true): boolean {
+  for (const item of items) if (isIt(item)) return true;
+  return false;
 }
 
 function isOfNode({ limit }: UnreachableLimit): boolean {
-  return limit === "node_max_total_size" || limit === "node_watermark";
+  return isNodeRule(limit);
+}
+
+function isNodeRule(reason: string): boolean {
+  return reason === "node_max_total_size" || reason === "node_watermark";
+}
+
+function hasAges({ global, rules }: PolicyDocument): boolean {
+  return [global, ...rules].some(({ maxAgeMs }) => maxAgeMs !== undefined);
+}
+
+/** The keys of the proofs that would cover an archive of this container. */
+function coversOf({ namespace, pod, container }: ContainerIdentity): string[] {
+  return [keyOf({ namespace, pod }), keyOf({ namespace, pod, container })];
 }
 
 /** Whether a limit's scope lies in one of the scopes, given by their keys. */
@@ -555,18 +627,5 @@ function isWithin({ namespace, pod, container }: UnreachableLimit, scopes: Reado
     (scopes.has(namespace) ||
       (pod !== undefined && scopes.has(`${namespace}/${pod}`)) ||
       (container !== undefined && scopes.has(`${namespace}/${pod}/${container}`)))
-  );
-}
-
-function hasCovered(archives: Iterable<Archive>, cover: OrphanCover): boolean {
-  for (const { identity } of archives) if (identity !== undefined && isCovered(identity, cover)) return true;
-  return false;
-}
-
-function isCovered(identity: ContainerIdentity, cover: Partial<Scope>): boolean {
-  return (
-    identity.namespace === cover.namespace &&
-    identity.pod === cover.pod &&
-    (cover.container === undefined || identity.container === cover.container)
   );
 }

@@ -3,33 +3,43 @@ import type { Clock } from "../clock.ts";
 /** How long a deletion that failed rests before it is tried again, in milliseconds: doubled from the first to the second. */
 const RETRY_MS = { first: 1000, longest: 5 * 60_000 } as const;
 
-/** Deletions that failed, by file, and when each is tried again. */
+/** A deletion that failed and is to be tried again. `isOfNode`: a rule of the node as a whole wanted it. */
+export interface Failure {
+  file: string;
+  isOfNode: boolean;
+}
+
+/** Deletions that failed, and when each is tried again. */
 export interface Failures {
   /** A deletion failed; returns how often in a row that was. */
-  note(file: string): number;
+  note(file: string, how: Pick<Failure, "isOfNode">): number;
   forget(file: string): void;
+  /** No rule of the node wants anything gone. */
+  forgetOfNode(): void;
   /** Files that cannot be deleted just now: they rest until they are tried again. */
   resting(): ReadonlySet<string>;
-  /** Files whose rest is over and that have not been tried since. */
-  due(): string[];
+  /** Those whose rest is over and that have not been tried since. */
+  due(): Failure[];
   clear(): void;
 }
 
 export function createFailures(clock: Clock): Failures {
-  const failures = new Map<string, { attempts: number; notBeforeMs: number }>();
+  const failures = new Map<string, { attempts: number; notBeforeMs: number; isOfNode: boolean }>();
   const isResting = ({ notBeforeMs }: { notBeforeMs: number }) => clock.monotonicMs() < notBeforeMs;
-  const filesWhere = (isWanted: (failure: { notBeforeMs: number }) => boolean) =>
-    [...failures].filter(([, failure]) => isWanted(failure)).map(([file]) => file);
   return {
-    note(file) {
+    note(file, { isOfNode }) {
       const attempts = (failures.get(file)?.attempts ?? 0) + 1;
       const restMs = Math.min(RETRY_MS.first * 2 ** (attempts - 1), RETRY_MS.longest);
-      failures.set(file, { attempts, notBeforeMs: clock.monotonicMs() + restMs });
+      failures.set(file, { attempts, notBeforeMs: clock.monotonicMs() + restMs, isOfNode });
       return attempts;
     },
     forget: (file) => void failures.delete(file),
-    resting: () => new Set(filesWhere(isResting)),
-    due: () => filesWhere((failure) => !isResting(failure)),
+    forgetOfNode() {
+      for (const [file, { isOfNode }] of failures) if (isOfNode) failures.delete(file);
+    },
+    resting: () => new Set([...failures].filter(([, failure]) => isResting(failure)).map(([file]) => file)),
+    due: () =>
+      [...failures].filter(([, failure]) => !isResting(failure)).map(([file, { isOfNode }]) => ({ file, isOfNode })),
     clear: () => failures.clear(),
   };
 }

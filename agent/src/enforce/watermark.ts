@@ -13,7 +13,8 @@ const UNSHOWN_SHARE = 0.1;
  * - `waiting`: something was deleted whose space the file system does not show yet. Another pass would delete for the same
  *   bytes again.
  * - `stalled`: the space of the last pass did not show in time: somebody holds the files open. Deleting on would take
- *   everything and free nothing, so until the stall ends a pass may only take as many bytes as archives brought since.
+ * everything and free nothing, so until the stall ends passes may only take what archives brought since: `arrivedBytes`, less
+ *   what was taken for them, which may be more.
  *
  * `stalls` counts the stalls in a row, so that each next one lasts longer.
  */
@@ -41,7 +42,7 @@ export interface Freed {
 /** How many allocated bytes a pass may take now. */
 export function passLimit(state: WatermarkState): number {
   if (state.phase === "ready") return Number.POSITIVE_INFINITY;
-  return state.phase === "stalled" ? state.arrivedBytes : 0;
+  return state.phase === "stalled" ? Math.max(0, state.arrivedBytes) : 0;
 }
 
 /** The state after an archive of so many allocated bytes came. */
@@ -67,7 +68,8 @@ export function afterDeletions(state: WatermarkState, freed: Freed): WatermarkSt
       return { ...state, expectedAvailableBytes, wasPass: isPass || state.wasPass };
     }
     case "stalled":
-      return { ...state, arrivedBytes: Math.max(0, state.arrivedBytes - (isPass ? bytes : 0)) };
+      // A pass takes whole archives. What it took too much the next arrivals must bring first.
+      return { ...state, arrivedBytes: state.arrivedBytes - (isPass ? bytes : 0) };
   }
 }
 

@@ -23,6 +23,8 @@ export interface ArchiveIndex<A extends Archive> {
    * may act on such a scope, so there is no use in planning for it.
    */
   isBlocked(scope: string): boolean;
+  /** Calls the listener with the key of each scope that ceases to be blocked. */
+  onUnblocked(listener: (scope: string) => void): void;
   /** How many archives have not been walked. */
   readonly unwalked: number;
 }
@@ -45,6 +47,7 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
   /** How many archives that have not been walked may lie in each scope. */
   const unwalkedIn = new Map<string, number>();
   let unwalked = 0;
+  let unblocked: (scope: string) => void = () => {};
 
   function file(archive: A): void {
     const { identity, walked } = archive;
@@ -72,8 +75,11 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
     unwalked += by;
     for (const key of scopesAround(identity === undefined ? archive.candidates : [...archive.candidates, identity])) {
       const count = (unwalkedIn.get(key) ?? 0) + by;
-      if (count === 0) unwalkedIn.delete(key);
-      else unwalkedIn.set(key, count);
+      if (count > 0) unwalkedIn.set(key, count);
+      else {
+        unwalkedIn.delete(key);
+        unblocked(key);
+      }
     }
   }
 
@@ -109,6 +115,9 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
       }
     },
     isBlocked: (scope) => unwalkedIn.has(scope),
+    onUnblocked(listener) {
+      unblocked = listener;
+    },
     get unwalked() {
       return unwalked;
     },

@@ -138,9 +138,13 @@ export function createObserver(options: ObserverOptions): Observer {
   let lastRecord: Watched | undefined;
   let isRecordStale = false;
 
-  /** Names to look at, in the order in which they came, with their pin where a listing told it. */
+  /** Names that events told of: a plan that is being carried out may rest on them. */
+  const toLookFirst = new Set<string>();
+  /** Other names to look at, in the order in which they came, with their pin where a listing told it. */
   const toLook = new Map<string, boolean | undefined>();
+  /** How many of those have been looked at. */
   let looks = 0;
+  const pendingLooks = () => toLookFirst.size + toLook.size;
   /** Archives to walk: those that just changed go before those that a listing found. */
   const toWalk = new Set<Entry>();
   const toWalkLater = new Set<Entry>();
@@ -182,7 +186,8 @@ export function createObserver(options: ObserverOptions): Observer {
     const old = directory;
     if (old !== undefined && isListed) remember(takeRecord(old));
     for (const { file } of [...index.all()]) index.remove(file);
-    for (const collection of [toLook, toWalk, toWalkLater, foreign, unreadable, agenda]) collection.clear();
+    for (const collection of [toLookFirst, toLook, toWalk, toWalkLater, foreign, unreadable, agenda])
+      collection.clear();
     directory = undefined;
     isListed = false;
     // A deletion under way names its file through the descriptor, whose number must not be given to another directory.
@@ -250,7 +255,7 @@ export function createObserver(options: ObserverOptions): Observer {
     const freeAtMs = entry === undefined ? 0 : entry.lookedAtMs + LOOK_AGAIN_MS;
     if (freeAtMs > clock.monotonicMs()) agenda.enter(file, freeAtMs);
     else {
-      wantLook(file);
+      toLookFirst.add(file);
       pump();
     }
   }
@@ -264,7 +269,7 @@ export function createObserver(options: ObserverOptions): Observer {
     if (pumping !== undefined || stopped) return;
     pumping = work().finally(() => {
       pumping = undefined;
-      if (toLook.size + toWalk.size + toWalkLater.size > 0) pump();
+      if (pendingLooks() + toWalk.size + toWalkLater.size > 0) pump();
     });
   }
 
@@ -276,7 +281,7 @@ export function createObserver(options: ObserverOptions): Observer {
     const walk = async (current: Directory, entry: Entry) => {
       const walking = walkEntry(current, entry, entry.isNews ? spaces.ofArrivals : spaces.ofFound);
       const turnEndMs = clock.monotonicMs() + WALK_TURN_MS;
-      const mustWait = () => clock.monotonicMs() >= turnEndMs && toLook.size + toWalk.size + toWalkLater.size > 0;
+      const mustWait = () => clock.monotonicMs() >= turnEndMs && pendingLooks() + toWalk.size + toWalkLater.size > 0;
       let step = walking.next();
       while (!step.done && !isOver(current)) {
         if (slice.isOver()) {
@@ -293,12 +298,25 @@ export function createObserver(options: ObserverOptions): Observer {
     const current = directory;
     // Looking goes before walking, and what has just changed before what was found. Each loop goes on along its live
     // collection, for to begin anew at its start each time would cost the square of a burst.
-    while (current !== undefined && !isOver(current) && toLook.size + toWalk.size + toWalkLater.size > 0) {
+    const lookFirst = async (from: Directory) => {
+      for (const file of toLookFirst) {
+        toLookFirst.delete(file);
+        if (toLook.delete(file)) looks += 1;
+        lookAt(from, file, undefined);
+        if (slice.isOver()) await slice.next();
+        if (isOver(from)) return;
+      }
+    };
+    while (current !== undefined && !isOver(current) && pendingLooks() + toWalk.size + toWalkLater.size > 0) {
+      await lookFirst(current);
+      if (isOver(current)) return;
       for (const [file, pinned] of toLook) {
         toLook.delete(file);
         looks += 1;
         lookAt(current, file, pinned);
         if (slice.isOver()) await slice.next();
+        if (isOver(current)) return;
+        if (toLookFirst.size > 0) await lookFirst(current);
         if (isOver(current)) return;
       }
       for (const entries of [toWalk, toWalkLater]) {
@@ -307,9 +325,9 @@ export function createObserver(options: ObserverOptions): Observer {
           await walk(current, entry);
           if (slice.isOver()) await slice.next();
           if (isOver(current)) return;
-          if (toLook.size > 0 || (entries === toWalkLater && toWalk.size > 0)) break;
+          if (pendingLooks() > 0 || (entries === toWalkLater && toWalk.size > 0)) break;
         }
-        if (toLook.size > 0) break;
+        if (pendingLooks() > 0) break;
       }
     }
   }
@@ -363,6 +381,8 @@ export function createObserver(options: ObserverOptions): Observer {
       return;
     }
     if (verdict?.kind === "failed") toWalk.add(known);
+    // Its last walk was given up, because the file changed meanwhile, and it looks as it did before.
+    if (!known.walked && verdict === undefined && !toWalkLater.has(known)) toWalk.add(known);
     review(known, { isRepinned: wasPinned !== pinned });
   }
 
@@ -558,7 +578,7 @@ export function createObserver(options: ObserverOptions): Observer {
       open();
     },
     lookAgain(file) {
-      wantLook(file);
+      toLookFirst.add(file);
       pump();
     },
     status: () => ({
@@ -569,7 +589,7 @@ export function createObserver(options: ObserverOptions): Observer {
       isDegraded: directory !== undefined && watcher === undefined,
       listedUpTo,
       foreignFiles: foreign.size,
-      isIdle: isListed && pumping === undefined && toLook.size + toWalk.size + toWalkLater.size === 0,
+      isIdle: isListed && pumping === undefined && pendingLooks() + toWalk.size + toWalkLater.size === 0,
       directory: directory && { device: `${directory.device}`, inode: `${directory.inode}` },
     }),
     record: () => (directory !== undefined && isListed ? takeRecord(directory) : lastRecord),

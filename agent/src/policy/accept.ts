@@ -12,7 +12,7 @@ export interface AcceptedPolicy {
    * When this policy was accepted, by a time that could be trusted, in milliseconds since 1970: ages reached before are no
    * news to it. Undefined while no such time is known.
    */
-  acceptedAtMs?: number | undefined;
+  acceptedAtTrustedMs?: number | undefined;
 }
 
 export type Verdict =

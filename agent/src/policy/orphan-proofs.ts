@@ -42,8 +42,13 @@ export function createOrphanProofs(bootId: string, monotonicMs: () => number): O
   let proofs: OrphanProof[] = [];
   return {
     reported(report, listedUpTo) {
-      reports.set(report, { listedUpTo, madeAtMs: monotonicMs(), answered: new Set() });
-      reports.delete(report - REMEMBERED_REPORTS);
+      const madeAtMs = monotonicMs();
+      for (const [number, asked] of reports) {
+        // Its proofs would have lapsed.
+        if (asked.madeAtMs + LIFETIME_MS <= madeAtMs || number <= report - REMEMBERED_REPORTS) reports.delete(number);
+        else break;
+      }
+      reports.set(report, { listedUpTo, madeAtMs, answered: new Set() });
     },
     withdraw(facts) {
       const told = new Set(facts.filter((fact) => fact.bootId === bootId).map(keyOf));

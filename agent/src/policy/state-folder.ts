@@ -1,4 +1,4 @@
-import { open, readFile, rename } from "node:fs/promises";
+import { open, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { PolicyDocument } from "@cro/shared/policy/document";
 import { Fence } from "@cro/shared/wire/fence";
@@ -21,7 +21,7 @@ const AcceptedSchema = Type.Object({
   fence: Fence,
   digest: Type.String(),
   document: PolicyDocument,
-  acceptedAtMs: Type.Optional(Type.Number()),
+  acceptedAtTrustedMs: Type.Optional(Type.Number()),
 });
 const WatchedSchema = Type.Object({
   device: Type.String(),
@@ -34,7 +34,10 @@ const WatchedSchema = Type.Object({
 export interface StateFolder {
   readAccepted(): Promise<AcceptedPolicy | undefined>;
   readWatched(): Promise<Watched | undefined>;
-  /** Like {@link StateFolder.writeWatched}, returns whether it is on disk now. */
+  /**
+   * Like {@link StateFolder.writeWatched}, returns whether it is on disk now. If it is not, the file before it is removed:
+   * after a restart no policy acts rather than one that was superseded.
+   */
   writeAccepted(accepted: AcceptedPolicy): Promise<boolean>;
   writeWatched(watched: Watched): Promise<boolean>;
 }
@@ -74,10 +77,23 @@ export function createStateFolder(path: string, onProblem: (message: string, cau
         await handle.close();
       }
       await rename(temporary, join(path, file));
+      await syncFolder();
       return true;
     } catch (cause) {
       onProblem("state cannot be written", cause);
+      // An older policy or record must not come back in its place. To remove a file needs no room on the disk.
+      await rm(join(path, file), { force: true }).catch(() => {});
       return false;
+    }
+  }
+
+  /** Without this a power cut may bring the replaced file back. */
+  async function syncFolder(): Promise<void> {
+    const folder = await open(path, "r");
+    try {
+      await folder.sync();
+    } finally {
+      await folder.close();
     }
   }
 

@@ -29,9 +29,8 @@ export interface PlanInput {
   /** Whether rules may act on a scope now, by its key. Rules of the node as a whole do not ask. */
   isActive: (scope: string) => boolean;
   /**
-   * Files that cannot be deleted just now, because deleting them failed. No rule takes them. A complete one counts, so
-   * others go in its stead, but never the newest complete archive of its container: no failure may cost that. An
-   * incomplete one does not count, because it must never push out a complete one.
+   * Files that cannot be deleted just now, because deleting them failed. Rules about scopes wait for them: nothing goes in
+   * their stead. Rules of the node do not take them and count them as still there, so that others go for the disk's sake.
    */
   stuck?: ReadonlySet<string> | undefined;
   /** Undefined where `archives` are not all of the node's: then no rule of the node acts. */
@@ -57,6 +56,8 @@ export interface Plan {
   deletions: PlannedDeletion[];
   /** What would be deleted, had it been unchanged for long enough. Nothing goes in its stead; plan again once it has. */
   deferred: PlannedDeletion[];
+  /** What would be deleted, could it be: files of {@link PlanInput.stuck}. Nothing goes in their stead but for the node. */
+  stuck: PlannedDeletion[];
   /** Limits that do not hold even when all of the plan is carried out. */
   unreachable: UnreachableLimit[];
   /** Allocated bytes of those deletions that the watermark and minFree ask for. */
@@ -85,7 +86,7 @@ export function planRetention(input: PlanInput): Plan {
  */
 export function* planInSteps(input: PlanInput): Generator<void, Plan> {
   const survey = yield* surveyArchives(input);
-  const draft: Draft = { deletions: [], deferred: [], unreachable: [] };
+  const draft: Draft = { deletions: [], deferred: [], stuck: [], unreachable: [] };
   takeOrphans(survey, draft);
   yield;
   // Whether there is a limit is asked first: to read size or time of each archive, somewhere in memory, costs more.
@@ -111,7 +112,7 @@ export function* planInSteps(input: PlanInput): Generator<void, Plan> {
   return { ...draft, watermarkBytes };
 }
 
-type Draft = Pick<Plan, "deletions" | "deferred" | "unreachable">;
+type Draft = Pick<Plan, "deletions" | "deferred" | "stuck" | "unreachable">;
 
 /** An archive that counts, and what became of it so far. */
 interface Entry {
@@ -121,6 +122,8 @@ interface Entry {
   isIncomplete: boolean;
   /** Whether any rule at all may take it. */
   isDeletable: boolean;
+  /** Whether deleting it fails just now. */
+  isStuck: boolean;
   /** Whether only orphan deletion may take it. */
   isKept: boolean;
   isTaken: boolean;
@@ -135,8 +138,6 @@ interface Container {
   limited: Scope[];
   /** Archives listed up to here are proved to be orphans that the policy does not retain. */
   orphanedUpTo: number;
-  /** Whether deleting one of its archives fails just now. */
-  hasStuck: boolean;
   /** How many of its newest complete archives are kept so far. */
   kept: number;
 }
@@ -177,9 +178,7 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
   const unwalked: Archive[] = [];
   for (const archive of input.archives) {
     if (!archive.walked) unwalked.push(archive);
-    if (!countsInBytes(archive)) continue;
-    if (archive.state !== "incomplete") others.push(archive);
-    else if (archive.pinned || !input.stuck?.has(archive.file)) incomplete.push(archive);
+    if (countsInBytes(archive)) (archive.state === "incomplete" ? incomplete : others).push(archive);
   }
   yield;
   const containerOf = createContainerLookup(input);
@@ -198,7 +197,7 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
     }
   }
   yield;
-  keepNewest(entries, ({ policy, hasStuck }) => Math.max(policy.minCheckpoints ?? 0, hasStuck ? 1 : 0));
+  keepNewest(entries, ({ policy }) => policy.minCheckpoints ?? 0);
   // Most plans have nothing to do, and none of these to ask.
   let blockedKeys: ReadonlySet<string> | undefined;
   return {
@@ -217,14 +216,13 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
 }
 
 function toEntry(archive: Archive, container: Container, stuck: PlanInput["stuck"]): Entry {
-  const isStuck = stuck?.has(archive.file) ?? false;
-  container.hasStuck ||= isStuck;
   return {
     archive,
     container,
     isComplete: archive.state === "complete",
     isIncomplete: archive.state === "incomplete",
-    isDeletable: !isStuck && isDeletable(archive),
+    isDeletable: isDeletable(archive),
+    isStuck: stuck?.has(archive.file) ?? false,
     isKept: false,
     isTaken: false,
   };
@@ -336,7 +334,6 @@ function createContainerLookup({ policy, govern, orphans }: PlanInput): (identit
       own: scopes[0] as Scope,
       limited: scopes.filter(({ limits }) => limits !== undefined),
       orphanedUpTo: governing.retainOrphan ? NOTHING_LISTED : orphanedUpTo(identity, governing),
-      hasStuck: false,
       kept: 0,
     };
     pod.children.set(identity.container, container);
@@ -379,7 +376,8 @@ function mayGo(entry: Entry): boolean {
 function take(entry: Entry, reason: Reason, draft: Draft): void {
   const { archive } = entry;
   entry.isTaken = true;
-  (archive.settled ? draft.deletions : draft.deferred).push({ archive, reason });
+  const into = entry.isStuck ? draft.stuck : archive.settled ? draft.deletions : draft.deferred;
+  into.push({ archive, reason });
 }
 
 function takeOrphans({ entries, mayActOn }: Survey, draft: Draft): void {
@@ -442,6 +440,11 @@ function hasNodeRules({ policy, node }: PlanInput): boolean {
 /** Enforces the limits of the node as a whole; returns the allocated bytes of what goes for free space. */
 function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft: Draft): number {
   if (isNodeBlocked || !hasNodeRules(input)) return 0;
+  for (const entry of entries) {
+    if (!entry.isStuck) continue;
+    entry.isTaken = false;
+    entry.isDeletable = false;
+  }
   keepNewest(entries, () => 1);
   const limit = input.policy.node.maxTotalBytes;
   if (limit !== undefined) {
@@ -463,6 +466,12 @@ function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft
   excess.takeFromLargest(entries);
   excess.report({}, "bytes");
   return sumAllocated(draft.deletions) - before;
+}
+
+/** Whether a disk needs no more archives to go: it is below the low watermark, and as much is free as must be. */
+export function isRelieved({ watermark, minFreeBytes }: NodePolicy, { usedBytes, availableBytes }: DiskUsage): boolean {
+  const isLow = watermark === undefined || usedBytes * 100 < watermark.low * (usedBytes + availableBytes);
+  return isLow && (minFreeBytes === undefined || availableBytes >= minFreeBytes);
 }
 
 /** How many bytes must go until the low watermark and minFree hold, given what goes already; 0 where nothing must. */

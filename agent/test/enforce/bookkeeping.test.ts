@@ -257,7 +257,7 @@ describe("an age", () => {
     const folder = aFolder();
     const timeMs = Math.floor(Date.now() / 1000) * 1000 - 10 * DAY_MS;
     const clock = aClock({ wallMs: timeMs + DAY_MS - ms });
-    const policy = { ...anAcceptedPolicy(spec, folder), acceptedAtMs: clock.wallMs() };
+    const policy = { ...anAcceptedPolicy(spec, folder), acceptedAtTrustedMs: clock.wallMs() };
     const driven = driveEnforcer(folder, {
       policy,
       clock,
@@ -320,7 +320,7 @@ describe("a trusted time that jumps, because every clock was set right", () => {
     const folder = aFolder();
     const startMs = Math.floor(Date.now() / 1000) * 1000 - 400 * DAY_MS;
     const clock = aClock({ wallMs: startMs });
-    const policy = { ...anAcceptedPolicy({ globalPolicy: { maxAge: "1d" } }, folder), acceptedAtMs: startMs };
+    const policy = { ...anAcceptedPolicy({ globalPolicy: { maxAge: "1d" } }, folder), acceptedAtTrustedMs: startMs };
     const driven = driveEnforcer(folder, { policy, clock });
     // By the right time one is two days old, the other a day but for an hour.
     const rightMs = startMs + 300 * DAY_MS;
@@ -340,7 +340,7 @@ describe("a trusted time that jumps, because every clock was set right", () => {
   it("counts as the moment of acceptance, if none was trusted when the policy came", async () => {
     const folder = aFolder();
     const clock = aClock();
-    const { acceptedAtMs: _, ...policy } = anAcceptedPolicy({ globalPolicy: { maxAge: "1d" } }, folder);
+    const { acceptedAtTrustedMs: _, ...policy } = anAcceptedPolicy({ globalPolicy: { maxAge: "1d" } }, folder);
     let isTrusted = false;
     const trustedMs = () => (isTrusted ? clock.wallMs() : undefined);
     const driven = driveEnforcer(folder, { policy, clock, trustedMs });
@@ -353,6 +353,134 @@ describe("a trusted time that jumps, because every clock was set right", () => {
     await tickAfter(driven, 0);
     await tickAfter(driven, 62_000);
     expect(driven.files()).toEqual([next]);
+  });
+});
+
+describe("what a deletion rests on, when its turn comes late in a plan", () => {
+  it("is the trusted time: archives that are too old go only while there is one by which they are", async () => {
+    const folder = aFolder();
+    const clock = aClock();
+    const files = aSeries(folder, 5, { startMs: clock.wallMs() - 2 * DAY_MS });
+    let trustedMs: number | undefined = clock.wallMs();
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ applyPoliciesImmediately: true, globalPolicy: { maxAge: "1d" } }, folder),
+      clock,
+      trustedMs: () => trustedMs,
+      onDeleted: (file) => {
+        if (file === files[0]) trustedMs = clock.wallMs() - 10 * DAY_MS;
+        if (file === files[1]) trustedMs = undefined;
+      },
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 1));
+    trustedMs = clock.wallMs();
+    driven.enforcer.changed(driven.see(files[4] ?? "", { isTold: false }), true);
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 2));
+  });
+
+  it("is the disk: a pass ends when enough is free, whoever freed it", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 8);
+    const MIB = 1024 * 1024;
+    let freeMib = 1;
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ nodePolicy: { minFree: "10Mi" } }, folder),
+      onDeleted: (file) => {
+        freeMib = file === files[1] ? 50 : freeMib;
+      },
+      readDisk: () => ({ sizeBytes: 100 * MIB, usedBytes: (100 - freeMib) * MIB, availableBytes: freeMib * MIB }),
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 2));
+  });
+
+  it("is a disk that tells how full it is", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 4);
+    let isTelling = true;
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ nodePolicy: { minFree: "10Mi" } }, folder),
+      onDeleted: () => {
+        isTelling = false;
+      },
+      readDisk: () => (isTelling ? { sizeBytes: 100, usedBytes: 99, availableBytes: 1 } : undefined),
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 1));
+  });
+});
+
+describe("a proof of a pod whose archives stay", () => {
+  it.each([
+    ["because the policy retains them", { maxCheckpointsPerContainer: 1 }, false],
+    ["because it is a static pod's", { maxCheckpointsPerContainer: 1, retainOrphan: false }, true],
+  ])("is no event: %s", async (_, globalPolicy, isStaticPod) => {
+    const folder = aFolder();
+    const files = aSeries(folder, 4);
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy({ globalPolicy }, folder) });
+    for (const file of files) driven.see(file, { isTold: false }).isStaticPod = isStaticPod;
+    driven.enforcer.listed();
+    await driven.calm();
+    driven.proofs.reported(1, driven.listedUpTo());
+    const facts = [{ bootId: "boot", report: 1, namespace: "shop", pod: "web-0" }];
+    driven.enforcer.proved(driven.proofs.receive(facts, driven.clock.monotonicMs()));
+    await driven.calm();
+    const [first] = driven.index.all();
+    if (first !== undefined) driven.enforcer.changed(first, false);
+    await driven.calm();
+    expect(driven.files()).toEqual([]);
+  });
+});
+
+describe("a scope that waits for walks", () => {
+  it("is planned for as soon as the last of them is done, whichever policy governs that archive", async () => {
+    const folder = aFolder();
+    const spec = {
+      applyPoliciesImmediately: true,
+      namespacePolicies: [{ namespace: "shop", maxCheckpoints: 2 }],
+      containerPolicies: [{ namespace: "shop", pod: "web-0", container: "own", maxCheckpoints: 5 }],
+    };
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(spec, folder) });
+    const files = aSeries(folder, 3, { container: "crowd" });
+    const [own = ""] = aSeries(folder, 1, { container: "own" });
+    for (const file of files.slice(0, 2)) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    for (const file of [own, files[2] ?? ""]) driven.see(file, { isWalked: false });
+    driven.see(files[2] ?? "", { isEvent: true });
+    await driven.calm();
+    expect(driven.files()).toEqual([]);
+    driven.see(own, { isEvent: true });
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 1));
+  });
+
+  it("is planned for after a policy that came meanwhile, too", async () => {
+    const folder = aFolder();
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy({}, folder) });
+    const files = aSeries(folder, 3, { container: "crowd" });
+    const [own = ""] = aSeries(folder, 1, { container: "own" });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.see(own, { isTold: false, isWalked: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    driven.apply({
+      applyPoliciesImmediately: true,
+      namespacePolicies: [{ namespace: "shop", maxCheckpoints: 2 }],
+      containerPolicies: [{ namespace: "shop", pod: "web-0", container: "own", maxCheckpoints: 5 }],
+    });
+    await driven.calm();
+    expect(driven.files()).toEqual([]);
+    driven.see(own);
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 1));
   });
 });
 

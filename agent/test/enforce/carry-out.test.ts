@@ -49,7 +49,7 @@ describe("while a plan is carried out", () => {
     driven.enforcer.listed();
     await driven.calm();
     expect(archivesIn(folder)).toEqual(files.slice(1));
-    expect(driven.stale).toEqual([second]);
+    expect(driven.stale).toEqual([second, files[2]]);
     expect(driven.logged).toMatchObject([
       { archive: second, why: expect.any(String), msg: "archive kept: it changed since the plan" },
     ]);
@@ -464,9 +464,9 @@ describe("the books", () => {
 });
 
 describe("a policy that does not act at once", () => {
-  const later = (spec: unknown, folder: string, acceptedAtMs = Date.now()) => ({
+  const later = (spec: unknown, folder: string, acceptedAtTrustedMs = Date.now()) => ({
     ...anAcceptedPolicy(spec, folder),
-    acceptedAtMs,
+    acceptedAtTrustedMs,
   });
 
   it("goes on acting on a namespace of which one container has lost its last archive", async () => {

@@ -83,6 +83,34 @@ describe("what an event made due", () => {
     expect(driven.enforcer.due()?.containers).toEqual(["shop/web-0/main"]);
   });
 
+  it("stays due while a deletion that failed rests, whatever else happens there, and while no time is known for ages", async () => {
+    const { driven, files } = await anEvent({ isStuck: (file) => file.includes("tar") });
+    driven.see(files[4] ?? "", { isEvent: true });
+    await driven.calm();
+    expect(driven.enforcer.due()?.containers).toEqual(["shop/web-0/main"]);
+
+    const folder = aFolder();
+    let trustedMs: number | undefined;
+    const policy = anAcceptedPolicy({ globalPolicy: { maxAge: "1d" } }, folder);
+    const aged = driveEnforcer(folder, { policy, trustedMs: () => trustedMs });
+    aged.enforcer.listed();
+    for (const file of aSeries(folder, 2)) aged.see(file, { isEvent: true });
+    await aged.calm();
+    expect(aged.enforcer.due()?.containers).toEqual(["shop/web-0/main"]);
+    trustedMs = Date.now();
+    aged.enforcer.tick();
+    await aged.calm();
+    expect(aged.enforcer.due()).toBeUndefined();
+  });
+
+  it("is nothing any more if nothing is left of its container", async () => {
+    const folder = aFolder();
+    const policy = anAcceptedPolicy(atTwo, folder);
+    const resumed = { digest: policy.digest, containers: ["shop/web-0/gone"] };
+    const driven = await startedAgain(folder, [], { policy, resumed });
+    expect(driven.enforcer.due()).toBeUndefined();
+  });
+
   it("is due for the widest scope that its policy limits, though a narrower one was acted upon", async () => {
     const folder = aFolder();
     const spec = { globalPolicy: { maxCheckpointsPerContainer: 2, maxCheckpointsPerNamespace: 3 } };

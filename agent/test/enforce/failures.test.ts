@@ -120,6 +120,32 @@ describe("an archive that cannot be deleted", () => {
   });
 });
 
+describe("a node whose disk is full and of which nothing can be deleted", () => {
+  it("plans once more at most until the disk is read again, and tries each archive ever more seldom", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 30);
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ nodePolicy: { minFree: "1Gi" } }, folder),
+      isStuck: (file) => file.endsWith(".tar"),
+      readDisk: () => ({ sizeBytes: 1000, usedBytes: 999, availableBytes: 1 }),
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    const perFile = (file: string) => driven.failed.filter((failure) => failure.file === file).length;
+    for (let second = 0; second < 60; second += 1) {
+      driven.clock.pass(1000);
+      driven.enforcer.tick();
+      await driven.calm();
+    }
+    // After 1, 2, 4, 8, 16 and 32 s, or with the next look at the disk after that.
+    expect(perFile(files[0] ?? "")).toBeLessThanOrEqual(7);
+    expect(driven.logged.filter(({ archive, level }) => level === 50 && archive === files[0])).toHaveLength(1);
+    expect(driven.runs()).toBeLessThan(80);
+    expect(driven.files()).toEqual([]);
+  });
+});
+
 describe("a run that fails", () => {
   it("is logged, and what was told meanwhile is acted upon", async () => {
     const folder = aFolder();
@@ -141,7 +167,7 @@ describe("a run that fails", () => {
     await driven.calm();
     expect(driven.files()).toEqual([others[0]]);
     expect(driven.logged.filter(({ level }) => level === 50)).toMatchObject([
-      { err: { message: "the disk is on fire" }, msg: "enforcement failed" },
+      { err: { message: "the disk is on fire" }, msg: "enforcement failed; everything is planned anew" },
     ]);
   });
 });

@@ -111,8 +111,12 @@ describe("a stall", () => {
     expect(passLimit(arrived)).toBe(10);
     const taken = afterDeletions(arrived, aPass({ bytes: 6 }));
     expect(passLimit(taken)).toBe(4);
-    expect(passLimit(afterDeletions(taken, aPass({ bytes: 6 })))).toBe(0);
     expect(passLimit(afterDeletions(taken, aPass({ bytes: 6, isPass: false })))).toBe(4);
+    // Whole archives go: what was taken too much must come first.
+    const overdrawn = afterDeletions(taken, aPass({ bytes: 100 }));
+    expect(passLimit(overdrawn)).toBe(0);
+    expect(passLimit(afterArrival(overdrawn, 96))).toBe(0);
+    expect(passLimit(afterArrival(overdrawn, 97))).toBe(1);
     expect(afterArrival(READY, 7)).toBe(READY);
   });
 });

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { type AcceptedPolicy, acceptDirective } from "../../src/policy/accept.ts";
 import { anAcceptedPolicy } from "../support/watching.ts";
 
-const former = { ...anAcceptedPolicy({}, "/archives"), fence: { term: 5, revision: 3 }, acceptedAtMs: 1 };
+const former = { ...anAcceptedPolicy({}, "/archives"), fence: { term: 5, revision: 3 }, acceptedAtTrustedMs: 1 };
 const other = anAcceptedPolicy({ globalPolicy: { maxCheckpointsPerContainer: 1 } }, "/archives");
 
 /** A directive for the agent of {@link decide} with the policy that it has not got yet, newer than what it has. */

@@ -43,7 +43,8 @@ const sorted = (planned: readonly PlannedDeletion[]) =>
   planned.map(({ archive, reason }) => `${reason} ${archive.file}`).sort();
 const limits = (plan: Pick<Plan, "unreachable">) => plan.unreachable.map((limit) => JSON.stringify(limit)).sort();
 const listOf = (input: PlanInput) => [...input.archives];
-const goneOf = (plan: Plan) => new Set([...plan.deletions, ...plan.deferred].map(({ archive }) => archive));
+const goneOf = ({ deletions, deferred, stuck }: Plan) =>
+  new Set([...deletions, ...deferred, ...stuck].map(({ archive }) => archive));
 const settled = (archives: Archive[]) => archives.map((archive) => ({ ...archive, settled: true }));
 /** The newest complete archives of each container that its policy's floor keeps. */
 function floorOf(input: PlanInput): Set<Archive> {
@@ -56,16 +57,7 @@ function floorOf(input: PlanInput): Set<Archive> {
         if (identity === undefined || state !== "complete") return false;
         const rank = (seen.get(containerScope(identity)) ?? 0) + 1;
         seen.set(containerScope(identity), rank);
-        const { minCheckpoints = 0 } = governs(input.policy.rules, input.policy.global, identity);
-        // While a complete archive of the container is stuck, its newest one stays.
-        const hasStuck = listOf(input).some(
-          (other) =>
-            input.stuck?.has(other.file) &&
-            other.identity !== undefined &&
-            (other.state === "complete" || other.pinned) &&
-            containerScope(other.identity) === containerScope(identity),
-        );
-        return rank <= Math.max(minCheckpoints, hasStuck ? 1 : 0);
+        return rank <= (governs(input.policy.rules, input.policy.global, identity).minCheckpoints ?? 0);
       }),
   );
 }
@@ -93,6 +85,7 @@ describe("planRetention, whatever the archives and the policy", () => {
         const expected = referencePlan(input);
         expect(sorted(plan.deletions)).toEqual(sorted(expected.deletions));
         expect(sorted(plan.deferred)).toEqual(sorted(expected.deferred));
+        expect(sorted(plan.stuck)).toEqual(sorted(expected.stuck));
         expect(limits(plan)).toEqual(limits(expected));
       }),
       { numRuns: soak(3000) },
@@ -243,9 +236,7 @@ describe("planRetention, whatever the archives and the policy", () => {
           const [namespace, pod, container] = key.split("/");
           const policy = govern(first.identity);
           const limit = container ? policy.perContainer : pod ? policy.perPod : policy.perNamespace;
-          const isStuck = ({ file }: Archive) => input.stuck?.has(file) ?? false;
-          const isWhole = (one: Archive) =>
-            one.state === "complete" || (one.state === "incomplete" && (one.pinned || !isStuck(one)));
+          const isWhole = ({ state }: Archive) => state === "complete" || state === "incomplete";
           const count = members.filter((one) => isWhole(one) && !(one.pinned && one.state === "incomplete")).length;
           const bytes = members.filter((one) => one.pinned || isWhole(one)).reduce((sum, { size }) => sum + size, 0);
           const broken = [
@@ -259,8 +250,7 @@ describe("planRetention, whatever the archives and the policy", () => {
           // Narrower scopes take more than a wider one knew when it told of its limit, so that it may hold after all.
           expect(told).toEqual(expect.arrayContaining(broken));
           if (broken.length === 0) continue;
-          const mayGo = (one: Archive) => isWhole(one) && !one.pinned && !isStuck(one);
-          expect(members.filter((one) => mayGo(one) && !floor.has(one.archive))).toEqual([]);
+          expect(members.filter((one) => isWhole(one) && !one.pinned && !floor.has(one.archive))).toEqual([]);
         }
       }),
       RUNS,
@@ -308,7 +298,9 @@ describe("planRetention, whatever the archives and the policy", () => {
       fc.property(arbInput(), (some) => {
         const input = { ...some, node: some.node && { disk: undefined } };
         const whole = (plan: Plan) =>
-          sorted([...plan.deletions, ...plan.deferred].filter(({ archive }) => archive.state === "complete"));
+          sorted(
+            [...plan.deletions, ...plan.deferred, ...plan.stuck].filter(({ archive }) => archive.state === "complete"),
+          );
         const archives = listOf(input).filter(({ state, pinned }) => state !== "incomplete" || pinned);
         expect(whole(planRetention(input))).toEqual(whole(planRetention({ ...input, archives })));
       }),

@@ -53,29 +53,26 @@ export function referencePlan(input: PlanInput) {
   const archives = [...input.archives];
   const gone = new Set<Archive>();
   const planned: PlannedDeletion[] = [];
+  const cannotGo = new Set<Archive>();
   const unreachable: UnreachableLimit[] = [];
   const policyOf = (archive: Owned) => governs(input.policy.rules, input.policy.global, archive.identity);
   const left = () =>
     archives.filter((archive): archive is Owned => archive.identity !== undefined && !gone.has(archive));
   const whole = (archive: Archive) => archive.state === "complete" || archive.state === "incomplete";
   const isStuck = ({ file }: Archive) => input.stuck?.has(file) ?? false;
-  const isStuckTorn = (archive: Archive) => archive.state === "incomplete" && !archive.pinned && isStuck(archive);
-  const inBytes = (archive: Archive) =>
-    archive.state !== "unidentified" && (archive.pinned || whole(archive)) && !isStuckTorn(archive);
+  const inBytes = (archive: Archive) => archive.state !== "unidentified" && (archive.pinned || whole(archive));
   const inNumbers = (archive: Archive) =>
-    archive.state === "complete" || (archive.state === "incomplete" && !archive.pinned && !isStuck(archive));
-  const deletable = (archive: Archive) => whole(archive) && !archive.pinned && !isStuck(archive);
+    archive.state === "complete" || (archive.state === "incomplete" && !archive.pinned);
+  const deletable = (archive: Archive) => whole(archive) && !archive.pinned && !cannotGo.has(archive);
   const newest = (archive: Owned) =>
     left()
       .filter((other) => other.state === "complete" && keyOf(other.identity, 3) === keyOf(archive.identity, 3))
       .sort(byAge)
       .reverse();
-  const hasStuck = ({ identity }: Owned) =>
-    left().some((other) => isStuck(other) && inBytes(other) && keyOf(other.identity, 3) === keyOf(identity, 3));
   const floor = new Set(
     left().filter((archive) =>
       newest(archive)
-        .slice(0, Math.max(policyOf(archive).minCheckpoints ?? 0, hasStuck(archive) ? 1 : 0))
+        .slice(0, policyOf(archive).minCheckpoints ?? 0)
         .includes(archive),
     ),
   );
@@ -188,7 +185,12 @@ export function referencePlan(input: PlanInput) {
   });
 
   const { node } = input.policy;
-  if (input.node !== undefined && unwalked.length === 0) {
+  if (input.node !== undefined && unwalked.length === 0 && Object.keys(node).length > 0) {
+    // To the node they are still there, and it cannot take them.
+    for (const archive of archives.filter(isStuck)) {
+      gone.delete(archive);
+      cannotGo.add(archive);
+    }
     const spared = new Set(left().map((archive) => newest(archive)[0]));
     const mine = () => candidates().filter((archive) => !spared.has(archive));
     const counted = () => left().filter(inBytes);
@@ -220,7 +222,7 @@ export function referencePlan(input: PlanInput) {
     if (disk !== undefined && disk.usedBytes + disk.availableBytes > 0) {
       const size = disk.usedBytes + disk.availableBytes;
       const freed = total(
-        planned.map(({ archive }) => archive),
+        planned.map(({ archive }) => archive).filter((archive) => !isStuck(archive)),
         (a) => a.allocated,
       );
       const used = disk.usedBytes - freed;
@@ -245,8 +247,9 @@ export function referencePlan(input: PlanInput) {
     }
   }
   return {
-    deletions: planned.filter(({ archive }) => archive.settled),
-    deferred: planned.filter(({ archive }) => !archive.settled),
+    deletions: planned.filter(({ archive }) => archive.settled && !isStuck(archive)),
+    deferred: planned.filter(({ archive }) => !archive.settled && !isStuck(archive)),
+    stuck: planned.filter(({ archive }) => isStuck(archive)),
     unreachable,
   };
 }

@@ -171,7 +171,7 @@ export function driveEnforcer(
         if (!enforcer.status().isIdle) throw new Error("the enforcer is busy");
       };
       await vi.waitFor(isBusy, { timeout: 10_000, interval: 5 });
-      const failures = logged.filter(({ msg }) => msg === "enforcement failed").map(({ err }) => err);
+      const failures = logged.filter(({ msg }) => String(msg).startsWith("enforcement failed")).map(({ err }) => err);
       if (failures.length > 0 && options.mayFail !== true) throw new Error(JSON.stringify(failures));
     },
   };

@@ -29,7 +29,7 @@ export function anAcceptedPolicy(spec: unknown, directory: string): AcceptedPoli
   if (!compiled.ok) throw new Error(JSON.stringify(compiled.problems));
   const document = { ...compiled.policy.document, directory };
   const digest = digestOf(JSON.stringify(document));
-  return { fence: { term: 1, revision: 1 }, digest, document, acceptedAtMs: Date.now() };
+  return { fence: { term: 1, revision: 1 }, digest, document, acceptedAtTrustedMs: Date.now() };
 }
 
 /** Watches a directory, and enforces on it what policy it is given, as the agent does. Ends with the test. */
