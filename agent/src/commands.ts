@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { readPolicy } from "@cro/shared/crd/read-policy";
 import { type CompiledPolicy, formatProblem } from "@cro/shared/policy/compile";
+import type { PolicyDocument } from "@cro/shared/policy/document";
 import { formatBytes } from "@cro/shared/quantity";
 import type { Clock } from "./clock.ts";
 import { EXIT, InputError } from "./errors.ts";
@@ -60,6 +61,7 @@ export async function planArchives(
 ) {
   const { document } = await loadPolicy(options.policy, context);
   const scan = await scanAndTell(options.directory ?? document.directory, context);
+  await tellClock(scan, document, context);
   const { plan, decisions } = planOnce(scan, document, context.clock);
   if (options.json) for (const decision of decisions) await context.out(toExplainedJson(decision));
   else {
@@ -83,6 +85,7 @@ export async function enforceArchives(
 ) {
   const { document } = await loadPolicy(options.policy, context);
   const scan = await scanAndTell(options.directory ?? document.directory, context);
+  await tellClock(scan, document, context);
   const inForce = options.dryRun ? { ...document, mode: "DryRun" as const } : document;
   const { plan, outcomes, isHeldBack } = await enforceOnce(scan, inForce, context);
   if (options.json) for (const outcome of outcomes) await context.out(toJson(outcome));
@@ -111,6 +114,22 @@ export async function enforceArchives(
     await context.err(`${outcomes.length} archives, ${deleted.length} deleted, ${formatBytes(bytes)}B freed`);
   }
   return code;
+}
+
+/** A clock that is further from the newest archive than that deserves a word, in milliseconds. */
+const FAR_MS = 30 * 86_400_000;
+
+/** Says by which clock ages are told, if that lies far from the newest archive: it may be wrong. */
+async function tellClock(
+  { entries }: Scan,
+  { global, rules }: PolicyDocument,
+  { clock, err }: CommandContext,
+): Promise<void> {
+  if (entries.length === 0 || [global, ...rules].every(({ maxAgeMs }) => maxAgeMs === undefined)) return;
+  const newestMs = entries.reduce((newest, { timeMs }) => Math.max(newest, timeMs), Number.NEGATIVE_INFINITY);
+  if (Math.abs(clock.wallMs() - newestMs) <= FAR_MS) return;
+  const [now, newest] = [clock.wallMs(), newestMs].map((ms) => `${new Date(ms).toISOString().slice(0, 19)}Z`);
+  await err(`ages are told by this machine's clock, ${now}; the newest archive is of ${newest}: check the clock`);
 }
 
 async function scanAndTell(directory: string, { clock, err, incompleteAfterMs }: CommandContext): Promise<Scan> {

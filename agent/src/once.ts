@@ -1,5 +1,6 @@
-import { type FSWatcher, watch } from "node:fs";
+import { watch } from "node:fs";
 import { opendir } from "node:fs/promises";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { PolicyDocument } from "@cro/shared/policy/document";
 import { createGovernor } from "@cro/shared/policy/govern";
 import { parseArchiveName } from "./archive/name.ts";
@@ -21,6 +22,14 @@ export interface Scan {
   entries: Entry[];
   /** What is named like an archive and is none, or could not be looked at, each with the reason. */
   ignored: Array<{ file: string; why: string }>;
+  changes: Changes;
+}
+
+/** What happens in a directory from the moment before it is scanned. */
+interface Changes {
+  /** Names of files that changed since the scan began. */
+  names: Set<string>;
+  onChange: (name: string) => void;
 }
 
 /** What was decided about an archive, and what came of it where it was to be deleted. */
@@ -37,12 +46,18 @@ export async function scanDirectory(path: string, clock: Clock, incompleteAfterM
   if (!path.startsWith("/")) throw new InputError(`--directory: ${JSON.stringify(path)} is not an absolute path`);
   const opened = openDirectory(path, []);
   if (!opened.ok) throw new InputError(`--directory: ${opened.problem.message}`);
-  return readDirectory(opened.directory, clock, incompleteAfterMs);
+  const { directory } = opened;
+  return readDirectory({ directory, changes: watchChanges(directory) }, clock, incompleteAfterMs);
 }
 
 /** Looks at every archive of an opened directory, as {@link scanDirectory} does; closes it if that fails. */
-async function readDirectory(directory: Directory, clock: Clock, incompleteAfterMs: number): Promise<Scan> {
-  const scan: Scan = { directory, entries: [], ignored: [] };
+async function readDirectory(
+  { directory, changes }: Pick<Scan, "directory" | "changes">,
+  clock: Clock,
+  incompleteAfterMs: number,
+): Promise<Scan> {
+  const scan: Scan = { directory, entries: [], ignored: [], changes };
+  changes.names.clear();
   const space = createReadSpace(READ_AHEAD.some);
   try {
     for await (const { name: file } of await opendir(directory.at("."), { bufferSize: 1024 })) {
@@ -134,7 +149,7 @@ export async function enforceOnce(
     const outcomes = decisions.map((one) => toOutcome(one, removals.get(one.archive.file)));
     if (ending === "overtaken" && round < MAX_ROUNDS) {
       gone.push(...outcomes.filter(({ removal }) => removal?.outcome === "deleted"));
-      current = await readDirectory(current.directory, clock, incompleteAfterMs);
+      current = await readDirectory(current, clock, incompleteAfterMs);
       continue;
     }
     const isHeldBack = ending === "paused" ? "paused" : ending === "overtaken" ? "changing" : undefined;
@@ -150,40 +165,45 @@ function toOutcome(decision: Decision, removal: Removal | undefined): Outcome {
 }
 
 async function carryOutOnce(
-  { directory, entries }: Scan,
+  { directory, entries, changes }: Scan,
   { deletions }: Plan,
   onRemoval: (file: string, removal: Removal) => void,
 ): Promise<Ending> {
   const basis: Basis = { archives: new Set(entries), isOvertaken: false };
   const byFile = new Map(entries.map((entry) => [entry.file, entry]));
   const byContainer = Map.groupBy(entries, ({ identity }) => identity && containerScope(identity));
-  const watcher = watchBasis(directory, (name) => {
+  changes.onChange = (name) => {
     const entry = byFile.get(name.endsWith(PIN_SUFFIX) ? name.slice(0, -PIN_SUFFIX.length) : name);
     if (entry !== undefined && basis.archives.has(entry)) basis.isOvertaken = true;
-  });
-  try {
-    return await carryOut(
-      stepsOf(deletions, (container) => byContainer.get(containerScope(container)) ?? []),
-      {
-        from: directory,
-        basis,
-        mayGoOn: () => true,
-        mayDelete: () => true,
-        onRemoval: ({ entry }, removal) => onRemoval(entry.file, removal),
-      },
-    );
-  } finally {
-    watcher?.close();
-  }
+  };
+  // What the kernel has told so far is heard in the next turns.
+  for (let turn = 0; turn < 2; turn += 1) await nextTurn();
+  for (const name of changes.names) changes.onChange(name);
+  return carryOut(
+    stepsOf(deletions, (container) => byContainer.get(containerScope(container)) ?? []),
+    {
+      from: directory,
+      basis,
+      mayGoOn: () => true,
+      mayDelete: () => true,
+      onRemoval: ({ entry }, removal) => onRemoval(entry.file, removal),
+    },
+  );
 }
 
-/** Tells the names of files that change; without inotify nothing is told, and the last look alone must do. */
-function watchBasis(directory: Directory, onChange: (name: string) => void): FSWatcher | undefined {
+/** Hears of files that change, as long as the process has other work; without inotify the last look alone must do. */
+function watchChanges(directory: Directory): Changes {
+  const changes: Changes = { names: new Set(), onChange: () => {} };
   try {
-    return watch(directory.at("."), (_type, name) => {
-      if (name !== null) onChange(name);
-    }).on("error", () => {});
+    const watcher = watch(directory.at("."), (_type, name) => {
+      if (name === null) return;
+      changes.names.add(name);
+      changes.onChange(name);
+    });
+    watcher.on("error", () => {});
+    watcher.unref();
   } catch {
-    return undefined;
+    // Too many watches, or a file system that cannot tell.
   }
+  return changes;
 }

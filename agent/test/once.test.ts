@@ -51,6 +51,18 @@ describe("a policy that is applied once", () => {
     expect(result.outcomes).toHaveLength(390);
   });
 
+  it("leaves as many as its limit says, though somebody moved others away since the scan", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 40);
+    const scan = await scanDirectory(folder, systemClock, INCOMPLETE_AFTER_MS);
+    // Of the newest ten all but the newest, by which alone the last look would notice.
+    for (const file of files.slice(-10, -1)) renameSync(join(folder, file), join(folder, `${file}.aside`));
+    const { document } = anAcceptedPolicy(keep(10), folder);
+    await enforceOnce(scan, document, { clock: systemClock, incompleteAfterMs: INCOMPLETE_AFTER_MS });
+    scan.directory.close();
+    expect(archivesIn(folder)).toEqual([...files.slice(-19, -10), files.at(-1)]);
+  });
+
   it("is done with what is there in the end, though an archive that must go is written anew meanwhile", async () => {
     const folder = aFolder();
     const files = aSeries(folder, 200);

@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { createOrphanProofs } from "../../src/policy/orphan-proofs.ts";
@@ -148,6 +148,22 @@ describe("the state folder", () => {
       expect(problems).toHaveLength(2);
     },
   );
+
+  it("removes what it could not replace, for after a restart no policy is better than one that was superseded", async () => {
+    const folder = aFolder();
+    const problems: string[] = [];
+    const state = createStateFolder(folder, (message) => problems.push(message));
+    const accepted = anAcceptedPolicy({}, "/archives");
+    expect(await state.writeAccepted(accepted)).toBe(true);
+    // Nothing can be written where a folder lies.
+    mkdirSync(join(folder, "accepted.json.new"));
+    expect(await state.writeAccepted({ ...accepted, fence: { term: 9, revision: 9 } })).toBe(false);
+    expect(problems).toEqual(["state cannot be written"]);
+    expect(await state.readAccepted()).toBeUndefined();
+    rmdirSync(join(folder, "accepted.json.new"));
+    expect(await state.writeAccepted(accepted)).toBe(true);
+    expect(await state.readAccepted()).toEqual(accepted);
+  });
 
   it("that is gone is a problem told, and never an exception", async () => {
     const problems: string[] = [];
