@@ -157,7 +157,7 @@ describe("killed at any time", () => {
     await agent.kill("SIGKILL");
     // It arrives while nobody watches, and is an event all the same.
     const next = writeArchive(directory, { container: "main", time: archiveTime(Date.now() - 60_000) });
-    agent = pair.startAgent();
+    agent = pair.startAgent({ args: ["--wait-for-coordinator", "1s"] });
     await until(() => expect(archivesIn(directory)).toEqual([first[2], next]));
     const metrics = samples((await read(`${pair.agentUrl}/metrics`)).body);
     expect(metrics.get('checkpoint_archives_deleted_total{namespace="shop",reason="max_checkpoints"}')).toBe(1);

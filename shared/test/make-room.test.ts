@@ -98,13 +98,14 @@ describe("boundAnswers", () => {
     const unread = [await ask("/"), await ask("/")];
     const connections = () => new Promise<number>((resolve) => server.getConnections((_, count) => resolve(count)));
     await vi.waitFor(async () => expect(await connections()).toBe(2), 15_000);
+    const ended = once(unread[0] as Socket, "close");
     unread.push(await ask("/"));
     await vi.waitFor(async () => expect(await connections()).toBe(2), 15_000);
     unread[0]?.resume();
-    await once(unread[0] as Socket, "close");
+    await ended;
     expect(unread[0]?.bytesRead).toBeLessThan(page.length);
     const short = await ask("/short");
-    await once(short, "close");
+    if (!short.closed) await once(short, "close");
     expect(short.bytesRead).toBeGreaterThan(5);
   });
 });
