@@ -242,7 +242,8 @@ describe("whoever merely reaches a port", () => {
     await until(() => {
       mostOpen = Math.max(mostOpen, openCount(agent));
       expect(callers.some(({ isOpen }) => isOpen)).toBe(false);
-    }, HUNG_UP_MS);
+      // More than the kernel queues are accepted only when their callers ask the kernel again.
+    }, 2 * HUNG_UP_MS);
     // One that is hung up on at once is open for a moment, too.
     expect(mostOpen - before.open).toBeLessThanOrEqual(most + 16);
     expect(residentBytes(agent) - before.bytes).toBeLessThan(64 * MIB);

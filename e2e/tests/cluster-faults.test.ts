@@ -132,6 +132,7 @@ describeWithKube("faults of a cluster", (kube) => {
     await remove(kube.client, `/api/v1/namespaces/${release.namespace}/pods/${node.podName}`);
     const { agent } = await release.startAgent({ ...node, podName: "agent-again" });
     await until(() => expect(agent.log().some(({ msg }) => msg === "directive accepted")).toBe(true));
+    await until(() => expect(agent.log().some(({ msg }) => msg === "directory listed")).toBe(true));
     const files = series(node.directory, 3);
     const next = writeArchive(node.directory, { container: "main", time: archiveTime(Date.now()) });
     await until(() => expect(archivesIn(node.directory)).toEqual([files[2], next]));

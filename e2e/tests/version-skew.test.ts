@@ -82,6 +82,8 @@ describeWith("this release beside the one before", await findPreviousRelease(), 
       await until(() => expect(present.log().length).toBeGreaterThan(0), 30_000);
       await old.kill("SIGTERM");
       await until(() => expect(termOf(present)).toBe(2), 30_000);
+      // Until then no one knows what ruled the node: it would rest under a policy that was changed meanwhile.
+      await until(() => expect(present.log().some(({ msg }) => msg === "agent applied policy")).toBe(true), 30_000);
       await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 4 } });
       await until(() => expect(archivesIn(directory)).toEqual(files.slice(4)), 30_000);
 
