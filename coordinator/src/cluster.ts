@@ -24,7 +24,7 @@ import { createOrphanProver, type HeldProofs, type PodName } from "./liveness/pr
 import { createMetrics, type Metrics, setExpiry } from "./metrics.ts";
 import { createRulings } from "./policy/in-force.ts";
 import { createJudge, type PolicyResource, type ReadyPolicy, readyPolicy } from "./policy/judge.ts";
-import type { AcceptedDirective, NodeFacts, NodeRuling, Ruling } from "./policy/ruling.ts";
+import type { AcceptedDirective, NodeFacts, Ruling } from "./policy/ruling.ts";
 import { aggregateStatus, nameNodes } from "./status/aggregate.ts";
 import { createEventWriter } from "./status/events.ts";
 import { createStatusWriter } from "./status/write.ts";
@@ -161,7 +161,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     record: leadership.memo,
     leave: leadership.leaveMemo,
     onChange() {
-      // Before the policies go out: no fact goes along that was proved for a shorter grace period.
+      // Proofs made for a shorter grace period are withdrawn before the policies go out.
       prover.ruled();
       pusher?.setPolicy(({ node }) => rulings.policyOf(node));
     },
@@ -186,13 +186,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     signal,
     mayAct,
     resyncMs: TIMINGS.resyncMs,
-    // What the watches last said is not known any more while one of them is lost.
-    graceOf(node) {
-      if (!resources.isSynced || !nodes.isSynced) return undefined;
-      const policy = policyOf(ruling?.nodes.get(node));
-      // Until what was decided acts, another grace period may still hold there.
-      return policy?.digest === rulings.policyOf(node)?.digest ? policy?.compiled.orphanGraceMs : undefined;
-    },
+    graceOf: rulings.graceOf,
     log,
     emit: {
       facts: (podUID, facts) => pusher?.setOrphans(podUID, facts),
@@ -241,6 +235,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     clearTimeout(nextLook);
     const policiesSeen = [...(resources.items?.values() ?? [])];
     if (judge.compileNext(policiesSeen)) {
+      // Compiling many takes long: nothing that was proved by what ruled before stands for so long.
+      prover.ruled();
       lookSoon(0);
       return;
     }
@@ -359,24 +355,51 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
           if (event.type === "lost" && !signal.aborted)
             log.warn({ resource: name, problem: event.failure.message }, "watch lost");
         }
+        const isBreak = event.type === "lost" || event.type === "synced";
+        if (isBreak && (name === "policies" || name === "nodes")) rulings.interrupt();
         emit(event);
         if (event.type === "lost") prover.ruled();
       },
     });
-  const mirrored = <T>(mirror: Mirror<T>, project: (object: KubeObject) => T, onChange: () => void) => ({
+  const mirrored = <T>(
+    mirror: Mirror<T>,
+    project: (object: KubeObject) => T,
+    onChange: (event: WatchEvent<T>) => void,
+  ) => ({
     project,
     emit: (event: WatchEvent<T>) => {
-      if (mirror.take(event)) onChange();
+      if (mirror.take(event)) onChange(event);
     },
   });
+  /** Takes in what decides who rules: until the next look nothing is proved by what it may have changed. */
+  const decisive =
+    <T>(outdate: (item: T) => void) =>
+    (event: WatchEvent<T>) => {
+      if ("item" in event) outdate(event.item);
+      lookSoon();
+    };
   const { namespace, agentSelector, agentPort } = config;
   const watching = Promise.all([
     follow(
       "policies",
       policies,
-      mirrored(resources, (object) => judge.keep(toResource(object)), lookSoon),
+      mirrored(
+        resources,
+        (object) => judge.keep(toResource(object)),
+        decisive((resource) => {
+          if (judge.counts(resource)) rulings.outdate();
+        }),
+      ),
     ),
-    follow("nodes", { path: "/api/v1/nodes", metadataOnly: true }, mirrored(nodes, toNode, lookSoon)),
+    follow(
+      "nodes",
+      { path: "/api/v1/nodes", metadataOnly: true },
+      mirrored(
+        nodes,
+        toNode,
+        decisive(({ name }) => rulings.outdate(name)),
+      ),
+    ),
     follow(
       "agents",
       { path: kubePath`/api/v1/namespaces/${namespace}/pods`, labelSelector: agentSelector, metadataOnly: false },
@@ -468,11 +491,6 @@ async function openLink(
   }, config.certificatesCheckMs);
   stops.push(() => clearInterval(refreshing));
   return link;
-}
-
-/** The policy that rules a node; undefined if that is not known, or if the node rests. */
-function policyOf(rules: NodeRuling | undefined): ReadyPolicy | undefined {
-  return rules?.source === "resource" || rules?.source === "default" ? rules.policy : undefined;
 }
 
 function toResource({ metadata, ...object }: KubeObject): PolicyResource {

@@ -21,7 +21,10 @@ export interface Rank {
 
 /** What a leader remembers of who rules, and leaves to the next one. */
 export interface RulingMemory {
-  /** When the times in here were right, by the monotonic clock of this leader; undefined if they are another leader's. */
+  /**
+   * When the times in here were right, by the monotonic clock of this leader; undefined if they are another leader's, or if
+   * a watch was lost since.
+   */
   atMs: number | undefined;
   nodes: ReadonlyMap<string, NodeMemory>;
   /** Nodes that no longer exist, those that went first at the front. */
