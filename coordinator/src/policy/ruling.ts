@@ -80,8 +80,8 @@ export interface Ruling {
   nextMs: number | undefined;
 }
 
-/** How many nodes are remembered that no longer exist. */
-const MAX_GONE_NODES = 200;
+/** How many nodes are remembered that no longer exist: more than fit into a record. */
+const MAX_GONE_NODES = 10_000;
 
 /**
  * Decides what rules each node, from complete lists of resources and nodes. The oldest resource that matches a node rules
@@ -113,6 +113,7 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
   const rests = new Map<string, SerializedPolicy>();
   const serializeRest = (rest: string) =>
     getOrMake(rests, rest, () => serializePolicy(JSON.parse(rest) as PolicyDocument));
+  const isCut = memory.isCut || memory.isGoneCut;
   let isAllKnown = true;
 
   for (const { name, labels } of input.nodes) {
@@ -123,7 +124,7 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
     const present = memory.nodes.get(name);
     const before = present ?? memory.gone.get(name);
     // What is known of a node that was away for a while does not age during that time.
-    const context = { input, serializeRest, isCut: memory.isCut, elapsedMs: present === undefined ? 0 : elapsedMs };
+    const context = { input, serializeRest, isCut, elapsedMs: present === undefined ? 0 : elapsedMs };
     const { rules, now } = ruleNode(name, { matching, before, ...context });
     ruling.nodes.set(name, rules);
     if (now === undefined) isAllKnown = false;
@@ -140,6 +141,7 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
     gone: new Map(gone.slice(-MAX_GONE_NODES)),
     ranks: new Map(),
     isCut: memory.isCut && !isAllKnown,
+    isGoneCut: memory.isGoneCut || gone.length > MAX_GONE_NODES,
   };
   return { ...ruling, memory: { ...ruling.memory, ranks: keepRanks(ruling.memory, { known, candidates, rankOf }) } };
 }
@@ -151,6 +153,7 @@ interface NodeContext {
   /** The resources that match it, the one that ranks first at the front. */
   matching: ResourceRuling[];
   before: NodeMemory | undefined;
+  /** Whether it may have been ruled although nothing is remembered of it. */
   isCut: boolean;
   elapsedMs: number;
 }
@@ -169,7 +172,8 @@ function ruleNode(node: string, context: NodeContext): { rules: NodeRuling; now:
     if (isFirst || told.digest === expected?.digest || (told.digest === input.defaultPolicy.digest && !isCut)) {
       return rule(context);
     }
-    const rest = told.directory.startsWith("/") ? JSON.stringify(emptyRestPolicy(told.directory)) : undefined;
+    const empty = emptyRestPolicy(told.directory);
+    const rest = empty && JSON.stringify(empty);
     return restOrRule({ state: "resting", ruler: undefined, rest, restedMs: 0 }, context);
   }
   if (before.state === "default" || (before.ruler !== undefined && before.ruler === first?.key)) return rule(context);

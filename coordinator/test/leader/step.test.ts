@@ -97,7 +97,7 @@ describe("a leader", () => {
     const seen = observeLease(INITIAL_STATE, aLease(), 0);
     const lease = aLease({ holder: "me", record: "1", term: 1 });
     const state = leaseWritten(seen, { lease, sentAtMs: 500, nowMs: 4000, timing });
-    expect(decideStep(state, at(10_499))).toEqual({ do: "renew" });
+    expect(decideStep(state, at(10_499))).toMatchObject({ do: "renew" });
     expect(decideStep(state, at(10_500))).toEqual({ do: "stand down", reason: "renew_deadline" });
   });
 

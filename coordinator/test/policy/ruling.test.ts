@@ -316,16 +316,31 @@ describe("a node whose policy went away", () => {
     });
   });
 
-  it("is remembered when it is gone, the last two hundred nodes that went", () => {
+  it.each([201, 5000])("is remembered when %d nodes are made anew at once", (count) => {
     const cluster = aCluster();
-    const names = Array.from({ length: 202 }, (_, index) => `n${index}`);
+    const names = Array.from({ length: count }, (_, index) => `n${index}`);
+    const accepted = Object.fromEntries(names.map((name) => [name, null]));
+    const nodes = names.map((name) => ({ name, labels: {} }));
+    cluster.look({ resources: [aResource()], nodes, accepted });
+    cluster.look({ nodes: [], nowMs: 1 });
+    const ruling = cluster.look({ nodes, resources: [] });
+    expect(ruling.rests.length).toBe(count);
+    expect(ruling.memory.isGoneCut).toBe(false);
+  });
+
+  it("rests if it may be one of too many to remember that were made anew", () => {
+    const cluster = aCluster();
+    const names = Array.from({ length: 10_001 }, (_, index) => `n${index}`);
     const accepted = Object.fromEntries(names.map((name) => [name, null]));
     const nodes = names.map((name) => ({ name, labels: {} }));
     cluster.look({ resources: [aResource()], nodes, accepted });
     const { memory } = cluster.look({ nodes: [], nowMs: 1 });
-    expect([...memory.gone.keys()]).toEqual(names.slice(2));
-    cluster.look({ nodes: nodes.slice(0, 1) });
-    expect([...cluster.look({ nodes: [] }).memory.gone.keys()]).toEqual([...names.slice(3), "n0"]);
+    expect([memory.gone.size, memory.gone.has("n0"), memory.isGoneCut]).toEqual([10_000, false, true]);
+    const ruling = cluster.look({ nodes: nodes.slice(0, 2), resources: [] });
+    expect([...ruling.nodes.values()].map(({ source }) => source)).toEqual(["rest", "rest"]);
+    expect(ruling.rests.map(({ after }) => after)).toEqual([undefined, "platform/policy"]);
+    expect(cluster.look({ nowMs: 2 + GRACE_MS }).nodes.get("n0")?.source).toBe("default");
+    expect(ruling.memory.isGoneCut).toBe(true);
   });
 
   it("keeps no memory of a gone node that the default ruled", () => {
@@ -382,21 +397,24 @@ describe("a node of which nothing is remembered", () => {
     expect(cluster.look({ resources: [aResource({ generation: 2 })] }).nodes.get("a")?.source).toBe("rest");
   });
 
-  it("is not pushed a directory that is none", () => {
-    const judge = createJudge({ policyNamespaces: undefined });
-    const ruling = ruleNodes(
-      {
-        resources: judge.judge([]),
-        nodes: [{ name: "a", labels: {} }],
-        defaultPolicy: fallback,
-        graceMs: GRACE_MS,
-        nowMs: 0,
-        accepted: new Map([["a", { digest: "another", directory: "" }]]),
-      },
-      EMPTY_MEMORY,
-    );
-    expect(ruling.nodes.get("a")).toMatchObject({ source: "rest", policy: undefined });
-  });
+  it.each(["", "checkpoints", "/a/../b", "/a//b", `/${"a".repeat(1024)}`])(
+    "is not pushed a directory that is none: %s",
+    (directory) => {
+      const judge = createJudge({ policyNamespaces: undefined });
+      const ruling = ruleNodes(
+        {
+          resources: judge.judge([]),
+          nodes: [{ name: "a", labels: {} }],
+          defaultPolicy: fallback,
+          graceMs: GRACE_MS,
+          nowMs: 0,
+          accepted: new Map([["a", { digest: "another", directory }]]),
+        },
+        EMPTY_MEMORY,
+      );
+      expect(ruling.nodes.get("a")).toMatchObject({ source: "rest", policy: undefined });
+    },
+  );
 
   it("rests even if its agent has accepted nothing, while the record names no nodes because there were too many", () => {
     const input = {
