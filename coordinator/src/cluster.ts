@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { isDeepStrictEqual } from "node:util";
 import { POLICY_PLURAL } from "@cro/shared/crd/manifest";
 import { readPolicy } from "@cro/shared/crd/read-policy";
 import { POLICY_API_VERSION } from "@cro/shared/crd/schema";
@@ -13,6 +14,7 @@ import { type AgentView, createPusher, type Pusher } from "./agents/push.ts";
 import { type Coordinator, logPush, type Parts, startHttp, stopAll, type Timings } from "./app.ts";
 import { createCertificateKeeper, type TlsMaterial } from "./certs/rotate.ts";
 import { createSecretStore } from "./certs/secret-store.ts";
+import { guardStore } from "./certs/store.ts";
 import type { ClusterConfig } from "./config.ts";
 import { StartError } from "./errors.ts";
 import { createHealth } from "./health.ts";
@@ -22,6 +24,7 @@ import { type WatchEvent, watchObjects } from "./kube/watch.ts";
 import { type Leadership, runElection } from "./leader/election.ts";
 import { createOrphanProver, type HeldProofs, type PodName } from "./liveness/prover.ts";
 import { createMetrics, type Metrics, setExpiry } from "./metrics.ts";
+import { acceptedByNode } from "./policy/accepted.ts";
 import { createRulings } from "./policy/in-force.ts";
 import { createJudge, type PolicyResource, type ReadyPolicy, readyPolicy } from "./policy/judge.ts";
 import type { AcceptedDirective, NodeFacts, Ruling } from "./policy/ruling.ts";
@@ -168,6 +171,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     refreshMs: RECORD_REFRESH_MS,
   });
   let ruling: Ruling | undefined;
+  /** What the last look saw of the nodes' agents. */
+  let accepted = new Map<string, AcceptedDirective>();
   let nextLook: NodeJS.Timeout | undefined;
   let pendingLook: NodeJS.Timeout | undefined;
   /** Proofs that are held back, by node. */
@@ -216,7 +221,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
         prover.reported({ podUID, node }, report);
         const resource = ruling?.resources.find(({ key }) => rules?.source === "resource" && key === rules.resource);
         events.deletions(resource?.resource, report);
-        if (rules === undefined || rules.source === "unknown") lookSoon();
+        if (rules === undefined || rules.source === "unknown") lookIfNew(node);
       },
       onOlder: ({ node }, newest) => {
         if (leadership.raiseTerm(node, newest.term)) log.warn({ node, newest }, "an agent follows a newer term");
@@ -240,15 +245,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       lookSoon(0);
       return;
     }
-    const accepted = new Map<string, AcceptedDirective>();
-    for (const { address, report } of view()) {
-      if (report === undefined) continue;
-      // Of two agents of a node the one counts that has a policy which may have gone away.
-      const before = accepted.get(address.node)?.digest ?? null;
-      if (before !== null && before !== fallback.digest) continue;
-      const { path: directory } = report.directory;
-      accepted.set(address.node, { digest: report.accepted?.digest ?? before, directory });
-    }
+    accepted = acceptedByNode(view(), fallback.digest);
     ruling = rulings.decide({
       resources: judge.judge(policiesSeen),
       nodes: [...(nodes.items?.values() ?? [])],
@@ -269,6 +266,14 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       pendingLook = undefined;
       look();
     }, delayMs);
+  }
+
+  /** Looks if a node's agents have accepted something else than the last look saw: only that can decide what rules it. */
+  function lookIfNew(node: string): void {
+    if (pendingLook !== undefined) return;
+    const views = view().filter(({ address }) => address.node === node);
+    const now = acceptedByNode(views, fallback.digest).get(node);
+    if (!isDeepStrictEqual(now, accepted.get(node))) lookSoon();
   }
 
   function noteChanges({ changes, rests, returns, nodes: rules, resources: judged }: Ruling): void {
@@ -457,11 +462,10 @@ async function openLink(
     material = next;
     link?.reload(next);
   };
-  const store = createSecretStore(client, { namespace: config.namespace, names: config.secrets });
+  const secrets = createSecretStore(client, { namespace: config.namespace, names: config.secrets, signal });
+  const store = guardStore(secrets, () => leadership.holds());
   const keeper = createCertificateKeeper({
-    store: config.areCertificatesManaged
-      ? { ...store, write: (...args) => (leadership.holds() ? store.write(...args) : Promise.resolve(false)) }
-      : store,
+    store,
     lifetimes: config.lifetimes,
     now: Date.now,
     randomBytes,
@@ -480,14 +484,16 @@ async function openLink(
   const refresh = () => (config.areCertificatesManaged ? keeper.refresh() : readGiven());
   while (!signal.aborted && material === undefined) {
     await refresh().catch((err: Error) => log.warn({ err }, "certificates are not there yet"));
-    if (material === undefined) await new Promise((resolve) => setTimeout(resolve, 1000));
+    if (material === undefined && !signal.aborted) await new Promise((resolve) => setTimeout(resolve, 1000));
   }
   if (material === undefined) return undefined;
   link = createAgentClient({ material, deadlineMs: TIMINGS.callDeadlineMs, wallMs: Date.now, onDisconnect });
   const { close } = link;
   stops.push(close);
   const refreshing = setInterval(() => {
-    refresh().catch((err: Error) => log.error({ err }, "certificates cannot be kept fresh"));
+    refresh().catch((err: Error) => {
+      if (leadership.holds()) log.error({ err }, "certificates cannot be kept fresh");
+    });
   }, config.certificatesCheckMs);
   stops.push(() => clearInterval(refreshing));
   return link;
