@@ -323,20 +323,18 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       resources: new Set(ruling.resources.map(({ resource }) => resource.uid)),
       agents: new Set(views.map(({ address }) => address.podUID)),
     });
+    const { nodes: rules, resources: ruled } = ruling;
     const now = new Date().toISOString();
-    void statuses.write(
-      ruling.resources.map((one) => ({
-        resource: one.resource,
-        status: aggregateStatus({
-          ruling: one,
-          nodes: ruling?.nodes ?? new Map(),
-          agents: byNode,
-          held: heldByNode,
-          previous: statuses.written(one.resource.uid),
-          now,
-          nowMs: nowMs(),
-        }),
-      })),
+    void statuses.write(ruled, (one, previous) =>
+      aggregateStatus({
+        ruling: one,
+        nodes: rules,
+        agents: byNode,
+        held: heldByNode,
+        previous,
+        now,
+        nowMs: nowMs(),
+      }),
     );
   }
 

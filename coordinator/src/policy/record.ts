@@ -134,7 +134,9 @@ export function readRecord(text: string | undefined): RulingMemory {
 
 /** Whether two memories of a node differ in nothing but the time that it has rested. */
 export function isSameMemory(a: NodeMemory | undefined, b: NodeMemory | undefined): boolean {
-  return a === b || (a !== undefined && b !== undefined && factsOf(a) === factsOf(b));
+  if (a === b) return true;
+  if (a === undefined || b === undefined || a.state !== b.state) return false;
+  return a.state === "default" || b.state === "default" || (a.ruler === b.ruler && a.rest === b.rest);
 }
 
 /** Whether two memories of the cluster differ in nothing but times. */
