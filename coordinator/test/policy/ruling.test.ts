@@ -1,4 +1,5 @@
 import { defaultPolicy } from "@cro/shared/policy/compile";
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { createJudge, type PolicyResource, readyPolicy } from "../../src/policy/judge.ts";
 import { EMPTY_MEMORY, type RulingMemory } from "../../src/policy/record.ts";
@@ -126,6 +127,54 @@ describe("who rules a node", () => {
     expect(cluster.look().nodes.get("a")?.source).toBe("default");
     const ruling = cluster.look({ resources: [aResource()] });
     expect([limitOf(ruling), ruling.changes, ruling.returns]).toEqual([2, [], []]);
+  });
+});
+
+describe("the nodes and conflicts of resources", () => {
+  const arbSelector = fc.constantFrom(
+    undefined,
+    { disk: "ssd" },
+    { disk: "hdd" },
+    { gpu: "" },
+    { disk: "ssd", gpu: "" },
+  );
+  const arbLabels = fc.record(
+    { disk: fc.constantFrom("ssd", "hdd", "null"), gpu: fc.constant("") },
+    { requiredKeys: [] },
+  );
+
+  it("are those that each selector matches by itself, in the order of ranks", () => {
+    fc.assert(
+      fc.property(
+        fc.array(arbSelector, { maxLength: 5 }),
+        fc.array(arbLabels, { maxLength: 6 }),
+        (selectors, labels) => {
+          const nodes = labels.map((of, index) => ({ name: `n${index}`, labels: of }));
+          const resources = selectors.map((nodeSelector, index) =>
+            aResource({ name: `r${index}`, spec: { ...(nodeSelector && { nodeSelector }) } }),
+          );
+          const ruling = aCluster().look({ resources, nodes });
+          const matches = (index: number, of: Record<string, string>) =>
+            Object.entries(selectors[index] ?? {}).every(([key, value]) => of[key] === value);
+          for (const [index, { matched, conflicts }] of ruling.resources.entries()) {
+            const expected = nodes.filter((node) => matches(index, node.labels));
+            expect([...matched].sort()).toEqual(expected.map(({ name }) => name));
+            const rulers = expected.flatMap(({ name, labels: of }): Array<[string, string]> => {
+              const ruler = selectors.findIndex((_, one) => matches(one, of));
+              return ruler === index ? [] : [[name, `platform/r${ruler}`]];
+            });
+            expect([...conflicts].map(([name, { ruler }]) => [name, ruler]).sort()).toEqual(rulers);
+          }
+        },
+      ),
+    );
+  });
+
+  it("are kept once for all resources that have the same ones, for there may be thousands of both", () => {
+    const resources = Array.from({ length: 4 }, (_, index) => aResource({ name: `r${index}` }));
+    const [, one, other] = aCluster().look({ resources }).resources;
+    expect(one?.matched).toBe(other?.matched);
+    expect(one?.conflicts).toBe(other?.conflicts);
   });
 });
 
