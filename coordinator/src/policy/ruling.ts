@@ -119,6 +119,9 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
     getOrMake(restsAfter, policy, () => JSON.stringify(restPolicy(policy.compiled.document)));
   const matchingOf = matchNodes(input.nodes, candidates);
   const isCut = memory.isCut || memory.isGoneCut;
+  const hasSomeGone = [...known].some(
+    ([key, { goneMs }]) => goneMs !== undefined && memory.ranks.get(key)?.goneMs === undefined,
+  );
   let isAllKnown = true;
 
   for (const { name } of input.nodes) {
@@ -126,7 +129,10 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
     const present = memory.nodes.get(name);
     const before = present ?? memory.gone.get(name);
     // What is known of a node that was away for a while does not age during that time.
-    const context = { input, serializeRest, restAfter, isCut, elapsedMs: present === undefined ? 0 : elapsedMs };
+    const context = {
+      ...{ input, serializeRest, restAfter, isCut, hasSomeGone },
+      elapsedMs: present === undefined ? 0 : elapsedMs,
+    };
     const { rules, now } = ruleNode(name, { matching, before, ...context });
     ruling.nodes.set(name, rules);
     if (now === undefined) isAllKnown = false;
@@ -159,12 +165,14 @@ interface NodeContext {
   before: NodeMemory | undefined;
   /** Whether it may have been ruled although nothing is remembered of it. */
   isCut: boolean;
+  /** Whether a resource went away since the last look. */
+  hasSomeGone: boolean;
   elapsedMs: number;
 }
 
 /** What rules a node, and what is to be remembered of it; nothing if that is not known yet. */
 function ruleNode(node: string, context: NodeContext): { rules: NodeRuling; now: NodeMemory | undefined } {
-  const { input, matching, before, isCut, elapsedMs } = context;
+  const { input, matching, before, isCut, hasSomeGone, elapsedMs } = context;
   const [first] = matching;
   if (before === undefined) {
     const told = input.accepted.get(node);
@@ -182,7 +190,9 @@ function ruleNode(node: string, context: NodeContext): { rules: NodeRuling; now:
   }
   if (before.state === "default" || (before.ruler !== undefined && before.ruler === first?.key)) return rule(context);
   if (before.state === "resting") {
-    return restOrRule({ ...before, restedMs: before.restedMs + elapsedMs }, context);
+    // Whatever goes away may be what ruled a node of which that is not known.
+    const mayBeGone = before.ruler === undefined && hasSomeGone;
+    return restOrRule({ ...before, restedMs: mayBeGone ? 0 : before.restedMs + elapsedMs }, context);
   }
   // Another resource ranks higher now, but nothing went away.
   if (matching.some(({ key }) => key === before.ruler)) return rule(context);
@@ -252,7 +262,10 @@ function ageRanks(
   return known;
 }
 
-/** The ranks of all that rules or ruled a node, and of what has its rank from another resource. */
+/**
+ * The ranks of all that rules or ruled a node, and of what has its rank from another resource; of all while a node rests of
+ * which it is not known what ruled it.
+ */
 function keepRanks(
   { nodes, gone }: RulingMemory,
   context: {
@@ -266,10 +279,11 @@ function keepRanks(
   for (const memory of [...nodes.values(), ...gone.values()]) {
     if (memory.state !== "default") rulers.add(memory.ruler);
   }
+  const mayAllRule = rulers.has(undefined);
   const ranks = new Map<string, Rank>();
   for (const candidate of candidates) {
     const createdAt = rankOf(candidate);
-    if (rulers.has(candidate.key) || createdAt !== candidate.resource.createdAt) {
+    if (mayAllRule || rulers.has(candidate.key) || createdAt !== candidate.resource.createdAt) {
       ranks.set(candidate.key, { createdAt, goneMs: undefined });
     }
   }

@@ -440,6 +440,18 @@ describe("a node of which nothing is remembered", () => {
     },
   );
 
+  it("rests for the whole grace period after any resource that went meanwhile, for it may have ruled", () => {
+    const young = aResource({ name: "young", createdAt: "2026-01-02T00:00:00Z" });
+    for (const left of [[young], [aResource()], []]) {
+      const { cluster } = accepts("another", { resources: [aResource(), young] });
+      cluster.look({ nowMs: GRACE_MS - 10 });
+      const late = cluster.look({ resources: left, nowMs: GRACE_MS - 5 });
+      expect(late.nodes.get("a")).toMatchObject({ source: "rest", untilMs: 2 * GRACE_MS - 5 });
+      expect(cluster.look({ nowMs: GRACE_MS }).nodes.get("a")?.source).toBe("rest");
+      expect(cluster.look({ nowMs: 2 * GRACE_MS - 5 }).nodes.get("a")?.source).not.toBe("rest");
+    }
+  });
+
   it("keeps what its agent has while the resource that is next was never valid", () => {
     const { cluster, first } = accepts("another", { resources: [aResource({ spec: wrong })] });
     expect(first.nodes.get("a")?.source).toBe("unknown");
