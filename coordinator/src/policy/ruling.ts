@@ -130,7 +130,9 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
     const before = present ?? memory.gone.get(name);
     // What is known of a node that was away for a while does not age during that time.
     const context = {
-      ...{ input, serializeRest, restAfter, isCut, hasSomeGone },
+      ...{ input, serializeRest, restAfter, isCut },
+      // Of what went while a node was away nothing is known.
+      hasSomeGone: hasSomeGone || present === undefined,
       elapsedMs: present === undefined ? 0 : elapsedMs,
     };
     const { rules, now } = ruleNode(name, { matching, before, ...context });
@@ -165,7 +167,7 @@ interface NodeContext {
   before: NodeMemory | undefined;
   /** Whether it may have been ruled although nothing is remembered of it. */
   isCut: boolean;
-  /** Whether a resource went away since the last look. */
+  /** Whether a resource may have gone away since the node was last seen. */
   hasSomeGone: boolean;
   elapsedMs: number;
 }
@@ -279,7 +281,7 @@ function keepRanks(
   for (const memory of [...nodes.values(), ...gone.values()]) {
     if (memory.state !== "default") rulers.add(memory.ruler);
   }
-  const mayAllRule = rulers.has(undefined);
+  const mayAllRule = [...nodes.values()].some((memory) => memory.state === "resting" && memory.ruler === undefined);
   const ranks = new Map<string, Rank>();
   for (const candidate of candidates) {
     const createdAt = rankOf(candidate);

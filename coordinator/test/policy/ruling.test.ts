@@ -452,6 +452,14 @@ describe("a node of which nothing is remembered", () => {
     }
   });
 
+  it("rests anew if it was away in between", () => {
+    const { cluster } = accepts("another", { resources: [aResource()] });
+    cluster.look({ nowMs: GRACE_MS - 10 });
+    cluster.look({ nodes: [] });
+    const back = cluster.look({ resources: [], nodes: [{ name: "a", labels: {} }] });
+    expect(back.nodes.get("a")).toMatchObject({ source: "rest", untilMs: 2 * GRACE_MS - 10 });
+  });
+
   it("keeps what its agent has while the resource that is next was never valid", () => {
     const { cluster, first } = accepts("another", { resources: [aResource({ spec: wrong })] });
     expect(first.nodes.get("a")?.source).toBe("unknown");
