@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { isDeepStrictEqual } from "node:util";
 import { POLICY_PLURAL } from "@cro/shared/crd/manifest";
 import { readPolicy } from "@cro/shared/crd/read-policy";
 import { POLICY_API_VERSION } from "@cro/shared/crd/schema";
@@ -13,6 +14,7 @@ import { type AgentView, createPusher, type Pusher } from "./agents/push.ts";
 import { type Coordinator, logPush, type Parts, startHttp, stopAll, type Timings } from "./app.ts";
 import { createCertificateKeeper, type TlsMaterial } from "./certs/rotate.ts";
 import { createSecretStore } from "./certs/secret-store.ts";
+import { guardStore } from "./certs/store.ts";
 import type { ClusterConfig } from "./config.ts";
 import { StartError } from "./errors.ts";
 import { createHealth } from "./health.ts";
@@ -22,9 +24,10 @@ import { type WatchEvent, watchObjects } from "./kube/watch.ts";
 import { type Leadership, runElection } from "./leader/election.ts";
 import { createOrphanProver, type HeldProofs, type PodName } from "./liveness/prover.ts";
 import { createMetrics, type Metrics, setExpiry } from "./metrics.ts";
+import { acceptedByNode } from "./policy/accepted.ts";
 import { createRulings } from "./policy/in-force.ts";
 import { createJudge, type PolicyResource, type ReadyPolicy, readyPolicy } from "./policy/judge.ts";
-import type { AcceptedDirective, NodeFacts, NodeRuling, Ruling } from "./policy/ruling.ts";
+import type { AcceptedDirective, NodeFacts, Ruling } from "./policy/ruling.ts";
 import { aggregateStatus, nameNodes } from "./status/aggregate.ts";
 import { createEventWriter } from "./status/events.ts";
 import { createStatusWriter } from "./status/write.ts";
@@ -161,13 +164,15 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     record: leadership.memo,
     leave: leadership.leaveMemo,
     onChange() {
-      // Before the policies go out: no fact goes along that was proved for a shorter grace period.
+      // Proofs made for a shorter grace period are withdrawn before the policies go out.
       prover.ruled();
       pusher?.setPolicy(({ node }) => rulings.policyOf(node));
     },
     refreshMs: RECORD_REFRESH_MS,
   });
   let ruling: Ruling | undefined;
+  /** What the last look saw of the nodes' agents. */
+  let accepted = new Map<string, AcceptedDirective>();
   let nextLook: NodeJS.Timeout | undefined;
   let pendingLook: NodeJS.Timeout | undefined;
   /** Proofs that are held back, by node. */
@@ -186,13 +191,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     signal,
     mayAct,
     resyncMs: TIMINGS.resyncMs,
-    // What the watches last said is not known any more while one of them is lost.
-    graceOf(node) {
-      if (!resources.isSynced || !nodes.isSynced) return undefined;
-      const policy = policyOf(ruling?.nodes.get(node));
-      // Until what was decided acts, another grace period may still hold there.
-      return policy?.digest === rulings.policyOf(node)?.digest ? policy?.compiled.orphanGraceMs : undefined;
-    },
+    graceOf: rulings.graceOf,
     log,
     emit: {
       facts: (podUID, facts) => pusher?.setOrphans(podUID, facts),
@@ -222,7 +221,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
         prover.reported({ podUID, node }, report);
         const resource = ruling?.resources.find(({ key }) => rules?.source === "resource" && key === rules.resource);
         events.deletions(resource?.resource, report);
-        if (rules === undefined || rules.source === "unknown") lookSoon();
+        if (rules === undefined || rules.source === "unknown") lookIfNew(node);
       },
       onOlder: ({ node }, newest) => {
         if (leadership.raiseTerm(node, newest.term)) log.warn({ node, newest }, "an agent follows a newer term");
@@ -241,18 +240,12 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     clearTimeout(nextLook);
     const policiesSeen = [...(resources.items?.values() ?? [])];
     if (judge.compileNext(policiesSeen)) {
+      // Compiling many takes long: nothing that was proved by what ruled before stands for so long.
+      prover.ruled();
       lookSoon(0);
       return;
     }
-    const accepted = new Map<string, AcceptedDirective>();
-    for (const { address, report } of view()) {
-      if (report === undefined) continue;
-      // Of two agents of a node the one counts that has a policy which may have gone away.
-      const before = accepted.get(address.node)?.digest ?? null;
-      if (before !== null && before !== fallback.digest) continue;
-      const { path: directory } = report.directory;
-      accepted.set(address.node, { digest: report.accepted?.digest ?? before, directory });
-    }
+    accepted = acceptedByNode(view(), fallback.digest);
     ruling = rulings.decide({
       resources: judge.judge(policiesSeen),
       nodes: [...(nodes.items?.values() ?? [])],
@@ -273,6 +266,14 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       pendingLook = undefined;
       look();
     }, delayMs);
+  }
+
+  /** Looks if a node's agents have accepted something else than the last look saw: only that can decide what rules it. */
+  function lookIfNew(node: string): void {
+    if (pendingLook !== undefined) return;
+    const views = view().filter(({ address }) => address.node === node);
+    const now = acceptedByNode(views, fallback.digest).get(node);
+    if (!isDeepStrictEqual(now, accepted.get(node))) lookSoon();
   }
 
   function noteChanges({ changes, rests, returns, nodes: rules, resources: judged }: Ruling): void {
@@ -322,20 +323,18 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       resources: new Set(ruling.resources.map(({ resource }) => resource.uid)),
       agents: new Set(views.map(({ address }) => address.podUID)),
     });
+    const { nodes: rules, resources: ruled } = ruling;
     const now = new Date().toISOString();
-    void statuses.write(
-      ruling.resources.map((one) => ({
-        resource: one.resource,
-        status: aggregateStatus({
-          ruling: one,
-          nodes: ruling?.nodes ?? new Map(),
-          agents: byNode,
-          held: heldByNode,
-          previous: statuses.written(one.resource.uid),
-          now,
-          nowMs: nowMs(),
-        }),
-      })),
+    void statuses.write(ruled, (one, previous) =>
+      aggregateStatus({
+        ruling: one,
+        nodes: rules,
+        agents: byNode,
+        held: heldByNode,
+        previous,
+        now,
+        nowMs: nowMs(),
+      }),
     );
   }
 
@@ -359,24 +358,51 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
           if (event.type === "lost" && !signal.aborted)
             log.warn({ resource: name, problem: event.failure.message }, "watch lost");
         }
+        const isBreak = event.type === "lost" || event.type === "synced";
+        if (isBreak && (name === "policies" || name === "nodes")) rulings.interrupt();
         emit(event);
         if (event.type === "lost") prover.ruled();
       },
     });
-  const mirrored = <T>(mirror: Mirror<T>, project: (object: KubeObject) => T, onChange: () => void) => ({
+  const mirrored = <T>(
+    mirror: Mirror<T>,
+    project: (object: KubeObject) => T,
+    onChange: (event: WatchEvent<T>) => void,
+  ) => ({
     project,
     emit: (event: WatchEvent<T>) => {
-      if (mirror.take(event)) onChange();
+      if (mirror.take(event)) onChange(event);
     },
   });
+  /** Takes in what decides who rules: until the next look nothing is proved by what it may have changed. */
+  const decisive =
+    <T>(outdate: (item: T) => void) =>
+    (event: WatchEvent<T>) => {
+      if ("item" in event) outdate(event.item);
+      lookSoon();
+    };
   const { namespace, agentSelector, agentPort } = config;
   const watching = Promise.all([
     follow(
       "policies",
       policies,
-      mirrored(resources, (object) => judge.keep(toResource(object)), lookSoon),
+      mirrored(
+        resources,
+        (object) => judge.keep(toResource(object)),
+        decisive((resource) => {
+          if (judge.counts(resource)) rulings.outdate();
+        }),
+      ),
     ),
-    follow("nodes", { path: "/api/v1/nodes", metadataOnly: true }, mirrored(nodes, toNode, lookSoon)),
+    follow(
+      "nodes",
+      { path: "/api/v1/nodes", metadataOnly: true },
+      mirrored(
+        nodes,
+        toNode,
+        decisive(({ name }) => rulings.outdate(name)),
+      ),
+    ),
     follow(
       "agents",
       { path: kubePath`/api/v1/namespaces/${namespace}/pods`, labelSelector: agentSelector, metadataOnly: false },
@@ -434,11 +460,10 @@ async function openLink(
     material = next;
     link?.reload(next);
   };
-  const store = createSecretStore(client, { namespace: config.namespace, names: config.secrets });
+  const secrets = createSecretStore(client, { namespace: config.namespace, names: config.secrets, signal });
+  const store = guardStore(secrets, () => leadership.holds());
   const keeper = createCertificateKeeper({
-    store: config.areCertificatesManaged
-      ? { ...store, write: (...args) => (leadership.holds() ? store.write(...args) : Promise.resolve(false)) }
-      : store,
+    store,
     lifetimes: config.lifetimes,
     now: Date.now,
     randomBytes,
@@ -457,22 +482,19 @@ async function openLink(
   const refresh = () => (config.areCertificatesManaged ? keeper.refresh() : readGiven());
   while (!signal.aborted && material === undefined) {
     await refresh().catch((err: Error) => log.warn({ err }, "certificates are not there yet"));
-    if (material === undefined) await new Promise((resolve) => setTimeout(resolve, 1000));
+    if (material === undefined && !signal.aborted) await new Promise((resolve) => setTimeout(resolve, 1000));
   }
   if (material === undefined) return undefined;
   link = createAgentClient({ material, deadlineMs: TIMINGS.callDeadlineMs, wallMs: Date.now, onDisconnect });
   const { close } = link;
   stops.push(close);
   const refreshing = setInterval(() => {
-    refresh().catch((err: Error) => log.error({ err }, "certificates cannot be kept fresh"));
+    refresh().catch((err: Error) => {
+      if (leadership.holds()) log.error({ err }, "certificates cannot be kept fresh");
+    });
   }, config.certificatesCheckMs);
   stops.push(() => clearInterval(refreshing));
   return link;
-}
-
-/** The policy that rules a node; undefined if that is not known, or if the node rests. */
-function policyOf(rules: NodeRuling | undefined): ReadyPolicy | undefined {
-  return rules?.source === "resource" || rules?.source === "default" ? rules.policy : undefined;
 }
 
 function toResource({ metadata, ...object }: KubeObject): PolicyResource {

@@ -137,7 +137,11 @@ describeWithKube("an election on a real API server", (kube) => {
     await untilLeading(candidate, 1000);
     expect(candidate.leaderships[0]?.term).toBe(1);
     const lease = await readLease();
-    expect(lease.metadata.annotations).toEqual({ [TERM_ANNOTATION]: "1", [MEMO_TERM_ANNOTATION]: "1" });
+    expect(lease.metadata.annotations).toEqual({
+      [TERM_ANNOTATION]: "1",
+      [MEMO_TERM_ANNOTATION]: "1",
+      [MEMO_ANNOTATION]: "none",
+    });
     expect(lease.spec).toMatchObject({ holderIdentity: "one", leaseDurationSeconds: 3, leaseTransitions: 1 });
     await vi.waitFor(async () => expect((await readLease()).spec.renewTime > lease.spec.renewTime).toBe(true), 2000);
     expect((await readLease()).spec).toMatchObject({
@@ -211,8 +215,8 @@ describeWithKube("an election on a real API server", (kube) => {
     await patchLease({ metadata: { annotations: { [TERM_ANNOTATION]: "7" } } });
     const three = await aCandidate({ identity: "three", timing: QUICK });
     await untilLeading(three);
-    expect(three.leaderships).toMatchObject([{ term: 8, memo: undefined }]);
-    expect((await readLease()).metadata.annotations).not.toHaveProperty(MEMO_ANNOTATION);
+    expect(three.leaderships).toMatchObject([{ term: 8, memo: "" }]);
+    expect((await readLease()).metadata.annotations[MEMO_ANNOTATION]).toBe("");
   });
 
   it("comes early for a text that is left, and not in a storm", async () => {

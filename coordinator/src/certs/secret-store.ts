@@ -12,12 +12,18 @@ interface Secret extends KubeObject {
  */
 export function createSecretStore(
   client: KubeClient,
-  { namespace, names }: { namespace: string; names: Readonly<Record<CertificateName, string>> },
+  options: {
+    namespace: string;
+    names: Readonly<Record<CertificateName, string>>;
+    /** Ends requests on their way. */
+    signal: AbortSignal;
+  },
 ): CertificateStore {
+  const { namespace, names, signal } = options;
   const pathOf = (name: CertificateName) => kubePath`/api/v1/namespaces/${namespace}/secrets/${names[name]}`;
   return {
     async read(name) {
-      const answer = await client.request<Secret>({ path: pathOf(name), kind: "Secret" });
+      const answer = await client.request<Secret>({ path: pathOf(name), kind: "Secret", signal });
       if (!answer.ok) throw new Error(`Secret ${namespace}/${names[name]}: ${answer.message}`);
       const { data = {}, metadata } = answer.value;
       const texts = Object.entries(data).map(([file, value]) => [file, Buffer.from(value, "base64").toString("utf8")]);
@@ -28,7 +34,8 @@ export function createSecretStore(
         Object.entries(files).map(([file, text]) => [file, Buffer.from(text).toString("base64")]),
       );
       const body = { metadata: { resourceVersion: version }, data };
-      const answer = await client.request<Secret>({ method: "PATCH", path: pathOf(name), body, kind: "Secret" });
+      const request = { method: "PATCH", path: pathOf(name), body, kind: "Secret", signal } as const;
+      const answer = await client.request<Secret>(request);
       if (answer.ok) return true;
       if (answer.status === 409) return false;
       throw new Error(`Secret ${namespace}/${names[name]}: ${answer.message}`);

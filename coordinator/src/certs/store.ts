@@ -27,6 +27,14 @@ export interface CertificateStore {
   write(name: CertificateName, files: Readonly<Record<string, string>>, version: string): Promise<boolean>;
 }
 
+/** A store that only the leader uses: once `mayAct` says no, it rejects, so that nobody reads again and again. */
+export function guardStore(store: CertificateStore, mayAct: () => boolean): CertificateStore {
+  const guard = <Args extends unknown[], T>(call: (...args: Args) => Promise<T>) => {
+    return (...args: Args) => (mayAct() ? call(...args) : Promise.reject(new Error("no longer the leader")));
+  };
+  return { read: guard(store.read), write: guard(store.write) };
+}
+
 const CURRENT = "..data";
 const GENERATION = /^\.\.v(\d+)$/;
 const FILE_NAMES = Object.values(CERTIFICATE_FILES);

@@ -33,7 +33,7 @@ export interface Leadership {
   raiseTerm(node: string, named: number): boolean;
   /** Calls the listener with each higher term of this leadership, as soon as the Lease carries it, or now if it does. */
   onTermRaised(listener: (term: number) => void): void;
-  /** What the leader before left on the Lease; undefined if nothing. */
+  /** What the leader before left on the Lease; undefined if there was none, empty if that is lost. */
   memo: string | undefined;
   /**
    * Leaves a text on the Lease for the next leader, in place of the one before. It travels with a renewal, which comes

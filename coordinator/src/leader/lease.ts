@@ -11,6 +11,9 @@ export const MEMO_ANNOTATION = "criu.org/rulings";
  */
 export const MEMO_TERM_ANNOTATION = "criu.org/rulings-term";
 
+/** Stands there until the first leader of a Lease leaves something: so far nothing was acted upon. */
+const NO_MEMO = "none";
+
 /** The Lease that candidates compete for. It exists already: nobody here may create one. */
 export interface LeaseReference {
   namespace: string;
@@ -78,8 +81,8 @@ export async function writeLease(
         annotations: {
           [TERM_ANNOTATION]: String(term),
           [MEMO_TERM_ANNOTATION]: String(term),
-          // What counts no more goes with the first write.
-          ...((memo !== undefined || basis.memo === undefined) && { [MEMO_ANNOTATION]: memo ?? null }),
+          // With the first write goes what counts no more; that it is lost stays known.
+          ...((memo !== undefined || !basis.memo) && { [MEMO_ANNOTATION]: memo ?? basis.memo ?? NO_MEMO }),
         },
       },
       spec: {
@@ -107,7 +110,6 @@ function toSeen(
   if (!metadata?.uid || !metadata.resourceVersion) return malformed(request, "the Lease has no uid or resourceVersion");
   const { annotations = {} } = metadata;
   const term = Number(annotations[TERM_ANNOTATION] ?? 0);
-  const isMemoCurrent = annotations[MEMO_TERM_ANNOTATION] === annotations[TERM_ANNOTATION];
   const seconds = spec.leaseDurationSeconds ?? 0;
   return {
     ok: true,
@@ -119,9 +121,17 @@ function toSeen(
       record: JSON.stringify(spec),
       // What is no such number was not written by a coordinator; the agents' answers bring the term back.
       term: Number.isSafeInteger(term) && term >= 0 && term <= MAX_TERM ? term : 0,
-      memo: isMemoCurrent ? annotations[MEMO_ANNOTATION] : undefined,
+      memo: readMemo(annotations),
     },
   };
+}
+
+/** See {@link LeaseSeen.memo}. */
+function readMemo(annotations: Readonly<Record<string, string>>): string | undefined {
+  const { [TERM_ANNOTATION]: term, [MEMO_TERM_ANNOTATION]: memoTerm, [MEMO_ANNOTATION]: memo } = annotations;
+  if (term === undefined && memoTerm === undefined && memo === undefined) return undefined;
+  if (term === undefined || memoTerm !== term) return "";
+  return memo === NO_MEMO ? undefined : (memo ?? "");
 }
 
 function transitionsOf({ record }: LeaseSeen): number {

@@ -10,7 +10,10 @@ export interface LeaseSeen {
   record: string;
   /** The fencing term; 0 where there is none yet. */
   term: number;
-  /** What a leader left on it for the next one; undefined if nothing. */
+  /**
+   * What a leader left on it for the next one; undefined while no leader has left anything yet, and empty if something was
+   * left, or may have been, that counts no more.
+   */
   memo?: string | undefined;
 }
 

@@ -7,7 +7,7 @@ export interface RulingsOptions {
   record: string | undefined;
   /** Leaves a text for the next leader. Resolves true once it is safe; false if a later text took its place. */
   leave: (record: string) => Promise<boolean>;
-  /** Other policies than before may be pushed. */
+  /** Other policies, or other grace periods, than before may hold. */
   onChange: () => void;
   /** How much resting time a change of leader may lose, in milliseconds. */
   refreshMs: number;
@@ -15,10 +15,25 @@ export interface RulingsOptions {
 
 /** Who rules which node, and what of that may be acted upon. */
 export interface Rulings {
-  /** Decides anew. */
+  /** Decides anew, from all that is known by now. */
   decide(input: RulingInput): Ruling;
+  /**
+   * Something was told that is not decided upon yet: of this node, or, without a name, of what may rule any node. Until
+   * the next decision no grace period is known there.
+   */
+  outdate(node?: string): void;
+  /**
+   * A watch of policies or nodes was lost, or listed anew. What went may have come back in between, so the time until the
+   * next decision counts for no absence.
+   */
+  interrupt(): void;
   /** What may be pushed to the agent of a node; undefined is nothing. */
   policyOf(node: string): SerializedPolicy | undefined;
+  /**
+   * How long something must have been absent on a node, in milliseconds, by the policy that rules it; undefined if that
+   * is not known, or does not act yet.
+   */
+  graceOf(node: string): number | undefined;
 }
 
 /**
@@ -33,6 +48,9 @@ export function createRulings({ record, leave, onChange, refreshMs }: RulingsOpt
   let left: RulingMemory | undefined;
   let rules: ReadonlyMap<string, NodeRuling> = new Map();
   let acting = new Map<string, NodeRuling>();
+  /** Whether no decision rests on what is known now, for all nodes or for some. */
+  let isOutdated = true;
+  const outdated = new Set<string>();
 
   /** Goes over to the rules that are on record. */
   function act(): void {
@@ -62,12 +80,29 @@ export function createRulings({ record, leave, onChange, refreshMs }: RulingsOpt
       const ruling = ruleNodes(input, memory);
       memory = ruling.memory;
       rules = ruling.nodes;
+      isOutdated = false;
+      outdated.clear();
       act();
       const last = left ?? written;
       const isOld = last.atMs === undefined || input.nowMs - last.atMs >= refreshMs;
       if (!isSameRecord(memory, last) || (ruling.nextMs !== undefined && isOld)) void leaveRecord(memory);
       return ruling;
     },
+    outdate(node) {
+      if (node === undefined) isOutdated = true;
+      else outdated.add(node);
+    },
+    interrupt() {
+      isOutdated = true;
+      memory = { ...memory, atMs: undefined };
+    },
     policyOf: (node) => acting.get(node)?.policy,
+    graceOf(node) {
+      const decided = rules.get(node);
+      // What was decided and what acts differ until the record is written.
+      if (isOutdated || outdated.has(node) || decided !== acting.get(node)) return undefined;
+      const isRuled = decided?.source === "resource" || decided?.source === "default";
+      return isRuled ? decided.policy?.compiled.orphanGraceMs : undefined;
+    },
   };
 }

@@ -36,6 +36,8 @@ type Verdict = Pick<JudgedResource, "problems" | "policy" | "nodeSelector"> & { 
 
 /** Compiles each version of each resource once. */
 export interface Judge {
+  /** Whether resources of its namespace count. */
+  counts(resource: PolicyResource): boolean;
   /** What is to be kept of a resource: of one whose namespace does not count, not its spec, which may be large. */
   keep(resource: PolicyResource): PolicyResource;
   /**
@@ -68,6 +70,7 @@ export function createJudge({ policyNamespaces }: { policyNamespaces: readonly s
   }
 
   return {
+    counts: isAllowed,
     keep: (resource) => (isAllowed(resource) ? resource : { ...resource, spec: undefined }),
     compileNext(resources) {
       const uids = new Set<string>();

@@ -1,4 +1,8 @@
+import { compilePolicy } from "@cro/shared/policy/compile";
 import type { PolicyDocument } from "@cro/shared/policy/document";
+
+/** An agent names its directory, and the Lease has to hold it: a longer path is not believed. */
+const MAX_DIRECTORY_BYTES = 1024;
 
 /**
  * The document of a node whose policy went away: the node rules of that policy act, and nothing else is deleted. The
@@ -17,8 +21,13 @@ export function restPolicy({ directory, mode, global, rules, node }: PolicyDocum
   };
 }
 
-/** The document of a node whose policy went away and is not known: nothing is deleted. */
-export function emptyRestPolicy(directory: string): PolicyDocument {
+/**
+ * The document of a node whose policy went away and is not known: nothing is deleted. Undefined if the directory is none
+ * that a policy can name.
+ */
+export function emptyRestPolicy(directory: string): PolicyDocument | undefined {
+  if (directory === "" || Buffer.byteLength(directory) > MAX_DIRECTORY_BYTES) return undefined;
+  if (!compilePolicy({ checkpointDirectory: directory }).ok) return undefined;
   return {
     directory,
     mode: "Enforce",

@@ -41,9 +41,9 @@ export interface Conflict {
 /** What became of a resource. */
 export interface ResourceRuling extends JudgedResource {
   /** Nodes that it matches. */
-  matched: string[];
+  matched: readonly string[];
   /** Those of them for which another resource ranks higher. */
-  conflicts: Map<string, Conflict>;
+  conflicts: ReadonlyMap<string, Conflict>;
 }
 
 /** What an agent has told of the directive that it obeys. */
@@ -80,8 +80,8 @@ export interface Ruling {
   nextMs: number | undefined;
 }
 
-/** How many nodes are remembered that no longer exist. */
-const MAX_GONE_NODES = 200;
+/** How many nodes are remembered that no longer exist: more than fit into a record. */
+const MAX_GONE_NODES = 10_000;
 
 /**
  * Decides what rules each node, from complete lists of resources and nodes. The oldest resource that matches a node rules
@@ -97,8 +97,9 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
   const known = ageRanks(memory.ranks, { input, elapsedMs });
   const rankOf = (resource: JudgedResource) => earlier(known.get(resource.key)?.createdAt, resource.resource.createdAt);
   const resources = input.resources
-    .map((resource): ResourceRuling => ({ ...resource, matched: [], conflicts: new Map() }))
-    .sort((a, b) => compareRanks([rankOf(a), a.key], [rankOf(b), b.key]));
+    .map((resource) => ({ rankMs: Date.parse(rankOf(resource)), resource }))
+    .sort((a, b) => a.rankMs - b.rankMs || (a.resource.key < b.resource.key ? -1 : 1))
+    .map(({ resource }): ResourceRuling => ({ ...resource, matched: [], conflicts: new Map() }));
   const candidates = resources.filter(({ isNamespaceAllowed }) => isNamespaceAllowed);
   const ruling: Ruling = {
     nodes: new Map(),
@@ -113,17 +114,27 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
   const rests = new Map<string, SerializedPolicy>();
   const serializeRest = (rest: string) =>
     getOrMake(rests, rest, () => serializePolicy(JSON.parse(rest) as PolicyDocument));
+  const restsAfter = new Map<ReadyPolicy, string>();
+  const restAfter = (policy: ReadyPolicy) =>
+    getOrMake(restsAfter, policy, () => JSON.stringify(restPolicy(policy.compiled.document)));
+  const matchingOf = matchNodes(input.nodes, candidates);
+  const isCut = memory.isCut || memory.isGoneCut;
+  const hasSomeGone = [...known].some(
+    ([key, { goneMs }]) => goneMs !== undefined && memory.ranks.get(key)?.goneMs === undefined,
+  );
   let isAllKnown = true;
 
-  for (const { name, labels } of input.nodes) {
-    const matching = candidates.filter(({ nodeSelector }) => selects(nodeSelector, labels));
-    const [first, ...others] = matching;
-    for (const candidate of matching) candidate.matched.push(name);
-    for (const other of others) if (first !== undefined) other.conflicts.set(name, describeConflict(first, other));
+  for (const { name } of input.nodes) {
+    const matching = matchingOf.get(name) ?? [];
     const present = memory.nodes.get(name);
     const before = present ?? memory.gone.get(name);
     // What is known of a node that was away for a while does not age during that time.
-    const context = { input, serializeRest, isCut: memory.isCut, elapsedMs: present === undefined ? 0 : elapsedMs };
+    const context = {
+      ...{ input, serializeRest, restAfter, isCut },
+      // Of what went while a node was away nothing is known.
+      hasSomeGone: hasSomeGone || present === undefined,
+      elapsedMs: present === undefined ? 0 : elapsedMs,
+    };
     const { rules, now } = ruleNode(name, { matching, before, ...context });
     ruling.nodes.set(name, rules);
     if (now === undefined) isAllKnown = false;
@@ -140,6 +151,7 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
     gone: new Map(gone.slice(-MAX_GONE_NODES)),
     ranks: new Map(),
     isCut: memory.isCut && !isAllKnown,
+    isGoneCut: memory.isGoneCut || gone.length > MAX_GONE_NODES,
   };
   return { ...ruling, memory: { ...ruling.memory, ranks: keepRanks(ruling.memory, { known, candidates, rankOf }) } };
 }
@@ -148,16 +160,21 @@ interface NodeContext {
   input: RulingInput;
   /** The policy of a rest document, from its JSON; the same for all nodes that rest by it. */
   serializeRest: (rest: string) => SerializedPolicy;
+  /** The JSON of the rest document of a policy. */
+  restAfter: (policy: ReadyPolicy) => string;
   /** The resources that match it, the one that ranks first at the front. */
-  matching: ResourceRuling[];
+  matching: readonly ResourceRuling[];
   before: NodeMemory | undefined;
+  /** Whether it may have been ruled although nothing is remembered of it. */
   isCut: boolean;
+  /** Whether a resource may have gone away since the node was last seen. */
+  hasSomeGone: boolean;
   elapsedMs: number;
 }
 
 /** What rules a node, and what is to be remembered of it; nothing if that is not known yet. */
 function ruleNode(node: string, context: NodeContext): { rules: NodeRuling; now: NodeMemory | undefined } {
-  const { input, matching, before, isCut, elapsedMs } = context;
+  const { input, matching, before, isCut, hasSomeGone, elapsedMs } = context;
   const [first] = matching;
   if (before === undefined) {
     const told = input.accepted.get(node);
@@ -169,12 +186,15 @@ function ruleNode(node: string, context: NodeContext): { rules: NodeRuling; now:
     if (isFirst || told.digest === expected?.digest || (told.digest === input.defaultPolicy.digest && !isCut)) {
       return rule(context);
     }
-    const rest = told.directory.startsWith("/") ? JSON.stringify(emptyRestPolicy(told.directory)) : undefined;
+    const empty = emptyRestPolicy(told.directory);
+    const rest = empty && JSON.stringify(empty);
     return restOrRule({ state: "resting", ruler: undefined, rest, restedMs: 0 }, context);
   }
   if (before.state === "default" || (before.ruler !== undefined && before.ruler === first?.key)) return rule(context);
   if (before.state === "resting") {
-    return restOrRule({ ...before, restedMs: before.restedMs + elapsedMs }, context);
+    // Whatever goes away may be what ruled a node of which that is not known.
+    const mayBeGone = before.ruler === undefined && hasSomeGone;
+    return restOrRule({ ...before, restedMs: mayBeGone ? 0 : before.restedMs + elapsedMs }, context);
   }
   // Another resource ranks higher now, but nothing went away.
   if (matching.some(({ key }) => key === before.ruler)) return rule(context);
@@ -196,7 +216,7 @@ function restOrRule(
 }
 
 /** The resource that ranks first rules, or the default. */
-function rule({ input, matching: [first], before }: NodeContext): { rules: NodeRuling; now: NodeMemory } {
+function rule({ input, matching: [first], before, restAfter }: NodeContext): { rules: NodeRuling; now: NodeMemory } {
   if (first === undefined) {
     return { rules: { source: "default", policy: input.defaultPolicy }, now: { state: "default" } };
   }
@@ -206,7 +226,7 @@ function rule({ input, matching: [first], before }: NodeContext): { rules: NodeR
       ? before !== undefined && before.state !== "default"
         ? before.rest
         : undefined
-      : serializePolicy(restPolicy(first.policy.compiled.document)).json;
+      : restAfter(first.policy);
   return {
     rules: { source: "resource", resource: first.key, policy: first.policy },
     now: { state: "ruled", ruler: first.key, rest },
@@ -244,7 +264,10 @@ function ageRanks(
   return known;
 }
 
-/** The ranks of all that rules or ruled a node, and of what has its rank from another resource. */
+/**
+ * The ranks of all that rules or ruled a node, and of what has its rank from another resource; of all while a node rests of
+ * which it is not known what ruled it.
+ */
 function keepRanks(
   { nodes, gone }: RulingMemory,
   context: {
@@ -258,10 +281,11 @@ function keepRanks(
   for (const memory of [...nodes.values(), ...gone.values()]) {
     if (memory.state !== "default") rulers.add(memory.ruler);
   }
+  const mayAllRule = [...nodes.values()].some((memory) => memory.state === "resting" && memory.ruler === undefined);
   const ranks = new Map<string, Rank>();
   for (const candidate of candidates) {
     const createdAt = rankOf(candidate);
-    if (rulers.has(candidate.key) || createdAt !== candidate.resource.createdAt) {
+    if (mayAllRule || rulers.has(candidate.key) || createdAt !== candidate.resource.createdAt) {
       ranks.set(candidate.key, { createdAt, goneMs: undefined });
     }
   }
@@ -269,15 +293,48 @@ function keepRanks(
   return ranks;
 }
 
-function describeConflict(ruler: ResourceRuling, { resource }: ResourceRuling): Conflict {
-  const isRankKept = Date.parse(ruler.resource.createdAt) > Date.parse(resource.createdAt);
-  return { ruler: ruler.key, isRankKept };
-}
-
-function compareRanks([timeA, keyA]: [string, string], [timeB, keyB]: [string, string]): number {
-  const ages = Date.parse(timeA) - Date.parse(timeB);
-  if (ages !== 0) return ages;
-  return keyA < keyB ? -1 : 1;
+/**
+ * Finds which candidates match each node, and notes at each of them its nodes and conflicts. Nodes that no selector tells
+ * apart are matched once, and candidates with the same nodes and conflicts share them: there may be thousands of both.
+ *
+ * @param candidates in the order of their ranks
+ */
+function matchNodes(
+  nodes: readonly NodeFacts[],
+  candidates: readonly ResourceRuling[],
+): Map<string, readonly ResourceRuling[]> {
+  const createdMs = new Map(candidates.map((candidate) => [candidate, Date.parse(candidate.resource.createdAt)]));
+  const labels = [...new Set(candidates.flatMap(({ nodeSelector = {} }) => Object.keys(nodeSelector)))];
+  const groups = Map.groupBy(nodes, (node) => JSON.stringify(labels.map((label) => node.labels[label])));
+  const matchingOf = new Map<string, readonly ResourceRuling[]>();
+  const parts = new Map<ResourceRuling, Array<{ names: readonly string[]; conflict: Conflict | undefined }>>();
+  for (const same of groups.values()) {
+    const names = same.map(({ name }) => name);
+    const matching = candidates.filter(({ nodeSelector }) => selects(nodeSelector, same[0]?.labels ?? {}));
+    for (const name of names) matchingOf.set(name, matching);
+    const [first] = matching;
+    if (first === undefined) continue;
+    const [older, kept] = [false, true].map((isRankKept): Conflict => ({ ruler: first.key, isRankKept }));
+    for (const candidate of matching) {
+      const isRankKept = (createdMs.get(first) ?? 0) > (createdMs.get(candidate) ?? 0);
+      const conflict = candidate === first ? undefined : isRankKept ? kept : older;
+      getOrMake(parts, candidate, () => []).push({ names, conflict });
+    }
+  }
+  const ids = new Map<unknown, number>();
+  const idOf = (value: unknown) => getOrMake(ids, value, () => ids.size);
+  const shared = new Map<string, Pick<ResourceRuling, "matched" | "conflicts">>();
+  for (const [candidate, of] of parts) {
+    const key = of.map(({ names, conflict }) => `${idOf(names)} ${idOf(conflict)}`).join();
+    const told = getOrMake(shared, key, () => ({
+      matched: of.flatMap(({ names }) => names),
+      conflicts: new Map(
+        of.flatMap(({ names, conflict }) => (conflict === undefined ? [] : names.map((name) => [name, conflict]))),
+      ),
+    }));
+    Object.assign(candidate, told);
+  }
+  return matchingOf;
 }
 
 function earlier(a: string | undefined, b: string): string {

@@ -13,6 +13,8 @@ const NUMBERS_MS = 60_000;
 
 /** How many requests are made in a second, over all resources. */
 const REQUESTS_PER_SECOND = 20;
+/** How long statuses are made at a time, in milliseconds. */
+const MAKE_MS = 20;
 /** What is dated later than this has not happened, in milliseconds from now. */
 const CLOCK_TOLERANCE_MS = 5 * 60_000;
 
@@ -21,10 +23,14 @@ export type StatusPath = (resource: Pick<PolicyResource, "namespace" | "name">) 
 
 /** Writes statuses, each only when it differs, conditions soon and numbers now and then. */
 export interface StatusWriter {
-  /** What stands in the resource as far as is known; the basis of the next status. */
-  written(uid: string): PolicyStatus | undefined;
-  /** Writes what is due of these; never overlaps with itself. */
-  write(statuses: ReadonlyArray<{ resource: PolicyResource; status: PolicyStatus }>): Promise<void>;
+  /**
+   * Writes what is due of these; never overlaps with itself. Statuses are made one after the other, each when it may be
+   * written, and only so many at once that other work is not kept waiting; the others have their turn the next time.
+   */
+  write<T extends { resource: PolicyResource }>(
+    all: readonly T[],
+    makeStatus: (one: T, previous: PolicyStatus) => PolicyStatus,
+  ): Promise<void>;
 }
 
 interface Known {
@@ -57,6 +63,8 @@ export function createStatusWriter(options: {
   const known = new Map<string, Known>();
   /** Resources that could not even be read, and when that was tried. */
   const triedAtMs = new Map<string, number>();
+  /** When a resource last had its turn. */
+  const turnAtMs = new Map<string, number>();
   let isWriting = false;
 
   /** Changes a resource's status, if it is still this one, and not another that took its name over. */
@@ -81,7 +89,7 @@ export function createStatusWriter(options: {
    * writing. Of the same version of the resource it counts as written just now: this leader's agents have yet to tell
    * what they have, and the status shall not flap meanwhile.
    */
-  async function read({ resource, status }: { resource: PolicyResource; status: PolicyStatus }) {
+  async function read(resource: PolicyResource): Promise<Known | undefined> {
     if (nowMs() - (triedAtMs.get(resource.uid) ?? Number.NEGATIVE_INFINITY) < CONDITIONS_MS) return undefined;
     triedAtMs.set(resource.uid, nowMs());
     const answer = await patch(resource, []);
@@ -90,32 +98,38 @@ export function createStatusWriter(options: {
       return undefined;
     }
     const found = withoutFuture(answer.value.status ?? {}, wallMs());
-    const isOfThisVersion = found.observedGeneration === status.observedGeneration;
+    const isOfThisVersion = found.observedGeneration === resource.generation;
     const entry = { status: found, atMs: isOfThisVersion ? nowMs() : Number.NEGATIVE_INFINITY };
     known.set(resource.uid, entry);
     return entry;
   }
 
   return {
-    written: (uid) => known.get(uid)?.status,
-    async write(statuses) {
+    async write(all, makeStatus) {
       if (isWriting) return;
       isWriting = true;
       try {
-        const uids = new Set(statuses.map(({ resource }) => resource.uid));
-        for (const memory of [known, triedAtMs]) {
+        const uids = new Set(all.map(({ resource }) => resource.uid));
+        for (const memory of [known, triedAtMs, turnAtMs]) {
           for (const uid of memory.keys()) if (!uids.has(uid)) memory.delete(uid);
         }
-        const lastAtMs = ({ resource: { uid } }: { resource: PolicyResource }) =>
-          known.get(uid)?.atMs ?? triedAtMs.get(uid) ?? Number.NEGATIVE_INFINITY;
+        const lastTurnMs = ({ resource: { uid } }: { resource: PolicyResource }) =>
+          turnAtMs.get(uid) ?? Number.NEGATIVE_INFINITY;
+        let madeMs = 0;
         // Those that wait longest come first, so that none waits for ever for the others.
-        for (const { resource, status: next } of statuses.toSorted((a, b) => compare(lastAtMs(a), lastAtMs(b)))) {
-          if (signal.aborted || !mayAct() || budget.left() < 2) return;
-          const before = known.get(resource.uid) ?? (await read({ resource, status: next }));
-          if (before === undefined) continue;
-          const status = continueStatus(next, before.status);
+        for (const one of all.toSorted((a, b) => compare(lastTurnMs(a), lastTurnMs(b)))) {
+          if (signal.aborted || !mayAct() || budget.left() < 2 || madeMs >= MAKE_MS) return;
+          const { resource } = one;
+          const before = known.get(resource.uid) ?? (await read(resource));
+          // The turn of one that may not be written yet is not over.
+          if (before === undefined || nowMs() - before.atMs < CONDITIONS_MS) continue;
+          const startMs = nowMs();
+          turnAtMs.set(resource.uid, startMs);
+          const status = continueStatus(makeStatus(one, before.status), before.status);
+          const isSame = isDeepStrictEqual(before.status, status);
           const restMs = headline(before.status) === headline(status) ? NUMBERS_MS : CONDITIONS_MS;
-          if (nowMs() - before.atMs < restMs || isDeepStrictEqual(before.status, status)) continue;
+          madeMs += nowMs() - startMs;
+          if (nowMs() - before.atMs < restMs || isSame) continue;
           // Reading may have taken long.
           if (signal.aborted || !mayAct()) return;
           before.atMs = nowMs();

@@ -19,6 +19,7 @@ import {
   type CertificateName,
   type CertificateStore,
   createFolderStore,
+  guardStore,
 } from "../../src/certs/store.ts";
 import { type End, handshake } from "../support/handshake.ts";
 
@@ -302,6 +303,27 @@ describe("createCertificateKeeper", () => {
     };
     await expect(aKeeper(store).keeper.refresh()).rejects.toThrow("server down");
     expect(written).toEqual([]);
+  });
+
+  it("ends at once, without a write, when the leadership that it works for ends during a step", async () => {
+    const calls: string[] = [];
+    let isLeading = true;
+    const store: CertificateStore = {
+      read: async (name) => {
+        calls.push(`read ${name}`);
+        if (calls.length === 3) isLeading = false;
+        return { files: {}, version: "" };
+      },
+      write: async (name) => {
+        calls.push(`write ${name}`);
+        return true;
+      },
+    };
+    const { keeper } = aKeeper(guardStore(store, () => isLeading));
+    await expect(keeper.refresh()).rejects.toThrow("no longer the leader");
+    expect(calls).toEqual(["read ca", "read agent", "read coordinator"]);
+    await expect(keeper.refresh()).rejects.toThrow("no longer the leader");
+    expect(calls.length).toBe(3);
   });
 
   it("gives up, and says so, where what it writes does not stay", async () => {

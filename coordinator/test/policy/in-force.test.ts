@@ -39,6 +39,7 @@ const KEYS = ["x", "y", "z"] as const;
 function aSpec(name: string, version: number, selector: Record<string, string> | undefined, isValid = true) {
   const number = (KEYS.indexOf(name as "x") + 1) * 1000 + version;
   return {
+    orphanGracePeriod: "30s",
     ...(selector && { nodeSelector: selector }),
     globalPolicy: { maxCheckpointsPerContainer: number, ...(!isValid && { maxCheckpointSize: "1k" }) },
     nodePolicy: { maxTotalSize: `${number}Mi` },
@@ -80,17 +81,21 @@ function aResource(name: string, changes: Partial<PolicyResource> = {}): PolicyR
 /** One leader of a cluster with the nodes a and b. */
 function aLeader(lease: ReturnType<typeof aLease>) {
   let changes = 0;
+  /** The grace periods of node a that were known whenever another policy or grace period may have begun to hold. */
+  const graces: Array<number | undefined> = [];
   const judge = createJudge({ policyNamespaces: undefined });
   const rulings = createRulings({
     record: lease.text,
     leave: (text) => lease.leave(text),
     onChange: () => {
       changes += 1;
+      graces.push(rulings.graceOf("a"));
     },
     refreshMs: REFRESH_MS,
   });
   return {
     rulings,
+    graces,
     changes: () => changes,
     decide: (resources: PolicyResource[], { nowMs = 0, digest = null as string | null } = {}) =>
       rulings.decide({
@@ -204,15 +209,92 @@ describe("what is in force", () => {
   });
 });
 
+describe("the grace period of a node", () => {
+  const graced = (period: string, version = 1) => ({
+    ...aResource("x", { generation: Date.parse(`2026-01-01T00:00:00Z`) + version }),
+    spec: { ...aSpec("x", version, undefined), orphanGracePeriod: period },
+  });
+
+  it("is the new one as soon as that is decided, even if nothing else of the policy changes", async () => {
+    const lease = aLease();
+    const leader = aLeader(lease);
+    leader.decide([graced("30s")]);
+    await lease.write();
+    expect(leader.rulings.graceOf("a")).toBe(30_000);
+    leader.graces.length = 0;
+    leader.decide([{ ...graced("1h"), generation: 2 }]);
+    expect([leader.graces, lease.waiting.length]).toEqual([[3_600_000], 0]);
+  });
+
+  it("is unknown while what was decided waits for its record", async () => {
+    const lease = aLease();
+    const leader = aLeader(lease);
+    leader.decide([graced("30s")]);
+    await lease.write();
+    leader.graces.length = 0;
+    leader.decide([graced("30s", 2)]);
+    expect(leader.graces).toEqual([undefined]);
+    await lease.write();
+    expect(leader.graces).toEqual([undefined, 30_000]);
+  });
+
+  it("is unknown from the first word of a change until that is decided upon, of one node or of all", async () => {
+    const lease = aLease();
+    const leader = aLeader(lease);
+    const both = () => ["a", "b"].map((node) => leader.rulings.graceOf(node));
+    expect(both()).toEqual([undefined, undefined]);
+    leader.decide([graced("30s")]);
+    await lease.write();
+    expect(both()).toEqual([30_000, 30_000]);
+    for (const [change, expected] of [
+      [() => leader.rulings.outdate("a"), [undefined, 30_000]],
+      [() => leader.rulings.outdate(), [undefined, undefined]],
+      [() => leader.rulings.interrupt(), [undefined, undefined]],
+    ] as const) {
+      change();
+      expect(both()).toEqual(expected);
+      leader.decide([graced("30s")]);
+      expect(both()).toEqual([30_000, 30_000]);
+    }
+  });
+
+  it("is none while the node rests", async () => {
+    const lease = aLease();
+    const leader = aLeader(lease);
+    leader.decide([graced("30s")]);
+    await lease.write();
+    leader.decide([]);
+    expect(leader.rulings.graceOf("a")).toBeUndefined();
+  });
+});
+
+it("counts no time as absence in which a watch was lost: what came back unseen has its rank", async () => {
+  const lease = aLease();
+  const leader = aLeader(lease);
+  leader.decide([aResource("x"), aResource("y")]);
+  await lease.write();
+  leader.decide([aResource("y")], { nowMs: 1000 });
+  await lease.write();
+  leader.rulings.interrupt();
+  leader.rulings.interrupt();
+  const again = aResource("x", { uid: "again", createdAt: "2026-02-01T00:00:00Z" });
+  const back = leader.decide([again, aResource("y")], { nowMs: 1000 + 2 * GRACE_MS });
+  expect(back.returns.map(({ node }) => node)).toEqual(["a", "b"]);
+  await lease.write();
+  expect(leader.pushed()).toEqual({ kind: "whole", name: "x" });
+});
+
 const LABELS = [{}, { disk: "ssd" }, { disk: "hdd" }];
 const SELECTORS = [undefined, { disk: "ssd" }, { disk: "hdd" }];
 const NODES = ["a", "b"];
 
 type Step =
   | { do: "put"; name: string; selector: number; isValid: boolean }
-  | { do: "delete" | "recreate"; name: string }
+  | { do: "delete" | "recreate" | "recreate unseen"; name: string }
   | { do: "label"; node: string; labels: number }
   | { do: "remove node" | "replace agent"; node: string }
+  | { do: "edit grace"; name: string; graceS: number }
+  | { do: "lose watch" | "sync watch" }
   | { do: "write record" }
   | { do: "change leader"; isWritten: boolean; isLost: boolean; clockMs: number }
   | { do: "wait"; ms: number };
@@ -230,13 +312,28 @@ const arbStep: fc.Arbitrary<{ step: Step; isWritten: boolean; taken: string[] }>
         isValid: fc.integer({ min: 0, max: 4 }).map((number) => number > 0),
       }),
     },
-    { weight: 4, arbitrary: fc.record({ do: fc.constantFrom("delete" as const, "recreate" as const), name: arbName }) },
+    {
+      weight: 5,
+      arbitrary: fc.record({
+        do: fc.constantFrom("delete" as const, "recreate" as const, "recreate unseen" as const),
+        name: arbName,
+      }),
+    },
     { weight: 3, arbitrary: fc.record({ do: fc.constant("label" as const), node: arbNode, labels: fc.nat(2) }) },
     {
       weight: 2,
       arbitrary: fc.record({ do: fc.constantFrom("remove node" as const, "replace agent" as const), node: arbNode }),
     },
     { weight: 1, arbitrary: fc.record({ do: fc.constant("write record" as const) }) },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        do: fc.constant("edit grace" as const),
+        name: arbName,
+        graceS: fc.constantFrom(30, 60, 3600),
+      }),
+    },
+    { weight: 3, arbitrary: fc.record({ do: fc.constantFrom("lose watch" as const, "sync watch" as const) }) },
     {
       weight: 2,
       arbitrary: fc.record({
@@ -268,7 +365,9 @@ interface Truth {
 
 /** A cluster in which anything happens, its leaders and agents, and the plain truth about it. */
 function aWorld() {
+  /** Time in which the watches were synced: of all other time nobody knows what was there. */
   let realMs = 0;
+  let isLost = false;
   let version = 0;
   let lease = aLease();
   let clockMs = 0;
@@ -276,6 +375,7 @@ function aWorld() {
   let rulings: Rulings;
   let ruling: Ruling | undefined;
   const resources = new Map<string, PolicyResource>();
+  const graces = new Map<string, number>();
   /** Resources of which this leader has seen a valid version: their selector is that of the last valid one. */
   let good = new Set<string>();
   let selectors = new Map<string, Record<string, string> | undefined>();
@@ -301,9 +401,29 @@ function aWorld() {
     rulings = createRulings({
       record: lease.text,
       leave: (text) => lease.leave(text),
-      onChange: () => {},
+      onChange: checkGraces,
       refreshMs: REFRESH_MS,
     });
+  }
+
+  /** Law five: a grace period is that of the policy that rules by all that is known and is pushed, or it is unknown. */
+  function checkGraces(): void {
+    for (const { name: node } of facts()) {
+      const graceMs = rulings.graceOf(node);
+      if (isLost) expect(graceMs).toBeUndefined();
+      if (graceMs === undefined) continue;
+      const pushed = tellWhose(rulings.policyOf(node)?.json);
+      if (pushed.kind === "default") expect(graceMs).toBe(30_000);
+      else expect([pushed.kind, graceMs]).toEqual(["whole", graces.get(("name" in pushed && pushed.name) || "")]);
+    }
+  }
+
+  /** The grace periods of the last valid versions that this leader has seen, in milliseconds. */
+  function noteGraces(): void {
+    for (const [name, { spec }] of resources) {
+      const { globalPolicy, orphanGracePeriod } = spec as ReturnType<typeof aSpec>;
+      if (!("maxCheckpointSize" in globalPolicy)) graces.set(name, Number.parseInt(orphanGracePeriod, 10) * 1000);
+    }
   }
 
   function facts(): NodeFacts[] {
@@ -322,6 +442,13 @@ function aWorld() {
 
   /** What the truth is after a look; and the laws that hold for it. */
   function look(): void {
+    checkGraces();
+    if (!isLost) decide();
+    check();
+  }
+
+  function decide(): void {
+    noteGraces();
     for (const { uid, spec } of resources.values()) {
       const { nodeSelector, globalPolicy } = spec as ReturnType<typeof aSpec>;
       const isValid = !("maxCheckpointSize" in globalPolicy);
@@ -373,7 +500,6 @@ function aWorld() {
         truth.set(node.name, { ruler: undefined, wentMs: undefined });
       }
     }
-    check();
   }
 
   /** Law one: for the whole grace nothing acts on a node but the rest of what went, or what comes back under its name. */
@@ -430,6 +556,24 @@ function aWorld() {
         resources.set(step.name, { ...before, uid: uid(), createdAt: stamp() });
         break;
       }
+      case "edit grace": {
+        const before = resources.get(step.name);
+        if (before === undefined) break;
+        const spec = { ...(before.spec as object), orphanGracePeriod: `${step.graceS}s` };
+        resources.set(step.name, { ...before, generation: ++version, spec });
+        break;
+      }
+      case "lose watch":
+        isLost = true;
+        rulings.interrupt();
+        break;
+      case "sync watch":
+        isLost = false;
+        rulings.interrupt();
+        break;
+      case "recreate unseen":
+        if (resources.has(step.name)) await recreateUnseen(resources.get(step.name) as PolicyResource);
+        break;
       case "label":
         labels.set(step.node, step.labels);
         break;
@@ -450,15 +594,25 @@ function aWorld() {
         lease = aLease(step.isLost ? undefined : text);
         if (step.isLost) forget();
         clockMs = step.clockMs;
+        isLost = false;
         lead();
         break;
       }
       case "wait":
-        realMs += step.ms;
+        if (!isLost) realMs += step.ms;
         clockMs += step.ms;
         break;
     }
     look();
+  }
+
+  /** Its deletion is seen; then the watch is lost for long, and at its end the resource is there again. */
+  async function recreateUnseen(before: PolicyResource): Promise<void> {
+    await take({ do: "delete", name: before.name });
+    await take({ do: "lose watch" });
+    await take({ do: "wait", ms: GRACE_MS });
+    resources.set(before.name, { ...before, uid: uid(), createdAt: stamp() });
+    await take({ do: "sync watch" });
   }
 
   /** Only the agents remember now. */
@@ -487,6 +641,9 @@ function aWorld() {
     },
     /** Law two: a rest ends. */
     async end(): Promise<void> {
+      isLost = false;
+      rulings.interrupt();
+      look();
       for (let round = 0; round < 3; round += 1) {
         await write();
         realMs += GRACE_MS;

@@ -9,7 +9,7 @@ import {
   readRecord,
   writeRecord,
 } from "../../src/policy/record.ts";
-import { restPolicy } from "../../src/policy/rest.ts";
+import { emptyRestPolicy, restPolicy } from "../../src/policy/rest.ts";
 
 const document = restPolicy(defaultPolicy().document);
 const rests = [undefined, JSON.stringify(document), JSON.stringify({ ...document, node: { maxTotalBytes: 7 } })];
@@ -26,7 +26,7 @@ const arbNodeMemory: fc.Arbitrary<NodeMemory> = fc.oneof(
     state: fc.constant("resting" as const),
     ruler: fc.constantFrom(undefined, "p/x", "p/y"),
     rest: fc.constantFrom(...rests),
-    restedMs: fc.nat(3),
+    restedMs: fc.nat(3).map((steps) => steps * 20_000),
   }),
 );
 const arbMemory: fc.Arbitrary<RulingMemory> = fc.record({
@@ -40,6 +40,7 @@ const arbMemory: fc.Arbitrary<RulingMemory> = fc.record({
     )
     .map((all) => new Map(Object.entries(all))),
   isCut: fc.boolean(),
+  isGoneCut: fc.boolean(),
 });
 
 describe("the record that outlives a leader", () => {
@@ -52,11 +53,11 @@ describe("the record that outlives a leader", () => {
   });
 
   it("is the same as another exactly if it differs in nothing but times", () => {
-    const withoutTimes = ({ nodes, gone, ranks, isCut }: RulingMemory) => {
+    const withoutTimes = ({ nodes, gone, ranks, isCut, isGoneCut }: RulingMemory) => {
       const plain = (of: ReadonlyMap<string, NodeMemory>) =>
         [...of].map(([node, memory]) => [node, { ...memory, restedMs: 0 }]).sort();
       const ages = [...ranks].map(([key, { createdAt, goneMs }]) => [key, createdAt, goneMs === undefined]).sort();
-      return JSON.stringify([plain(nodes), plain(gone), ages, isCut]);
+      return JSON.stringify([plain(nodes), plain(gone), ages, isCut, isGoneCut]);
     };
     fc.assert(
       fc.property(arbMemory, arbMemory, (a, b) => {
@@ -66,23 +67,79 @@ describe("the record that outlives a leader", () => {
     );
   });
 
-  it("knows no node in a text that is missing, broken, of another version, or holds what this version does not know", () => {
+  it("says that nothing ruled only if there is none", () => {
+    expect(readRecord(undefined)).toEqual(EMPTY_MEMORY);
+  });
+
+  it("says that nodes are missing if it is empty, broken, of another version, or holds what this version does not know", () => {
     const record = JSON.parse(writeRecord({ ...EMPTY_MEMORY, nodes: new Map([["a", ruled("p/x")]]) }));
     const [group] = record.groups;
     const texts = [
-      undefined,
       "",
       "{",
       "null",
       JSON.stringify({ ...record, version: 2 }),
       JSON.stringify({ ...record, more: 1 }),
-      JSON.stringify({ ...record, groups: [{ ...group, rest: { ...document, more: 1 } }] }),
+      JSON.stringify({ ...record, groups: [{ ...group, more: 1 }] }),
+      JSON.stringify({ ...record, groups: [{ ...group, rest: 1 }] }),
       JSON.stringify({ ...record, groups: [{ ...group, ruler: undefined }] }),
       JSON.stringify({ ...record, groups: [{ ...group, state: "resting" }] }),
       JSON.stringify({ ...record, groups: [{ ...group, state: "resting", restedMs: -1 }] }),
     ];
-    for (const text of texts) expect(readRecord(text)).toEqual(EMPTY_MEMORY);
+    for (const text of texts) expect(readRecord(text)).toEqual({ ...EMPTY_MEMORY, isCut: true });
     expect(readRecord(JSON.stringify(record)).nodes.size).toBe(1);
+  });
+
+  it("has a node delete nothing while it rests by a document that this version does not understand", () => {
+    const record = JSON.parse(writeRecord({ ...EMPTY_MEMORY, nodes: new Map([["a", ruled("p/x")]]) }));
+    const restOf = (rest: unknown) => {
+      const memory = readRecord(JSON.stringify({ ...record, documents: [rest] })).nodes.get("a");
+      return memory?.state === "ruled" ? [memory.ruler, memory.rest && JSON.parse(memory.rest)] : undefined;
+    };
+    const { directory } = document;
+    expect(restOf({ ...document, node: { maxTotalBytes: 7, more: 1 } })).toEqual(["p/x", emptyRestPolicy(directory)]);
+    for (const broken of [{}, null, 7, { directory: "x" }]) expect(restOf(broken)).toEqual(["p/x", undefined]);
+  });
+
+  it("is read as if nodes were missing, whatever text somebody puts in its place", () => {
+    fc.assert(
+      fc.property(arbMemory, fc.nat(), fc.string({ maxLength: 3 }), (memory, at, text) => {
+        const record = writeRecord(memory);
+        const place = at % record.length;
+        const changed = readRecord(record.slice(0, place) + text);
+        expect(changed.isCut).toBe(true);
+      }),
+    );
+  });
+
+  it("is far from its limit while a large cluster's nodes begin to rest one after the other", () => {
+    const nodes = new Map(
+      Array.from({ length: 2000 }, (_, index): [string, NodeMemory] => [
+        `ip-10-0-${index}.compute.internal`,
+        { state: "resting", ruler: "p/x", rest: rests[2], restedMs: index * 299 },
+      ]),
+    );
+    const text = writeRecord({ ...EMPTY_MEMORY, nodes });
+    expect(Buffer.byteLength(text)).toBeLessThan(100 * 1024);
+    for (const [node, memory] of readRecord(text).nodes) {
+      const before = nodes.get(node);
+      const [told = 0, rested = 0] = [memory, before].map((one) =>
+        one?.state === "resting" ? one.restedMs : undefined,
+      );
+      // What is left out makes a rest longer, and by little.
+      expect(told <= rested && told > rested - 20_000).toBe(true);
+    }
+  });
+
+  it("forgets the nodes that went first if it would be too long, and says so", () => {
+    const nodes = new Map([["here", ruled("p/x")]]);
+    const names = Array.from({ length: 100 }, (_, index) => `gone-${index}`);
+    const memory = { ...EMPTY_MEMORY, nodes, gone: new Map(names.map((name) => [name, ruled("p/x")])) };
+    const { gone, ...rest } = readRecord(writeRecord(memory, { maxBytes: 1200 }));
+    expect(rest).toEqual({ atMs: undefined, nodes, ranks: new Map(), isCut: false, isGoneCut: true });
+    expect(gone.size).toBeGreaterThan(20);
+    expect([...gone.keys()]).toEqual(names.slice(-gone.size));
+    expect(readRecord(writeRecord(memory)).isGoneCut).toBe(false);
   });
 
   it("names the nodes of a large cluster, and says so if it cannot", () => {
@@ -95,7 +152,7 @@ describe("the record that outlives a leader", () => {
     const few = writeRecord(memory, { maxBytes: 1000 });
     expect(Buffer.byteLength(few)).toBeLessThanOrEqual(1000);
     expect(readRecord(few)).toEqual({ ...EMPTY_MEMORY, ranks, isCut: true });
-    expect(readRecord(writeRecord(memory, { maxBytes: 60 }))).toEqual({ ...EMPTY_MEMORY, isCut: true });
+    expect(readRecord(writeRecord(memory, { maxBytes: 90 }))).toEqual({ ...EMPTY_MEMORY, isCut: true });
   });
 
   it("counts bytes and not characters", () => {

@@ -1,4 +1,5 @@
 import { defaultPolicy } from "@cro/shared/policy/compile";
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { createJudge, type PolicyResource, readyPolicy } from "../../src/policy/judge.ts";
 import { EMPTY_MEMORY, type RulingMemory } from "../../src/policy/record.ts";
@@ -126,6 +127,54 @@ describe("who rules a node", () => {
     expect(cluster.look().nodes.get("a")?.source).toBe("default");
     const ruling = cluster.look({ resources: [aResource()] });
     expect([limitOf(ruling), ruling.changes, ruling.returns]).toEqual([2, [], []]);
+  });
+});
+
+describe("the nodes and conflicts of resources", () => {
+  const arbSelector = fc.constantFrom(
+    undefined,
+    { disk: "ssd" },
+    { disk: "hdd" },
+    { gpu: "" },
+    { disk: "ssd", gpu: "" },
+  );
+  const arbLabels = fc.record(
+    { disk: fc.constantFrom("ssd", "hdd", "null"), gpu: fc.constant("") },
+    { requiredKeys: [] },
+  );
+
+  it("are those that each selector matches by itself, in the order of ranks", () => {
+    fc.assert(
+      fc.property(
+        fc.array(arbSelector, { maxLength: 5 }),
+        fc.array(arbLabels, { maxLength: 6 }),
+        (selectors, labels) => {
+          const nodes = labels.map((of, index) => ({ name: `n${index}`, labels: of }));
+          const resources = selectors.map((nodeSelector, index) =>
+            aResource({ name: `r${index}`, spec: { ...(nodeSelector && { nodeSelector }) } }),
+          );
+          const ruling = aCluster().look({ resources, nodes });
+          const matches = (index: number, of: Record<string, string>) =>
+            Object.entries(selectors[index] ?? {}).every(([key, value]) => of[key] === value);
+          for (const [index, { matched, conflicts }] of ruling.resources.entries()) {
+            const expected = nodes.filter((node) => matches(index, node.labels));
+            expect([...matched].sort()).toEqual(expected.map(({ name }) => name));
+            const rulers = expected.flatMap(({ name, labels: of }): Array<[string, string]> => {
+              const ruler = selectors.findIndex((_, one) => matches(one, of));
+              return ruler === index ? [] : [[name, `platform/r${ruler}`]];
+            });
+            expect([...conflicts].map(([name, { ruler }]) => [name, ruler]).sort()).toEqual(rulers);
+          }
+        },
+      ),
+    );
+  });
+
+  it("are kept once for all resources that have the same ones, for there may be thousands of both", () => {
+    const resources = Array.from({ length: 4 }, (_, index) => aResource({ name: `r${index}` }));
+    const [, one, other] = aCluster().look({ resources }).resources;
+    expect(one?.matched).toBe(other?.matched);
+    expect(one?.conflicts).toBe(other?.conflicts);
   });
 });
 
@@ -316,16 +365,31 @@ describe("a node whose policy went away", () => {
     });
   });
 
-  it("is remembered when it is gone, the last two hundred nodes that went", () => {
+  it.each([201, 5000])("is remembered when %d nodes are made anew at once", (count) => {
     const cluster = aCluster();
-    const names = Array.from({ length: 202 }, (_, index) => `n${index}`);
+    const names = Array.from({ length: count }, (_, index) => `n${index}`);
+    const accepted = Object.fromEntries(names.map((name) => [name, null]));
+    const nodes = names.map((name) => ({ name, labels: {} }));
+    cluster.look({ resources: [aResource()], nodes, accepted });
+    cluster.look({ nodes: [], nowMs: 1 });
+    const ruling = cluster.look({ nodes, resources: [] });
+    expect(ruling.rests.length).toBe(count);
+    expect(ruling.memory.isGoneCut).toBe(false);
+  });
+
+  it("rests if it may be one of too many to remember that were made anew", () => {
+    const cluster = aCluster();
+    const names = Array.from({ length: 10_001 }, (_, index) => `n${index}`);
     const accepted = Object.fromEntries(names.map((name) => [name, null]));
     const nodes = names.map((name) => ({ name, labels: {} }));
     cluster.look({ resources: [aResource()], nodes, accepted });
     const { memory } = cluster.look({ nodes: [], nowMs: 1 });
-    expect([...memory.gone.keys()]).toEqual(names.slice(2));
-    cluster.look({ nodes: nodes.slice(0, 1) });
-    expect([...cluster.look({ nodes: [] }).memory.gone.keys()]).toEqual([...names.slice(3), "n0"]);
+    expect([memory.gone.size, memory.gone.has("n0"), memory.isGoneCut]).toEqual([10_000, false, true]);
+    const ruling = cluster.look({ nodes: nodes.slice(0, 2), resources: [] });
+    expect([...ruling.nodes.values()].map(({ source }) => source)).toEqual(["rest", "rest"]);
+    expect(ruling.rests.map(({ after }) => after)).toEqual([undefined, "platform/policy"]);
+    expect(cluster.look({ nowMs: 2 + GRACE_MS }).nodes.get("n0")?.source).toBe("default");
+    expect(ruling.memory.isGoneCut).toBe(true);
   });
 
   it("keeps no memory of a gone node that the default ruled", () => {
@@ -376,27 +440,50 @@ describe("a node of which nothing is remembered", () => {
     },
   );
 
+  it("rests for the whole grace period after any resource that went meanwhile, for it may have ruled", () => {
+    const young = aResource({ name: "young", createdAt: "2026-01-02T00:00:00Z" });
+    for (const left of [[young], [aResource()], []]) {
+      const { cluster } = accepts("another", { resources: [aResource(), young] });
+      cluster.look({ nowMs: GRACE_MS - 10 });
+      const late = cluster.look({ resources: left, nowMs: GRACE_MS - 5 });
+      expect(late.nodes.get("a")).toMatchObject({ source: "rest", untilMs: 2 * GRACE_MS - 5 });
+      expect(cluster.look({ nowMs: GRACE_MS }).nodes.get("a")?.source).toBe("rest");
+      expect(cluster.look({ nowMs: 2 * GRACE_MS - 5 }).nodes.get("a")?.source).not.toBe("rest");
+    }
+  });
+
+  it("rests anew if it was away in between", () => {
+    const { cluster } = accepts("another", { resources: [aResource()] });
+    cluster.look({ nowMs: GRACE_MS - 10 });
+    cluster.look({ nodes: [] });
+    const back = cluster.look({ resources: [], nodes: [{ name: "a", labels: {} }] });
+    expect(back.nodes.get("a")).toMatchObject({ source: "rest", untilMs: 2 * GRACE_MS - 10 });
+  });
+
   it("keeps what its agent has while the resource that is next was never valid", () => {
     const { cluster, first } = accepts("another", { resources: [aResource({ spec: wrong })] });
     expect(first.nodes.get("a")?.source).toBe("unknown");
     expect(cluster.look({ resources: [aResource({ generation: 2 })] }).nodes.get("a")?.source).toBe("rest");
   });
 
-  it("is not pushed a directory that is none", () => {
-    const judge = createJudge({ policyNamespaces: undefined });
-    const ruling = ruleNodes(
-      {
-        resources: judge.judge([]),
-        nodes: [{ name: "a", labels: {} }],
-        defaultPolicy: fallback,
-        graceMs: GRACE_MS,
-        nowMs: 0,
-        accepted: new Map([["a", { digest: "another", directory: "" }]]),
-      },
-      EMPTY_MEMORY,
-    );
-    expect(ruling.nodes.get("a")).toMatchObject({ source: "rest", policy: undefined });
-  });
+  it.each(["", "checkpoints", "/a/../b", "/a//b", `/${"a".repeat(1024)}`])(
+    "is not pushed a directory that is none: %s",
+    (directory) => {
+      const judge = createJudge({ policyNamespaces: undefined });
+      const ruling = ruleNodes(
+        {
+          resources: judge.judge([]),
+          nodes: [{ name: "a", labels: {} }],
+          defaultPolicy: fallback,
+          graceMs: GRACE_MS,
+          nowMs: 0,
+          accepted: new Map([["a", { digest: "another", directory }]]),
+        },
+        EMPTY_MEMORY,
+      );
+      expect(ruling.nodes.get("a")).toMatchObject({ source: "rest", policy: undefined });
+    },
+  );
 
   it("rests even if its agent has accepted nothing, while the record names no nodes because there were too many", () => {
     const input = {
