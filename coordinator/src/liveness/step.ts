@@ -1,4 +1,4 @@
-import type { OrphanFact } from "@cro/shared/wire/directive";
+import { type OrphanFact, PROTOCOL_WITH_PROOFS } from "@cro/shared/wire/directive";
 import { OrphanScope, type Report } from "@cro/shared/wire/report";
 import { Compile } from "typebox/compile";
 import {
@@ -26,12 +26,6 @@ export const LIST_ABOVE = 20;
 const MAX_FACTS = 1000;
 /** Deletions are remembered at least so long, and at least as long as the longest grace period, in milliseconds. */
 const DELETIONS_REMEMBERED_MS = 60 * 60_000;
-/**
- * The first version of the protocol whose agents are answered. Older ones ask about static pods too, act upon a fact
- * for a minute after they received it, however old it is by then, and cannot be told that it no longer holds.
- */
-const PROTOCOL_WITH_PROOFS = 2;
-
 const checkScope = Compile(OrphanScope);
 
 /** The part of a report that asks. */
