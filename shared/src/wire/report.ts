@@ -13,6 +13,9 @@ export const PROTOCOL = 2;
 /** How many entries of each list a report carries at most; what exceeds it is told by a number beside the list. */
 export const REPORT_LIMITS = { namespaces: 1000, orphanScopes: 1000, unreachable: 100, deletions: 200 } as const;
 
+/** About how many containers a report asks: of one pod, and in sum. What exceeds it waits, or is never an orphan. */
+export const ASKED_CONTAINERS = { perPod: 100, perReport: 5000 } as const;
+
 /** Why an archive is deleted, and which limit could not be met: a closed set, also the metrics' label. */
 export const REASONS = [
   "orphan",
@@ -97,7 +100,7 @@ export const OrphanScope = Type.Object({
   namespace: label(),
   pod: subdomain(),
   /** Containers whose own absence counts too; none where only the pod's does. */
-  containers: Type.Array(label(), { maxItems: 1000 }),
+  containers: Type.Array(label(), { maxItems: ASKED_CONTAINERS.perPod }),
 });
 export type OrphanScope = Type.Static<typeof OrphanScope>;
 
@@ -111,7 +114,7 @@ const DocumentFields = Type.Array(Type.String({ pattern: "^[A-Za-z][A-Za-z0-9]*(
 
 /**
  * What an agent tells of itself and its archives. Open: later versions add members, and words to every set. An agent
- * writes exact values; a reader takes it from {@link readReport} alone.
+ * writes exact values; a reader takes it from {@link readReport} alone, which keeps the members named here.
  */
 export const Report = Type.Object({
   node: Type.String({ minLength: 1, maxLength: 253 }),
