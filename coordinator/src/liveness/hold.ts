@@ -6,6 +6,19 @@ const HOLD_ABOVE = 10;
 /** How many proofs of a node are held, or remembered as released, at most: its agent may ask about any names. */
 const MAX_HELD = 10_000;
 
+/** How many held pods are named. */
+export const NAMED_PODS = 10;
+
+/** The proofs of a node that are held back because there are suspiciously many at once. */
+export interface HeldProofs {
+  /** How many proofs: a pod may have one for each of its containers. */
+  count: number;
+  /** How many pods they are about. */
+  podCount: number;
+  /** The first of these, `namespace/pod`. */
+  pods: string[];
+}
+
 /** A proof that is held, or was released: the pod it is about, and the moment since when. */
 interface Waiting {
   pod: string;
