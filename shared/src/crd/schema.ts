@@ -14,7 +14,8 @@ const MAX_POLICIES = 1000;
 /** The most labels that a node selector may name. */
 const MAX_LABELS = 64;
 
-const LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+/** A DNS label, as namespaces and containers have for names, without its bound of 63 characters. */
+export const LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 
 /** Part of a path: neither `.` nor `..`, and spelt without lookahead, which the API server's expressions do not have. */
 const PATH_PART = "([^/.\\x00][^/\\x00]*|[.][^/.\\x00][^/\\x00]*|[.][.][^/\\x00]+)";

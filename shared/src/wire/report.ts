@@ -1,4 +1,5 @@
 import * as Type from "typebox";
+import { LABEL } from "../crd/schema.ts";
 import { Fence } from "./fence.ts";
 
 /** `GET` of a {@link Report}. */
@@ -34,10 +35,9 @@ export type ArchiveState = (typeof ARCHIVE_STATES)[number];
 
 const count = () => Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 /**
- * A DNS label and a DNS subdomain as Kubernetes has them (k8s.io/apimachinery/pkg/util/validation): it bounds a subdomain as
+ * A DNS label and a DNS subdomain, as Kubernetes has them (k8s.io/apimachinery/pkg/util/validation): it bounds a subdomain as
  * a whole, and not each label of it.
  */
-const LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?";
 const label = () => Type.String({ pattern: `^${LABEL}$`, maxLength: 63 });
 const subdomain = () => Type.String({ pattern: `^${LABEL}(\\.${LABEL})*$`, maxLength: 253 });
 /** A value of a set that later versions may add to. */
@@ -108,9 +108,12 @@ export const DIRECTORY_STATES = ["watching", "missing", "unreadable", "not_mount
 export type DirectoryState = (typeof DIRECTORY_STATES)[number];
 
 const NamespaceTotal = Type.Object({ namespace: label(), archives: count(), bytes: count() });
-const DocumentFields = Type.Array(Type.String({ pattern: "^[A-Za-z][A-Za-z0-9]*(\\.[A-Za-z][A-Za-z0-9]*)*$" }), {
-  maxItems: 1000,
-});
+const DocumentFields = Type.Array(
+  Type.String({ pattern: "^[A-Za-z][A-Za-z0-9]*(\\.[A-Za-z][A-Za-z0-9]*)*$", maxLength: 200 }),
+  {
+    maxItems: 1000,
+  },
+);
 
 /**
  * What an agent tells of itself and its archives. Open: later versions add members, and words to every set. An agent
