@@ -4,6 +4,7 @@ import { DOCUMENT_FIELDS } from "@cro/shared/policy/document-fields";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import {
   ARCHIVE_STATES,
+  ASKED_CONTAINERS,
   type Deletion,
   type OrphanScope,
   PROTOCOL,
@@ -84,7 +85,7 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
   const byBytes = [...namespaces.values()].sort((a, b) => b.bytes - a.bytes || (a.namespace < b.namespace ? -1 : 1));
   const scopes = [...orphans.values()];
   const start = input.orphanCursor < scopes.length ? input.orphanCursor : 0;
-  const asked = [...scopes.slice(start), ...scopes.slice(0, start)].slice(0, REPORT_LIMITS.orphanScopes);
+  const asked = askAbout([...scopes.slice(start), ...scopes.slice(0, start)]);
   const last = deletions.last.slice(-REPORT_LIMITS.deletions);
   return {
     orphanCursor: start + asked.length,
@@ -96,9 +97,7 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
       states,
       namespaces: byBytes.slice(0, REPORT_LIMITS.namespaces),
       namespacesOmitted: Math.max(0, byBytes.length - REPORT_LIMITS.namespaces),
-      orphanScopes: asked.map(
-        ({ namespace, pod, containers }): OrphanScope => ({ namespace, pod, containers: [...containers] }),
-      ),
+      orphanScopes: asked,
       orphanScopesOmitted: scopes.length - asked.length,
       unreachable: unreachable.slice(0, REPORT_LIMITS.unreachable),
       unreachableOmitted: Math.max(0, unreachable.length - REPORT_LIMITS.unreachable),
@@ -106,4 +105,17 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
       deletionsOmitted: deletions.total - last.length,
     },
   };
+}
+
+/** The first of these scopes, as many as one report may ask about; the next report goes on behind them. */
+function askAbout(scopes: Array<{ namespace: string; pod: string; containers: Set<string> }>): OrphanScope[] {
+  const asked: OrphanScope[] = [];
+  let left: number = ASKED_CONTAINERS.perReport;
+  for (const { namespace, pod, containers } of scopes) {
+    const named = [...containers].slice(0, ASKED_CONTAINERS.perPod);
+    left -= named.length;
+    if (asked.length >= REPORT_LIMITS.orphanScopes || left < 0) break;
+    asked.push({ namespace, pod, containers: named });
+  }
+  return asked;
 }

@@ -78,6 +78,21 @@ it("stays bounded however much there is, tells what it left out, and gives each 
   expect(asked.size).toBe(2500);
 });
 
+it("asks about a hundred containers of a pod and five thousand in sum, and about the other pods in the next report", () => {
+  const { document } = anAcceptedPolicy({ globalPolicy: { retainOrphan: false } }, "/archives");
+  const archives = Array.from({ length: 60 * 101 }, (_, index) => {
+    const identity = { namespace: "n", pod: `p${index % 60}`, container: `c${Math.floor(index / 60)}` };
+    return anArchive(index, { identity });
+  });
+  const govern = createGovernor(document);
+  const first = buildReport(input({ archives, govern, orphanCursor: 0 }));
+  expect(first.report.orphanScopes.map(({ containers }) => containers.length)).toEqual(Array(50).fill(100));
+  expect(first.report.orphanScopesOmitted).toBe(10);
+  const next = buildReport(input({ archives, govern, orphanCursor: first.orphanCursor }));
+  const asked = [...first.report.orphanScopes, ...next.report.orphanScopes].map(({ pod }) => pod);
+  expect(new Set(asked).size).toBe(60);
+});
+
 it("asks about no static pod, and about others of the same name all the same", () => {
   const { document } = anAcceptedPolicy({ globalPolicy: { retainOrphan: false } }, "/archives");
   const archives = [anArchive(0, { isStaticPod: true }), anArchive(1), anArchive(1, { isStaticPod: true })];

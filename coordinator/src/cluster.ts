@@ -318,7 +318,6 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     if (ruling === undefined) return;
     const views = view();
     const byNode = viewByNode(views);
-    const heldByNode = new Map([...held].map(([node, { count }]) => [node, count]));
     events.keepOnly({
       resources: new Set(ruling.resources.map(({ resource }) => resource.uid)),
       agents: new Set(views.map(({ address }) => address.podUID)),
@@ -330,7 +329,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
         ruling: one,
         nodes: rules,
         agents: byNode,
-        held: heldByNode,
+        held,
         previous,
         now,
         nowMs: nowMs(),

@@ -42,6 +42,8 @@ export interface TestNode {
   state: string;
   /** Starts the agent's process again, in the same pod, as a kubelet does with a container that died. */
   restart: () => Running;
+  /** The same of this release, whatever ran before. */
+  upgrade: () => Running;
 }
 
 /** A release as the chart would install it, its agents and coordinators processes on this machine. */
@@ -124,7 +126,7 @@ export async function installRelease(
     wire,
     podName,
   }: Pick<TestNode, "name" | "ip" | "wire" | "podName">): Promise<
-    Pick<TestNode, "agent" | "podUid" | "state" | "restart">
+    Pick<TestNode, "agent" | "podUid" | "state" | "restart" | "upgrade">
   > {
     const path = `/api/v1/namespaces/${namespace}/pods`;
     const pod = await create(client, path, {
@@ -135,7 +137,7 @@ export async function installRelease(
     mkdirSync(state);
     // Every node has its own directory at the same path: a mount namespace each.
     const script = 'mount --bind "$0" "$1" && shift && exec "$@"';
-    const restart = () =>
+    const startOf = (dist: string | undefined) =>
       start(
         "agent",
         [
@@ -144,13 +146,15 @@ export async function installRelease(
           ...["--checkpoint-root", mounted, "--api-address", `${ip}:${port}`, "--metrics-address", `${ip}:0`],
           ...agentArgs,
         ],
-        { prefix: ["unshare", "-m", "sh", "-c", script, join(folder, name), mounted], env: agentEnv, dist: agentDist },
+        { prefix: ["unshare", "-m", "sh", "-c", script, join(folder, name), mounted], env: agentEnv, dist },
       );
+    const restart = () => startOf(agentDist);
+    const upgrade = () => startOf(undefined);
     const agent = restart();
     const conditions = [{ type: "Ready", status: "True" }];
     const status = { phase: "Running", podIP: wire.host, podIPs: [{ ip: wire.host }], conditions };
     unwrap(await client.request({ method: "PATCH", path: `${path}/${podName}/status`, body: { status } }));
-    return { agent, podUid: pod.metadata.uid, state, restart };
+    return { agent, podUid: pod.metadata.uid, state, restart, upgrade };
   }
 
   // The built-in defaults, but for the directory, which is none of the machine's own.

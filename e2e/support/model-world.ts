@@ -68,6 +68,8 @@ export async function startWorld(kube: Kube) {
     agentArgs: [
       "--incomplete-after",
       `${INCOMPLETE_AFTER_MS / 1000}s`,
+      "--wait-for-coordinator",
+      "1s",
       "--metrics-address",
       `127.0.0.2:${metricsPort}`,
     ],

@@ -43,8 +43,8 @@ export interface AgentClientOptions {
   onDisconnect: (origin: string) => void;
 }
 
-/** A report's lists are bounded; what is larger than this is none. */
-const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
+/** Of the largest report that the schema has, with the longest names everywhere, this is one and a half times as much. */
+const MAX_ANSWER_BYTES = 2 * 1024 * 1024;
 /** Longer than the time between two reports, so that the next one finds the connection of the last. */
 const KEEP_ALIVE_MS = 65_000;
 /** id-kp-serverAuth, RFC 5280 section 4.2.1.12 */

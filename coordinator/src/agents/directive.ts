@@ -1,6 +1,6 @@
 import { digestOf, type PolicyDocument } from "@cro/shared/policy/document";
 import { fieldsOfDocument } from "@cro/shared/policy/document-fields";
-import type { OrphanFact } from "@cro/shared/wire/directive";
+import { type OrphanFact, PROTOCOL_WITH_PROOFS } from "@cro/shared/wire/directive";
 import type { Fence } from "@cro/shared/wire/fence";
 
 /** A policy as it travels: its JSON, made once however many agents get it, and the digest that names it. */
@@ -30,7 +30,7 @@ export interface DirectiveParts {
   /** Whether the document itself goes along, and not its digest only. */
   withDocument: boolean;
   orphans: readonly OrphanFact[];
-  /** The agent's protocol: it refuses members of later ones. */
+  /** The agent's protocol: before the second one it is given no proof. */
   protocol: number;
 }
 
@@ -42,7 +42,7 @@ export function serializePolicy(document: PolicyDocument): SerializedPolicy {
 /** The JSON of a Directive, put together around the policy's own JSON, which is not made again for each agent. */
 export function writeDirective(parts: DirectiveParts): string {
   const { fence, address, timeMs, policy, withDocument, protocol } = parts;
-  const orphans = protocol >= 2 ? parts.orphans : parts.orphans.map(toFirstProtocol);
+  const orphans = protocol >= PROTOCOL_WITH_PROOFS ? parts.orphans : [];
   const head = JSON.stringify({
     term: fence.term,
     revision: fence.revision,
@@ -52,9 +52,4 @@ export function writeDirective(parts: DirectiveParts): string {
   });
   const document = withDocument ? `,"document":${policy.json}` : "";
   return `${head.slice(0, -1)},"policy":{"digest":"${policy.digest}"${document}},"orphans":${JSON.stringify(orphans)}}`;
-}
-
-/** A proof with the members that version 0.1.0 knows, and no other. */
-function toFirstProtocol({ bootId, report, namespace, pod, container }: OrphanFact): OrphanFact {
-  return { bootId, report, namespace, pod, ...(container !== undefined && { container }) };
 }

@@ -38,7 +38,7 @@ export interface AgentView {
 export interface PusherEvents {
   /** Each report, whatever brought it. */
   onReport(address: AgentAddress, report: Report): void;
-  /** An agent has the current directive, and had it not before, or not in this start of it. */
+  /** An agent has the current policy, and had it not before, or not in this start of it. */
   onApplied(address: AgentAddress, applied: Fence & { digest: string }): void;
   /** An agent obeys a directive that ours cannot supersede; only a higher term can. */
   onOlder(address: AgentAddress, newest: Fence): void;
@@ -197,7 +197,9 @@ export function createPusher(options: PusherOptions): Pusher {
     entry.refusal = isTaken ? undefined : describeProblem(outcome);
     tell(entry);
     events.onPush((monotonicMs() - startedMs) / 1000, isTaken);
-    if (applied !== undefined && isApplied(entry.state) && !isSameJson(applied, before.applied)) {
+    // Another revision, or a higher term, may carry other proofs alone.
+    const isKnown = applied?.digest === before.applied?.digest && applied?.bootId === before.applied?.bootId;
+    if (applied !== undefined && isApplied(entry.state) && !isKnown) {
       events.onApplied(address, desired);
     }
     const newest = findNewer(desired, outcome);

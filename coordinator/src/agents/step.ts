@@ -13,6 +13,9 @@ export interface PushTimings {
   maxBackoffMs: number;
 }
 
+/** How many reports at most come for hints that an agent restarted, in the time in which one would come without. */
+const HINTS_PER_REPORT = 6;
+
 /** What names a directive: its place in the order, and the policy it carries. */
 export interface DirectiveKey extends Fence {
   digest: string;
@@ -37,6 +40,8 @@ export interface AgentState {
   /** When it is due if the agent has it. */
   resyncAtMs: number;
   reportAtMs: number;
+  /** When the last report came; undefined before the first one. */
+  reportedAtMs: number | undefined;
 }
 
 export interface NextCall {
@@ -64,6 +69,7 @@ export function newAgentState(nowMs: number): AgentState {
     pushAtMs: nowMs,
     resyncAtMs: nowMs,
     reportAtMs: nowMs,
+    reportedAtMs: undefined,
   };
 }
 
@@ -94,9 +100,14 @@ export function desire(state: AgentState, desired: DirectiveKey | undefined, now
   };
 }
 
-/** Its connection ended: maybe it restarts, and if so it shall not wait for its turn. */
+/**
+ * Its connection ended: maybe it restarts, and if so it shall not wait for its turn. An agent that ends the connection
+ * after each answer is asked a few times more often, and not without end.
+ */
 export function suspectRestart(state: AgentState, { nowMs, random, timings }: StepContext): AgentState {
-  return { ...state, reportAtMs: Math.min(state.reportAtMs, nowMs + timings.minBackoffMs * random()) };
+  const restedAtMs = (state.reportedAtMs ?? Number.NEGATIVE_INFINITY) + timings.reportMs / HINTS_PER_REPORT;
+  const hintAtMs = Math.max(nowMs + timings.minBackoffMs * random(), restedAtMs);
+  return { ...state, reportAtMs: Math.min(state.reportAtMs, hintAtMs) };
 }
 
 /** What is known after a directive, `sent`, was answered, or was not. */
@@ -175,7 +186,7 @@ function answered(state: AgentState, { nowMs }: StepContext): AgentState {
 
 function reported(state: AgentState, context: StepContext): AgentState {
   const reportAtMs = context.nowMs + jitter(context.timings.reportMs, context.random);
-  return { ...answered(state, context), reportAtMs };
+  return { ...answered(state, context), reportAtMs, reportedAtMs: context.nowMs };
 }
 
 function silent(state: AgentState, context: StepContext): AgentState {

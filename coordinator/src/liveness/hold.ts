@@ -1,17 +1,90 @@
+import { getOrMake } from "@cro/shared/get-or-make";
+
 /** The span, in milliseconds, and the number over which proofs for most of a node are suspicious. */
 const HOLD_WINDOW_MS = 10 * 60_000;
 const HOLD_ABOVE = 10;
+/** How many proofs of a node are held, or remembered as released, at most: its agent may ask about any names. */
+const MAX_HELD = 10_000;
+
+/** How many held pods are named. */
+export const NAMED_PODS = 10;
+
+/** The proofs of a node that are held back because there are suspiciously many at once. */
+export interface HeldProofs {
+  /** How many proofs: a pod may have one for each of its containers. */
+  count: number;
+  /** How many pods they are about. */
+  podCount: number;
+  /** The first of these, `namespace/pod`. */
+  pods: string[];
+}
+
+/** A proof that is held, or was released: the pod it is about, and the moment since when. */
+interface Waiting {
+  pod: string;
+  sinceMs: number;
+}
 
 /** What is held back of one node, and what was lately proved of it. It outlives the agents of the node. */
 export interface NodeHold {
-  /** Held proofs by their key, with the pod they are about and the moment since when they wait. */
-  held: Map<string, { pod: string; sinceMs: number }>;
-  /** When a pod of the node was last proved to be gone. */
+  /** Held proofs by their key. */
+  held: Map<string, Waiting>;
+  /** Proofs that have served their hold, the first one first. They are not held again: they would wait for ever. */
+  released: Map<string, Waiting>;
+  /** Their keys by pod. */
+  releasedOf: Map<string, Set<string>>;
+  /** When a pod of the node was last proved to be gone, the first one first. */
   provedAtMs: Map<string, number>;
 }
 
 export function newNodeHold(): NodeHold {
-  return { held: new Map(), provedAtMs: new Map() };
+  return { held: new Map(), released: new Map(), releasedOf: new Map(), provedAtMs: new Map() };
+}
+
+/** Holds a proof back; false if so many are held that this one must wait until others are released. */
+export function holdBack({ held }: NodeHold, key: string, { pod, nowMs }: { pod: string; nowMs: number }): boolean {
+  if (held.size >= MAX_HELD) return false;
+  held.set(key, { pod, sinceMs: nowMs });
+  return true;
+}
+
+/** Takes in that a pod was proved to be gone, or to lack a container. Tells whether that ended a hold. */
+export function noteProved(hold: NodeHold, key: string, { pod, nowMs }: { pod: string; nowMs: number }): boolean {
+  hold.provedAtMs.delete(pod);
+  hold.provedAtMs.set(pod, nowMs);
+  if (!hold.held.delete(key)) return false;
+  hold.released.set(key, { pod, sinceMs: nowMs });
+  getOrMake(hold.releasedOf, pod, () => new Set<string>()).add(key);
+  const [oldest] = hold.released.keys();
+  if (oldest !== undefined && hold.released.size > MAX_HELD) forgetReleased(hold, oldest);
+  return true;
+}
+
+/** Drops what is held, and what was released, of these proofs. Tells whether any was held. */
+export function dropHolds(hold: NodeHold, isDropped: (key: string, waits: Waiting) => boolean): boolean {
+  for (const [key, waits] of hold.released) if (isDropped(key, waits)) forgetReleased(hold, key);
+  return dropHeld(hold, isDropped);
+}
+
+/** The same for the proofs of one pod, which costs no look at all that was released. */
+export function dropHoldsOf(hold: NodeHold, pod: string, isDropped: (key: string) => boolean): boolean {
+  for (const key of hold.releasedOf.get(pod) ?? []) if (isDropped(key)) forgetReleased(hold, key);
+  return dropHeld(hold, (key, waits) => waits.pod === pod && isDropped(key));
+}
+
+function dropHeld({ held }: NodeHold, isDropped: (key: string, waits: Waiting) => boolean): boolean {
+  const before = held.size;
+  for (const [key, waits] of held) if (isDropped(key, waits)) held.delete(key);
+  return held.size < before;
+}
+
+function forgetReleased({ released, releasedOf }: NodeHold, key: string): void {
+  const pod = released.get(key)?.pod;
+  if (pod === undefined) return;
+  released.delete(key);
+  const keys = releasedOf.get(pod);
+  keys?.delete(key);
+  if (keys?.size === 0) releasedOf.delete(pod);
 }
 
 /**
@@ -36,5 +109,8 @@ export function isSuspicious(
 
 /** Forgets proofs that no longer count. */
 export function forgetProved(hold: NodeHold, nowMs: number): void {
-  for (const [pod, atMs] of hold.provedAtMs) if (nowMs - atMs >= HOLD_WINDOW_MS) hold.provedAtMs.delete(pod);
+  for (const [pod, atMs] of hold.provedAtMs) {
+    if (nowMs - atMs < HOLD_WINDOW_MS) return;
+    hold.provedAtMs.delete(pod);
+  }
 }

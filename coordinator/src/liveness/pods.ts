@@ -9,8 +9,6 @@ export interface PodName {
 
 /** How many moments of deletion are kept: some 60 bytes each. */
 const MAX_DELETIONS = 200_000;
-/** How many missing containers of one pod are kept: a report may ask about any names. */
-const MAX_MISSING = 100;
 
 export type PodEvent = Exclude<WatchEvent<PodName>, { type: "synced" | "lost" }>;
 
@@ -33,10 +31,13 @@ export interface PodView {
   /** Forgets older deletions. The absence of a pod whose deletion is forgotten counts from the last one forgotten. */
   forgetDeletions(beforeMs: number): void;
   hasContainer(uid: string, container: string): boolean;
-  /** Since when reads have not found this container in the pod of this UID; undefined before the first such read. */
+  /**
+   * Since when reads have not found this container in the pod of this UID; undefined before the first read, and if one
+   * found it. It depends on reads alone, so nobody's questions use up the room of another's.
+   */
   missingSinceMs(uid: string, container: string): number | undefined;
-  /** A read of the living pod answered with these containers; `asked` are those that somebody asks about. */
-  containersRead(uid: string, read: { containers: readonly string[]; asked: readonly string[]; nowMs: number }): void;
+  /** A read of the living pod answered with these containers. */
+  containersRead(uid: string, containers: readonly string[], nowMs: number): void;
 }
 
 export function createPodView(): PodView {
@@ -48,7 +49,8 @@ export function createPodView(): PodView {
   let forgottenUpToMs = Number.NEGATIVE_INFINITY;
   /** Containers never leave a pod, so one that was seen is there for as long as the pod of this UID. */
   const present = new Map<string, readonly string[]>();
-  const missingSinceMs = new Map<string, Map<string, number>>();
+  /** The first read of each pod since the watch knows all pods. What no read has found is missing since then. */
+  const firstReadMs = new Map<string, number>();
 
   function markAbsent(key: string, nowMs: number): void {
     deletedAtMs.delete(key);
@@ -67,7 +69,7 @@ export function createPodView(): PodView {
   function forgetContainers(uid: string | undefined): void {
     if (uid === undefined) return;
     present.delete(uid);
-    missingSinceMs.delete(uid);
+    firstReadMs.delete(uid);
   }
 
   return {
@@ -76,7 +78,7 @@ export function createPodView(): PodView {
     lost() {
       pods = undefined;
       deletedAtMs.clear();
-      missingSinceMs.clear();
+      firstReadMs.clear();
     },
 
     synced(items, nowMs) {
@@ -127,20 +129,11 @@ export function createPodView(): PodView {
 
     hasContainer: (uid, container) => present.get(uid)?.includes(container) === true,
 
-    missingSinceMs: (uid, container) => missingSinceMs.get(uid)?.get(container),
+    missingSinceMs: (uid, container) => (present.get(uid)?.includes(container) ? undefined : firstReadMs.get(uid)),
 
-    containersRead(uid, { containers, asked, nowMs }) {
-      const there = [...new Set([...(present.get(uid) ?? []), ...containers])];
-      present.set(uid, there);
-      const missing = missingSinceMs.get(uid) ?? new Map<string, number>();
-      for (const container of there) missing.delete(container);
-      for (const container of asked) {
-        if (missing.size < MAX_MISSING && !there.includes(container) && !missing.has(container)) {
-          missing.set(container, nowMs);
-        }
-      }
-      if (missing.size > 0) missingSinceMs.set(uid, missing);
-      else missingSinceMs.delete(uid);
+    containersRead(uid, containers, nowMs) {
+      present.set(uid, [...new Set([...(present.get(uid) ?? []), ...containers])]);
+      if (!firstReadMs.has(uid)) firstReadMs.set(uid, nowMs);
     },
   };
 }

@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import { type KubeClient, type KubeFailure, type KubeObject, kubePath, provesAbsence } from "../kube/client.ts";
 import { listObjects } from "../kube/list.ts";
 import type { WatchEvent } from "../kube/watch.ts";
+import { type HeldProofs, NAMED_PODS } from "./hold.ts";
 import type { PodName } from "./pods.ts";
 import {
   type AgentName,
@@ -24,6 +25,7 @@ import {
   takeReport,
 } from "./step.ts";
 
+export type { HeldProofs } from "./hold.ts";
 export type { PodName } from "./pods.ts";
 
 /** Reads of pods that begin in a second, over all agents. */
@@ -34,16 +36,6 @@ const MAX_READS = 20;
 const GATHER_MS = 1000;
 /** The longest sleep, in milliseconds: a timer cannot hold a grace period of a month. */
 const MAX_SLEEP_MS = 60_000;
-/** How many held pods are named. */
-const NAMED_PODS = 10;
-
-/** The proofs of a node that are held back because there are suspiciously many at once. */
-export interface HeldProofs {
-  count: number;
-  /** The first of the pods, `namespace/pod`. */
-  pods: string[];
-}
-
 export interface ProverOptions {
   client: KubeClient;
   /** Monotonic clock. */
@@ -185,10 +177,11 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
       emit.facts(podUID, factsOf(state, podUID));
     }
     for (const [node, { held, released }] of state.changes.held) {
-      const { count, pods } = heldOf(state, node);
-      if (held > 0) log.warn({ node, held: count }, "suspiciously many pods are gone; their archives wait");
+      const { count, pods: all } = heldOf(state, node);
+      const pods = [...all].slice(0, NAMED_PODS);
+      if (held > 0) log.warn({ node, held: count, pods }, "suspiciously many pods are gone; their archives wait");
       if (released > 0) log.info({ node, released, held: count }, "held proofs were proved again and are released");
-      emit.held(node, { count, pods: [...pods].slice(0, NAMED_PODS) });
+      emit.held(node, { count, podCount: all.size, pods });
     }
     state.changes.held.clear();
     return nextTellMs;

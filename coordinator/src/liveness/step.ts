@@ -1,11 +1,21 @@
-import type { OrphanFact } from "@cro/shared/wire/directive";
-import type { OrphanScope, Report } from "@cro/shared/wire/report";
-import { forgetProved, isSuspicious, type NodeHold, newNodeHold } from "./hold.ts";
+import { type OrphanFact, PROTOCOL_WITH_PROOFS } from "@cro/shared/wire/directive";
+import { OrphanScope, type Report } from "@cro/shared/wire/report";
+import { Compile } from "typebox/compile";
+import {
+  dropHolds,
+  dropHoldsOf,
+  forgetProved,
+  holdBack,
+  isSuspicious,
+  type NodeHold,
+  newNodeHold,
+  noteProved,
+} from "./hold.ts";
 import { createPodView, type PodEvent, type PodName, type PodView } from "./pods.ts";
 
 /** How long a report may be answered, in milliseconds: its agent lets an answer lapse as soon. */
 export const REPORT_LIFETIME_MS = 60_000;
-/** How long an answer is taken to be on its way, in milliseconds, before the same question is answered anew. */
+/** How long an answer is taken to be on its way, in milliseconds. A question that is asked later is answered anew. */
 const ASK_AGAIN_MS = 10_000;
 /** How long a question rests whose answer was unknown, in milliseconds; the API server may ask for more, up to the second. */
 const UNKNOWN_REST_MS = 2000;
@@ -16,12 +26,7 @@ export const LIST_ABOVE = 20;
 const MAX_FACTS = 1000;
 /** Deletions are remembered at least so long, and at least as long as the longest grace period, in milliseconds. */
 const DELETIONS_REMEMBERED_MS = 60 * 60_000;
-/** The first version of the protocol whose agents know when a fact was proved. */
-const PROTOCOL_WITH_PROOF_TIMES = 2;
-
-/** Namespaces and containers have DNS labels for names, pods DNS subdomains. */
-const LABEL = /^(?=.{1,63}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?$/;
-const SUBDOMAIN = /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
+const checkScope = Compile(OrphanScope);
 
 /** The part of a report that asks. */
 export type Asking = Pick<Report, "bootId" | "number" | "protocol" | "orphanScopes" | "orphanScopesOmitted">;
@@ -46,7 +51,6 @@ interface Agent extends AgentName {
   bootId: string;
   number: number;
   reportedAtMs: number;
-  knowsProofTimes: boolean;
   /** How long something must have been absent, by the policy that is known to rule the node; undefined if none is. */
   graceMs: number | undefined;
   /** What it asks about, by `namespace/pod`. */
@@ -58,7 +62,9 @@ interface Agent extends AgentName {
   proofs: Set<string>;
   /** Living pods to be read now, to see which containers they have. */
   looks: Set<string>;
-  /** When the next of its questions comes due; infinite if none will. */
+  /** When each of the other questions comes due, if it will. */
+  dueAtMs: Map<string, number>;
+  /** The first of these moments; infinite if there are none. */
   nextDueMs: number;
   /** When the first of its facts lapses; infinite if it has none. */
   nextLapseMs: number;
@@ -148,17 +154,14 @@ export function podsLost(state: ProofState): void {
     withdraw(state, agent, () => true);
     forgetDue(agent);
   }
-  for (const [node, hold] of state.nodes) {
-    if (hold.held.size > 0) noteHeld(state, node);
-    hold.held.clear();
-  }
+  for (const [node, hold] of state.nodes) if (dropHolds(hold, () => true)) noteHeld(state, node);
 }
 
 /** Takes in all pods that there are. */
 export function podsSynced(state: ProofState, items: readonly PodName[], nowMs: number): void {
   podsLost(state);
   state.pods.synced(items, nowMs);
-  for (const agent of state.agents.values()) agent.nextDueMs = nowMs;
+  for (const agent of state.agents.values()) reviewAll(state, agent, nowMs);
 }
 
 /** Takes in a pod that came, changed or went: whatever was read, proved or held of another one of its name is void. */
@@ -169,17 +172,16 @@ export function podChanged(state: ProofState, event: PodEvent, nowMs: number): v
   state.reads.delete(key);
   const list = state.reads.get(namespace);
   if (list !== undefined) list.questions = list.questions.filter((question) => question.key !== key);
-  for (const [node, hold] of state.nodes) {
-    for (const [held, { pod }] of hold.held) {
-      if (pod !== key) continue;
-      hold.held.delete(held);
-      noteHeld(state, node);
-    }
-  }
+  refute(state, key);
   for (const agent of state.agents.values()) {
-    withdraw(state, agent, ({ pod }) => pod === key);
     if (agent.scopes.has(key)) review(state, agent, { key, nowMs });
   }
+}
+
+/** Takes in that a pod, or these containers of it, was seen: no proof of the contrary stands, or has served its hold. */
+function refute(state: ProofState, pod: string, isSeen: (key: string) => boolean = () => true): void {
+  for (const [node, hold] of state.nodes) if (dropHoldsOf(hold, pod, isSeen)) noteHeld(state, node);
+  for (const agent of state.agents.values()) withdraw(state, agent, (fact, key) => fact.pod === pod && isSeen(key));
 }
 
 /**
@@ -194,38 +196,33 @@ export function takeReport(
   const before = state.agents.get(podUID);
   const isSameStart = before?.bootId === report.bootId;
   if (isSameStart && report.number <= before.number) return;
+  const isAnswered = (report.protocol ?? 1) >= PROTOCOL_WITH_PROOFS;
+  const asked = isAnswered ? report.orphanScopes.filter((scope) => checkScope.Check(scope)) : [];
   const agent: Agent = {
     podUID,
     node,
     bootId: report.bootId,
     number: report.number,
     reportedAtMs: nowMs,
-    knowsProofTimes: (report.protocol ?? 1) >= PROTOCOL_WITH_PROOF_TIMES,
     graceMs: before?.graceMs,
-    scopes: new Map(report.orphanScopes.filter(isNamed).map((scope) => [`${scope.namespace}/${scope.pod}`, scope])),
-    omitted: report.orphanScopesOmitted,
+    scopes: new Map(asked.map((scope) => [`${scope.namespace}/${scope.pod}`, scope])),
+    omitted: isAnswered ? report.orphanScopesOmitted : 0,
     facts: before?.facts ?? new Map(),
     proofs: new Set(),
     looks: new Set(),
+    dueAtMs: new Map(),
     nextDueMs: Number.POSITIVE_INFINITY,
     nextLapseMs: before?.nextLapseMs ?? Number.POSITIVE_INFINITY,
   };
   state.agents.set(podUID, agent);
-  withdraw(state, agent, ({ pod, madeAtMs }) => {
-    if (!isSameStart) return true;
-    // What is asked again although it was answered needs a proof of its own: the last one may have come too early.
-    if (agent.scopes.has(pod)) return nowMs - madeAtMs >= ASK_AGAIN_MS;
-    // Of very many scopes a report names a part: the others are still asked about.
-    return agent.omitted === 0;
-  });
+  // A fact of what is asked again stands until another one replaces it: the agent may be deleting by it.
+  withdraw(state, agent, ({ pod }, key) => !isSameStart || !mayAsk(agent, { pod, key }));
   const hold = state.nodes.get(node);
   // Another start of the agent may not have listed everything yet: it does not end a hold.
-  if (hold !== undefined && isSameStart && agent.omitted === 0) {
-    for (const [key, { pod }] of hold.held) {
-      if (agent.scopes.has(pod)) continue;
-      hold.held.delete(key);
-      noteHeld(state, node);
-    }
+  if (hold !== undefined && isSameStart) {
+    const asking = [...state.agents.values()].filter((one) => one.node === node && isFresh(one, nowMs));
+    const isOver = (key: string, { pod }: { pod: string }) => !asking.some((one) => mayAsk(one, { pod, key }));
+    if (dropHolds(hold, isOver)) noteHeld(state, node);
   }
   if (!setGrace(state, podUID, { graceMs, nowMs })) reviewAll(state, agent, nowMs);
 }
@@ -266,16 +263,17 @@ export function advance(state: ProofState, nowMs: number): void {
   for (const agent of state.agents.values()) {
     if (agent.nextLapseMs <= nowMs) {
       withdraw(state, agent, ({ untilMs }) => untilMs <= nowMs);
-      agent.nextDueMs = nowMs;
-    }
-    if (agent.nextDueMs <= nowMs) reviewAll(state, agent, nowMs);
+      reviewAll(state, agent, nowMs);
+    } else if (agent.nextDueMs <= nowMs) reviewDue(state, agent, nowMs);
   }
   if (state.nodes.size === 0) return;
   const nodes = new Set([...state.agents.values()].map(({ node }) => node));
   for (const [node, hold] of state.nodes) {
     forgetProved(hold, nowMs);
-    if (!nodes.has(node)) forgetHeld(state, node, { hold, nowMs });
-    if (hold.held.size + hold.provedAtMs.size === 0) state.nodes.delete(node);
+    // A node that had no agent for so long could have let its proofs go; one that only gets another agent keeps them.
+    const isOver = (_: string, { sinceMs }: { sinceMs: number }) => nowMs - sinceMs >= 2 * state.resyncMs;
+    if (!nodes.has(node) && dropHolds(hold, isOver)) noteHeld(state, node);
+    if (hold.held.size + hold.released.size + hold.provedAtMs.size === 0) state.nodes.delete(node);
   }
 }
 
@@ -331,13 +329,18 @@ export function heldOf({ nodes }: ProofState, node: string): { count: number; po
 /** Takes in an answer about pods that the watch does not list. */
 function takeAbsence(state: ProofState, read: Read, { answer, nowMs }: { answer: Answer; nowMs: number }): void {
   const suspicions = new Map<Agent, boolean>();
+  const { namespace } = read;
+  const found = answer.found === "list" ? answer.pods : new Set(answer.found === "pod" && read.pod ? [read.pod] : []);
+  for (const pod of found) {
+    if (state.pods.uidOf(namespace, pod) !== undefined) continue;
+    state.pods.found(namespace, pod, nowMs);
+    refute(state, `${namespace}/${pod}`);
+  }
   for (const question of read.questions) {
-    const { namespace, pod } = question;
-    if (answer.found === "unknown") rest(state, question.key, { nowMs, retryAfterMs: answer.retryAfterMs });
-    else if (answer.found === "pod" || (answer.found === "list" && answer.pods.has(pod))) {
-      state.pods.found(namespace, pod, nowMs);
-      rest(state, question.key, { nowMs });
-    } else {
+    const { pod, key } = question;
+    if (answer.found === "unknown") rest(state, key, { nowMs, retryAfterMs: answer.retryAfterMs });
+    else if (found.has(pod)) rest(state, key, { nowMs });
+    else {
       const sinceMs = state.pods.absentSinceMs(namespace, pod);
       if (sinceMs !== undefined)
         prove(state, question, { read, names: { namespace, pod }, sinceMs, nowMs, suspicions });
@@ -366,7 +369,9 @@ function takeContainers(
       return sinceMs === undefined ? [] : [{ container, sinceMs }];
     }),
   }));
-  state.pods.containersRead(uid, { containers: answer.containers, asked: questions.flatMap(askedBy), nowMs });
+  state.pods.containersRead(uid, answer.containers, nowMs);
+  const there = new Set(answer.containers.map((container) => `${key}/${container}`));
+  refute(state, key, (fact) => there.has(fact));
   const suspicions = new Map<Agent, boolean>();
   for (const { question, containers } of missing) {
     for (const { container, sinceMs } of containers) {
@@ -399,23 +404,37 @@ function prove(
   if (!agent.scopes.has(podKey) && agent.omitted === 0) return;
   if (read.sentAtMs < sinceMs + agent.graceMs) return;
   const key = names.container === undefined ? podKey : `${podKey}/${names.container}`;
-  if (agent.facts.has(key) || agent.facts.size >= MAX_FACTS) return;
+  if (!isOpen(agent, key)) return;
   const hold = holdOf(state, agent.node);
   const held = hold.held.get(key);
   if (held !== undefined && read.sentAtMs < held.sinceMs + state.resyncMs) return;
-  if (held === undefined && isHeldBack(state, agent, { hold, read, nowMs, suspicions })) {
-    hold.held.set(key, { pod: podKey, sinceMs: nowMs });
-    noteHeld(state, agent.node, { held: 1 });
+  const mayGo = held !== undefined || hold.released.has(key);
+  if (!mayGo && isHeldBack(state, agent, { hold, read, nowMs, suspicions })) {
+    if (holdBack(hold, key, { pod: podKey, nowMs })) noteHeld(state, agent.node, { held: 1 });
+    else rest(state, podKey, { nowMs });
+    for (const one of state.agents.values()) {
+      if (one.node === agent.node) withdraw(state, one, (_, told) => told === key);
+    }
     return;
   }
-  const { graceMs, knowsProofTimes } = agent;
-  const times = knowsProofTimes ? { provedAt: read.sentAt, graceMs } : {};
-  const fact: OrphanFact = { bootId, report, ...names, ...times };
+  const { graceMs } = agent;
+  const fact: OrphanFact = { bootId, report, ...names, provedAt: read.sentAt, graceMs };
   agent.facts.set(key, { fact, pod: podKey, madeAtMs: nowMs, graceMs, untilMs });
   agent.nextLapseMs = Math.min(agent.nextLapseMs, untilMs);
-  hold.provedAtMs.set(podKey, nowMs);
-  if (hold.held.delete(key)) noteHeld(state, agent.node, { released: 1 });
+  if (noteProved(hold, key, { pod: podKey, nowMs })) noteHeld(state, agent.node, { released: 1 });
   if (!state.changes.facts.has(podUID)) state.changes.facts.set(podUID, { isWithdrawn: false });
+}
+
+/** Whether a fact is still to be proved: there is none, or the agent has asked again since although there was one. */
+function isOpen({ facts, reportedAtMs }: Agent, key: string): boolean {
+  const fact = facts.get(key);
+  return fact === undefined ? facts.size < MAX_FACTS : reportedAtMs - fact.madeAtMs >= ASK_AGAIN_MS;
+}
+
+/** Whether the latest report of an agent asks this. Of very many scopes it names a part: it may ask about any other. */
+function mayAsk({ scopes, omitted }: Agent, { pod, key }: { pod: string; key: string }): boolean {
+  if (omitted > 0) return true;
+  return key === pod ? scopes.has(pod) : scopes.get(pod)?.containers.includes(key.slice(pod.length + 1)) === true;
 }
 
 /** Whether proofs for an agent are suspicious; decided once for each answer. */
@@ -441,9 +460,8 @@ function isHeldBack(
 /** When a question about a pod may be answered, and by what kind of read; undefined if it is answered, or unanswerable. */
 function opening(state: ProofState, agent: Agent, key: string): { kind: "proofs" | "looks"; atMs: number } | undefined {
   const scope = agent.scopes.get(key);
-  const { graceMs, facts } = agent;
-  if (scope === undefined || graceMs === undefined || !state.pods.isKnown() || facts.size >= MAX_FACTS)
-    return undefined;
+  const { graceMs } = agent;
+  if (scope === undefined || graceMs === undefined || !state.pods.isKnown()) return undefined;
   const { namespace, pod, containers } = scope;
   const restMs = state.restUntilMs.get(key) ?? Number.NEGATIVE_INFINITY;
   const held = state.nodes.get(agent.node)?.held;
@@ -454,14 +472,14 @@ function opening(state: ProofState, agent: Agent, key: string): { kind: "proofs"
   const uid = state.pods.uidOf(namespace, pod);
   if (uid === undefined) {
     const sinceMs = state.pods.absentSinceMs(namespace, pod);
-    return sinceMs === undefined || facts.has(key) ? undefined : { kind: "proofs", atMs: dueMs(sinceMs, key) };
+    return sinceMs === undefined || !isOpen(agent, key) ? undefined : { kind: "proofs", atMs: dueMs(sinceMs, key) };
   }
   let first: ReturnType<typeof opening>;
   for (const container of containers) {
     // So it is with nearly all that is asked, and a cluster may ask about all of its pods.
     if (state.pods.hasContainer(uid, container)) continue;
     const fact = `${key}/${container}`;
-    if (facts.has(fact)) continue;
+    if (!isOpen(agent, fact)) continue;
     const sinceMs = state.pods.missingSinceMs(uid, container);
     const atMs = sinceMs === undefined ? restMs : dueMs(sinceMs, fact);
     if (first === undefined || atMs < first.atMs) first = { kind: sinceMs === undefined ? "looks" : "proofs", atMs };
@@ -473,20 +491,36 @@ function opening(state: ProofState, agent: Agent, key: string): { kind: "proofs"
 function review(state: ProofState, agent: Agent, { key, nowMs }: { key: string; nowMs: number }): void {
   agent.proofs.delete(key);
   agent.looks.delete(key);
+  agent.dueAtMs.delete(key);
   const next = opening(state, agent, key);
   if (next === undefined) return;
   if (next.atMs <= nowMs) agent[next.kind].add(key);
-  else agent.nextDueMs = Math.min(agent.nextDueMs, next.atMs);
+  else {
+    agent.dueAtMs.set(key, next.atMs);
+    agent.nextDueMs = Math.min(agent.nextDueMs, next.atMs);
+  }
 }
 
 function reviewAll(state: ProofState, agent: Agent, nowMs: number): void {
-  agent.nextDueMs = Number.POSITIVE_INFINITY;
+  forgetDue(agent);
   for (const key of agent.scopes.keys()) review(state, agent, { key, nowMs });
+}
+
+/** Reviews what has come due. Each of a thousand pods may come due by itself, and may be asked about with its containers. */
+function reviewDue(state: ProofState, agent: Agent, nowMs: number): void {
+  const due: string[] = [];
+  agent.nextDueMs = Number.POSITIVE_INFINITY;
+  for (const [key, atMs] of agent.dueAtMs) {
+    if (atMs <= nowMs) due.push(key);
+    else agent.nextDueMs = Math.min(agent.nextDueMs, atMs);
+  }
+  for (const key of due) review(state, agent, { key, nowMs });
 }
 
 function forgetDue(agent: Agent): void {
   agent.proofs.clear();
   agent.looks.clear();
+  agent.dueAtMs.clear();
   agent.nextDueMs = Number.POSITIVE_INFINITY;
 }
 
@@ -594,12 +628,12 @@ function rest(
   state.restUntilMs.set(key, nowMs + Math.min(Math.max(UNKNOWN_REST_MS, retryAfterMs), MAX_REST_MS));
 }
 
-function withdraw(state: ProofState, agent: Agent, isWithdrawn: (fact: Fact) => boolean): void {
+function withdraw(state: ProofState, agent: Agent, isWithdrawn: (fact: Fact, key: string) => boolean): void {
   if (agent.facts.size === 0) return;
   const before = agent.facts.size;
   agent.nextLapseMs = Number.POSITIVE_INFINITY;
   for (const [key, fact] of agent.facts) {
-    if (isWithdrawn(fact)) agent.facts.delete(key);
+    if (isWithdrawn(fact, key)) agent.facts.delete(key);
     else agent.nextLapseMs = Math.min(agent.nextLapseMs, fact.untilMs);
   }
   if (agent.facts.size < before) state.changes.facts.set(agent.podUID, { isWithdrawn: true });
@@ -613,20 +647,7 @@ function holdOf(state: ProofState, node: string): NodeHold {
   return hold;
 }
 
-/** Ends the hold of a node that has had no agent for so long that its proofs could have been let go. */
-function forgetHeld(state: ProofState, node: string, { hold, nowMs }: { hold: NodeHold; nowMs: number }): void {
-  for (const [key, { sinceMs }] of hold.held) {
-    if (nowMs - sinceMs < 2 * state.resyncMs) continue;
-    hold.held.delete(key);
-    noteHeld(state, node);
-  }
-}
-
 function noteHeld({ changes }: ProofState, node: string, { held = 0, released = 0 } = {}): void {
   const noted = changes.held.get(node);
   changes.held.set(node, { held: (noted?.held ?? 0) + held, released: (noted?.released ?? 0) + released });
-}
-
-function isNamed({ namespace, pod, containers }: OrphanScope): boolean {
-  return LABEL.test(namespace) && SUBDOMAIN.test(pod) && containers.every((container) => LABEL.test(container));
 }

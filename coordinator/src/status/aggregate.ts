@@ -3,6 +3,7 @@ import { formatProblems } from "@cro/shared/policy/compile";
 import { formatBytes, formatQuantity } from "@cro/shared/quantity";
 import type { ReportedLimit } from "@cro/shared/wire/report";
 import type { AgentView } from "../agents/push.ts";
+import { type HeldProofs, NAMED_PODS } from "../liveness/hold.ts";
 import type { ReadyPolicy } from "../policy/judge.ts";
 import type { NodeRuling, ResourceRuling } from "../policy/ruling.ts";
 
@@ -29,7 +30,7 @@ export interface StatusInput {
   /** The agent of each node that has one. */
   agents: ReadonlyMap<string, AgentView>;
   /** Held proofs of orphans, by node. */
-  held: ReadonlyMap<string, number>;
+  held: ReadonlyMap<string, HeldProofs>;
   previous: PolicyStatus | undefined;
   /** RFC 3339. */
   now: string;
@@ -62,7 +63,7 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
   const unreachable = reports.flatMap(({ node, unreachable: limits }) => limits.map((limit) => ({ node, ...limit })));
   const unreachableOmitted = sum((report) => report.unreachableOmitted);
   const paused = reports.filter((report) => report.paused).map(({ node }) => node);
-  const heldNodes = ruled.filter((node) => (held.get(node) ?? 0) > 0);
+  const heldNodes = ruled.filter((node) => (held.get(node)?.count ?? 0) > 0);
   const accepted = acceptedOf(ruling);
   const conditions: Array<Omit<Condition, "lastTransitionTime">> = [
     { type: "Accepted", ...accepted },
@@ -86,8 +87,7 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
     }),
     flag("OrphansHeld", heldNodes.length > 0, {
       reason: "SuspiciouslyMany",
-      message: () =>
-        `${nameNodes(heldNodes)}: ${heldNodes.reduce((total, node) => total + (held.get(node) ?? 0), 0)} pods seem to be gone at once; their archives wait for a second proof`,
+      message: () => describeHeld(heldNodes, held),
     }),
   ];
   // Of what was deleted before the resource existed, it says nothing.
@@ -210,6 +210,15 @@ function describeRest(waiting: string[], { nodes, nowMs }: Pick<StatusInput, "no
   const ruled = [...new Set(resting.map(({ after }) => after ?? "another policy"))].slice(0, NAMED_RULERS).join(", ");
   const isOne = resting.length === 1;
   return `${names} ${isOne ? "rests" : "rest"} for ${minutes} more ${minutes === 1 ? "minute" : "minutes"}: ${ruled} ruled ${isOne ? "it" : "them"} and went away; until then only the node rules of that policy act there`;
+}
+
+function describeHeld(nodes: string[], held: ReadonlyMap<string, HeldProofs>): string {
+  const proofs = nodes.flatMap((node) => held.get(node) ?? []);
+  const total = proofs.reduce((sum, { podCount }) => sum + podCount, 0);
+  const named = proofs.flatMap(({ pods }) => pods).slice(0, NAMED_PODS);
+  const more = total > named.length ? ` and ${total - named.length} more` : "";
+  const pods = total === 1 ? "1 pod seems" : `${total} pods seem`;
+  return `${nameNodes(nodes)}: ${pods} to be gone at once (${named.join(", ")}${more}); their archives wait for a second proof`;
 }
 
 /** Which resources rank higher, why, and on which nodes. */

@@ -13,6 +13,9 @@ const DELETIONS_MS = 60_000;
 const GATHER_MS = 10_000;
 /** How many Events are written in a second, over all resources. */
 const EVENTS_PER_SECOND = 5;
+/** How many reasons of deletions an Event tells apart: an agent may give any word for one. */
+const MAX_REASONS = 20;
+const OTHER_REASONS = "other reasons";
 /** How many notes wait at most to be written; of more the oldest are let go. */
 const MAX_NOTES = 1000;
 /** How often a note is tried, and how long it rests after the first failure, in milliseconds; doubled each time. */
@@ -202,7 +205,9 @@ function byReason(deletions: ReportedDeletion[]): Map<string, Sum> {
   return reasons;
 }
 
-function add(reasons: Map<string, Sum>, reason: string, { count, bytes }: Sum): void {
+/** Adds to the sum of a reason, or, if there are very many reasons, to that of all others. */
+function add(reasons: Map<string, Sum>, named: string, { count, bytes }: Sum): void {
+  const reason = reasons.has(named) || reasons.size < MAX_REASONS ? named : OTHER_REASONS;
   const sum = reasons.get(reason) ?? { count: 0, bytes: 0 };
   reasons.set(reason, { count: sum.count + count, bytes: Math.min(Number.MAX_SAFE_INTEGER, sum.bytes + bytes) });
 }

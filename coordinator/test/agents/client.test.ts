@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import { createServer as createTcpServer } from "node:net";
 import { defaultPolicy } from "@cro/shared/policy/compile";
 import { AGENT_DNS_NAME, COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
+import { ASKED_CONTAINERS, REPORT_LIMITS } from "@cro/shared/wire/report";
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type AgentClient, type AgentOutcome, createAgentClient } from "../../src/agents/client.ts";
 import { serializePolicy, writeDirective } from "../../src/agents/directive.ts";
@@ -150,6 +151,43 @@ describe("createAgentClient", () => {
     expect(failure(await client.getReport(peer.address, never))).toMatch(problem);
     peer.interfere = undefined;
     expect((await client.getReport(peer.address, never)).outcome).toBe("accepted");
+  });
+
+  it("reads the largest report that there can be, and none that is twice as large", async () => {
+    const name = (prefix: string, index: number, length: number) => `${prefix}${index}-`.padEnd(length, "x");
+    const names = { namespace: name("n", 0, 63), pod: name("p", 0, 253), container: name("c", 0, 63) };
+    const of = <T>(length: number, make: (index: number) => T) => Array.from({ length }, (_, index) => make(index));
+    const large = aReport({
+      ...peer.report,
+      namespaces: of(REPORT_LIMITS.namespaces, (index) => ({
+        ...{ namespace: name("n", index, 63), archives: 2 ** 53 - 1, bytes: 2 ** 53 - 1 },
+      })),
+      orphanScopes: of(REPORT_LIMITS.orphanScopes, (index) => ({
+        namespace: names.namespace,
+        pod: name("p", index, 253),
+        containers: of(ASKED_CONTAINERS.perReport / REPORT_LIMITS.orphanScopes, (n) => name("c", n, 63)),
+      })),
+      unreachable: of(REPORT_LIMITS.unreachable, () => ({
+        ...{ ...names, limit: "node_max_total_size", wanted: 2 ** 53 - 1, freed: 2 ** 53 - 1, unit: "archives" },
+      })),
+      deletions: of(REPORT_LIMITS.deletions, (index) => ({
+        ...{ ...names, number: index + 1, time: "2026-01-01T00:00:00.000Z", file: "f".repeat(255) },
+        ...{ bytes: 2 ** 53 - 1, reason: "node_max_total_size" },
+      })),
+      documentFields: of(1000, (index) => name("f", index, 50).replace("-", "")),
+      certificates: { authorities: of(100, () => "AB:".repeat(31).concat("AB")) },
+    });
+    peer.interfere = (_, response) => {
+      response.end(JSON.stringify(large));
+      return true;
+    };
+    const outcome = await client.getReport(peer.address, never);
+    expect(outcome).toMatchObject({ outcome: "accepted", dropped: [] });
+    peer.interfere = (_, response) => {
+      response.end(JSON.stringify({ ...large, more: JSON.stringify(large) }));
+      return true;
+    };
+    expect(failure(await client.getReport(peer.address, never))).toMatch(/size/i);
   });
 
   it("gives up at the deadline, whether the agent is silent or drips", async () => {

@@ -245,9 +245,21 @@ describe("the steps of an agent", () => {
   });
 
   it("asks soon after a connection ended, but not before a backoff is over", () => {
-    expect(nextCall(suspectRestart(applied(key(1)), at(100)))).toEqual({ call: "report", atMs: 600 });
-    const backingOff = { ...push(applied(key(1)), failed), retryAtMs: 5000 };
-    expect(nextCall(suspectRestart(backingOff, at(100))).atMs).toBe(5000);
+    expect(nextCall(suspectRestart(applied(key(1)), at(5000)))).toEqual({ call: "report", atMs: 5500 });
+    expect(nextCall(suspectRestart(newAgentState(0), at(100)))).toEqual({ call: "report", atMs: 0 });
+    const backingOff = { ...push(applied(key(1)), failed), retryAtMs: 9000 };
+    expect(nextCall(suspectRestart(backingOff, at(5000))).atMs).toBe(9000);
+  });
+
+  it("asks an agent that ends the connection after each answer every five seconds, and not at once each time", () => {
+    let state = applied(key(1));
+    const calls: number[] = [];
+    for (let nowMs = 0; nowMs < 60_000; nowMs = nextCall(state).atMs) {
+      state = afterReport(state, accepted(key(1)), at(nowMs));
+      calls.push(nowMs);
+      state = suspectRestart(state, at(nowMs + 1));
+    }
+    expect(calls).toEqual(Array.from({ length: 12 }, (_, count) => count * 5000));
   });
 
   it("finds what cannot be superseded without a higher term, and nothing else", () => {

@@ -24,7 +24,7 @@ export interface AskOptions {
   number?: number;
   containers?: string[];
   omitted?: number;
-  protocol?: number;
+  protocol?: number | undefined;
   graceMs?: number | undefined;
 }
 
@@ -55,7 +55,8 @@ export function aDrivenProver() {
     modified: (key: string, uid?: string) => podChanged(state, { type: "modified", item: itemOf(key, uid) }, nowMs),
     deleted: (key: string, uid?: string) => podChanged(state, { type: "deleted", item: itemOf(key, uid) }, nowMs),
     ask(pods: string[], options: AskOptions = {}) {
-      const { agent = "agent", node = "node", bootId = "boot", containers = [], omitted = 0, protocol } = options;
+      const { agent = "agent", node = "node", bootId = "boot", containers = [], omitted = 0 } = options;
+      const protocol = "protocol" in options ? options.protocol : 2;
       const number = options.number ?? (numbers.get(agent) ?? 0) + 1;
       numbers.set(agent, number);
       const orphanScopes = pods.map((key) => ({ namespace: itemOf(key).namespace, pod: itemOf(key).name, containers }));

@@ -247,11 +247,13 @@ describe("the prover", () => {
     expect(prover.held.at(-1)?.node).toBe("node");
     expect(prover.held.at(-1)?.pods).toHaveLength(10);
     expect(prover.held.at(-1)?.pods).toContain("n/gone-1");
+    expect(prover.held.at(-1)?.podCount).toBe(11);
+    expect(prover.logged.at(-1)?.[0]).toMatchObject({ held: 11, pods: prover.held.at(-1)?.pods });
     expect(prover.logged.every(([, message]) => message.includes("suspiciously"))).toBe(true);
     prover.logged.length = 0;
     prover.pass(RESYNC_MS);
     prover.ask(many(11));
-    await until(() => expect(prover.held.at(-1)).toEqual({ node: "node", count: 0, pods: [] }));
+    await until(() => expect(prover.held.at(-1)).toEqual({ node: "node", count: 0, podCount: 0, pods: [] }));
     prover.pass(1000);
     prover.ask(many(11));
     await until(() => expect(prover.told()).toHaveLength(11));

@@ -25,7 +25,9 @@ describe("a pod that is gone", () => {
     expect(nextMs(prover.state)).toBe(GRACE_MS);
     prover.pass(1);
     expect(prover.findNothing()).toEqual(["n/gone"]);
-    expect(factsOf(prover.state, "agent")).toEqual([{ bootId: "boot", report: 1, namespace: "n", pod: "gone" }]);
+    const provedAt = new Date(1_800_000_000_000 + GRACE_MS).toISOString();
+    const fact = { bootId: "boot", report: 1, namespace: "n", pod: "gone", provedAt, graceMs: GRACE_MS };
+    expect(factsOf(prover.state, "agent")).toEqual([fact]);
     expect(prover.reads()).toEqual([]);
   });
 
@@ -138,6 +140,15 @@ describe("a pod that is gone", () => {
     expect(prover.facts()).toHaveLength(21);
     expect(prover.facts()).not.toContain("gone");
     expect(prover.facts()).not.toContain("gone-5");
+  });
+
+  it("that a read finds is gone for nobody any more, though the watch does not list it", () => {
+    const prover = aDueQuestion();
+    prover.findNothing();
+    prover.ask(["n/gone"], { agent: "second", node: "other" });
+    prover.answer(prover.read(), { found: "pod", uid: "back", containers: [] });
+    expect([prover.facts(), prover.facts("second")]).toEqual([[], []]);
+    expect(prover.state.changes.facts.get("agent")).toEqual({ isWithdrawn: true });
   });
 
   it("is forgotten when it is there again", () => {
@@ -337,16 +348,49 @@ describe("a container of a living pod", () => {
     expect(prover.facts()).toEqual(["pod/debug"]);
   });
 
-  it("is one of a hundred at most that are remembered to be missing in one pod", () => {
+  it("is proved to be missing for one node, however many made-up ones another node asks about", () => {
     const prover = aDrivenProver();
-    prover.synced("n/pod", ...many(200, "n/lives"));
-    const containers = many(150, "c").map((name) => name.replace("/", "-"));
-    prover.ask(["n/pod", ...many(200, "n/lives")].slice(0, 201), { containers });
-    const [read] = prover.reads();
-    prover.answer(read, { found: "pod", uid: "uid of n/pod", containers: [] });
+    prover.synced("n/pod");
+    for (const round of ["a", "b", "c"]) {
+      prover.ask(["n/pod"], {
+        agent: "evil",
+        node: "evil",
+        containers: many(100, round).map((name) => name.replace("/", "-")),
+      });
+      prover.findPod(["main"]);
+    }
+    prover.ask(["n/pod"], { containers: ["main", "debug"] });
+    prover.findPod(["main"]);
+    expect(prover.reads()).toEqual([]);
     prover.pass(GRACE_MS);
-    prover.answer(prover.read(), { found: "pod", uid: "uid of n/pod", containers: [] });
-    expect(prover.facts().length + prover.held().count).toBe(100);
+    expect(prover.findPod(["main"])).toEqual(["n/pod"]);
+    expect(prover.facts()).toEqual(["pod/debug"]);
+    expect(prover.reads()).toEqual([]);
+  });
+
+  it("is missing since the first read of its pod, whoever asked then", () => {
+    const prover = aLivingPod();
+    prover.findPod(["main"]);
+    prover.pass(GRACE_MS);
+    prover.ask(["n/pod"], { agent: "second", node: "other", containers: ["removed"] });
+    expect(prover.findPod(["main"])).toEqual(["n/pod"]);
+    expect(prover.facts("second")).toEqual(["pod/removed"]);
+  });
+
+  it("that a read for another node finds is missing for nobody any more", () => {
+    const prover = aLivingPod();
+    prover.findPod(["main"]);
+    prover.pass(GRACE_MS);
+    prover.ask(["n/pod"], { agent: "second", node: "other", containers: ["removed"] });
+    prover.answer(prover.read(), { found: "pod", uid: "uid of n/pod", containers: ["main"] });
+    expect([prover.facts(), prover.facts("second")]).toEqual([["pod/debug"], ["pod/removed"]]);
+    prover.ask(["n/pod"], { agent: "third", node: "third", containers: ["other"] });
+    prover.findPod(["main", "debug"]);
+    expect([prover.facts(), prover.facts("second"), prover.facts("third")]).toEqual([
+      [],
+      ["pod/removed"],
+      ["pod/other"],
+    ]);
   });
 });
 
@@ -395,31 +439,86 @@ describe("the policy of a node", () => {
 });
 
 describe("an agent", () => {
-  it("of protocol 2 learns when a fact was proved and under which grace, and an older one does not", () => {
-    const prover = aDrivenProver();
-    prover.synced();
-    prover.pass(GRACE_MS);
-    prover.ask(["n/gone"], { protocol: 2 });
-    prover.ask(["n/gone"], { agent: "older", protocol: 1 });
+  it("of protocol 2 learns when a fact was sent for and under which grace", () => {
+    const prover = aDueQuestion();
     const read = prover.read();
     prover.pass(3000);
     prover.answer(read, { found: "nothing" });
     const provedAt = new Date(1_800_000_000_000 + GRACE_MS).toISOString();
     expect(factsOf(prover.state, "agent")).toMatchObject([{ provedAt, graceMs: GRACE_MS }]);
-    expect(Object.keys(factsOf(prover.state, "older")[0] ?? {})).toEqual(["bootId", "report", "namespace", "pod"]);
   });
 
-  it("that asks again is answered anew when the last answer is ten seconds old", () => {
+  it.each([
+    ["names protocol 1", 1],
+    ["names none", undefined],
+  ])(
+    "that %s is answered nothing: it may ask about static pods, and cannot be told that a proof is void",
+    (_, protocol) => {
+      const prover = aDrivenProver();
+      prover.synced("n/pod");
+      prover.pass(GRACE_MS);
+      prover.ask(["n/gone", "n/pod"], { agent: "older", containers: ["debug"], protocol });
+      expect(prover.reads()).toEqual([]);
+      expect(nextMs(prover.state)).toBe(Number.POSITIVE_INFINITY);
+      prover.ask(["n/gone"]);
+      expect(prover.findNothing()).toEqual(["n/gone"]);
+      expect([prover.facts(), prover.facts("older")]).toEqual([["gone"], []]);
+      prover.ask(["n/gone"], { bootId: "downgraded", number: 1, protocol });
+      expect([prover.facts(), prover.reads()]).toEqual([[], []]);
+    },
+  );
+
+  it("that asks again is answered anew when the last answer is ten seconds old, and has that one until then", () => {
     const prover = aDueQuestion();
     prover.findNothing();
     prover.pass(9999);
     prover.ask(["n/gone"]);
-    expect(factsOf(prover.state, "agent")).toMatchObject([{ report: 1 }]);
+    expect(prover.reads()).toEqual([]);
+    prover.state.changes.facts.clear();
     prover.pass(1);
     prover.ask(["n/gone"]);
-    expect(prover.facts()).toEqual([]);
+    expect(factsOf(prover.state, "agent")).toMatchObject([{ report: 1 }]);
+    prover.answer(prover.read(), { found: "unknown" });
+    expect(factsOf(prover.state, "agent")).toMatchObject([{ report: 1 }]);
+    prover.pass(2000);
     prover.findNothing();
     expect(factsOf(prover.state, "agent")).toMatchObject([{ report: 3 }]);
+    expect(prover.state.changes.facts.get("agent")).toEqual({ isWithdrawn: false });
+  });
+
+  it("costs, if one of a thousand questions comes due, no look at the others", () => {
+    const prover = aDrivenProver();
+    prover.synced(...many(1000, "n/lives"));
+    prover.ask(many(1000, "n/lives"));
+    for (const key of many(20, "n/lives")) {
+      prover.deleted(key);
+      prover.pass(100);
+    }
+    prover.pass(GRACE_MS - 2000 - 1);
+    let looks = 0;
+    const { uidOf } = prover.state.pods;
+    prover.state.pods.uidOf = (...names) => {
+      looks += 1;
+      return uidOf(...names);
+    };
+    prover.pass(1);
+    expect(looks).toBe(1);
+    expect(nextMs(prover.state)).toBe(prover.now() + 100);
+    for (let more = 1; more < 20; more += 1) prover.pass(100);
+    expect(looks).toBe(20);
+    expect(prover.reads()).toHaveLength(20);
+  });
+
+  it("no longer has a fact about a container that it does not ask about any more", () => {
+    const prover = aDrivenProver();
+    prover.synced("n/pod");
+    prover.ask(["n/pod"], { containers: ["debug", "old"] });
+    prover.findPod(["main"]);
+    prover.pass(GRACE_MS);
+    prover.findPod(["main"]);
+    expect(prover.facts()).toEqual(["pod/debug", "pod/old"]);
+    prover.ask(["n/pod"], { containers: ["old"] });
+    expect(prover.facts()).toEqual(["pod/old"]);
   });
 
   it("that does not ask any more is told no more, unless its report left scopes out", () => {
@@ -636,6 +735,114 @@ describe("proofs for most of a node", () => {
     expect(prover.findNothing()).toEqual([]);
   });
 
+  it("are held on though a second agent of the node, which has no policy yet, does not ask, and go in time", () => {
+    const prover = aHold();
+    prover.findNothing();
+    for (let ms = 0; ms < RESYNC_MS; ms += 30_000) {
+      prover.ask([], { agent: "second", bootId: "second" });
+      passAsking(prover, 30_000);
+    }
+    expect(prover.findNothing()).toHaveLength(11);
+    expect([prover.facts().length, prover.held().count]).toEqual([11, 0]);
+  });
+
+  it("go to both agents of a node that ask, by one read", () => {
+    const prover = aHold();
+    prover.ask([...many(11), "n/lives"], { agent: "second", bootId: "second" });
+    prover.findNothing();
+    passAsking(prover, RESYNC_MS);
+    prover.ask([...many(11), "n/lives"], { agent: "second", bootId: "second" });
+    expect(prover.findNothing()).toHaveLength(11);
+    expect([prover.facts().length, prover.facts("second").length, prover.held().count]).toEqual([11, 11, 0]);
+  });
+
+  it("are not held again once they were released, though the agent cannot act and asks for an hour", () => {
+    const prover = aHold();
+    prover.findNothing();
+    passAsking(prover, RESYNC_MS);
+    prover.findNothing();
+    for (let ms = 0; ms < 60 * MINUTE_MS; ms += 30_000) {
+      passAsking(prover, 30_000);
+      expect([prover.facts().length, prover.held().count]).toEqual([11, 0]);
+      prover.findNothing();
+      expect([prover.facts().length, prover.held().count]).toEqual([11, 0]);
+    }
+  });
+
+  it("are held again for a pod that was seen since, or not asked about, or under a watch that was lost since", () => {
+    const released = () => {
+      const prover = aHold();
+      prover.findNothing();
+      passAsking(prover, RESYNC_MS);
+      prover.findNothing();
+      expect(prover.facts()).toHaveLength(11);
+      return prover;
+    };
+    const back = released();
+    back.added("n/gone-3");
+    back.deleted("n/gone-3");
+    passAsking(back, GRACE_MS);
+    back.findNothing();
+    expect([...back.held().pods]).toEqual(["n/gone-3"]);
+
+    const found = released();
+    passAsking(found, 10_000);
+    const [read] = found.reads();
+    found.answer(read, { found: "pod", uid: "back", containers: [] });
+    passAsking(found, GRACE_MS);
+    found.findNothing();
+    expect([...found.held().pods]).toEqual(["n/gone-0"]);
+
+    const unasked = released();
+    unasked.ask([...many(10), "n/lives"]);
+    passAsking(unasked, 1000);
+    unasked.findNothing();
+    expect([...unasked.held().pods]).toEqual(["n/gone-10"]);
+
+    const lost = released();
+    lost.lost();
+    lost.synced("n/lives");
+    passAsking(lost, GRACE_MS);
+    lost.findNothing();
+    expect([lost.held().count, lost.facts()]).toEqual([11, []]);
+  });
+
+  it("are withdrawn from every agent of the node when they come to be held", () => {
+    const prover = aDrivenProver();
+    prover.synced("n/lives");
+    prover.pass(GRACE_MS);
+    for (const agent of ["agent", "second"]) prover.ask(many(8), { agent });
+    prover.findNothing();
+    expect([prover.facts().length, prover.facts("second").length]).toEqual([8, 8]);
+    prover.pass(10_000);
+    prover.ask(many(11));
+    prover.findNothing();
+    expect([prover.facts(), prover.facts("second"), prover.held().count]).toEqual([[], [], 11]);
+  });
+
+  it("are ten thousand at most, and what exceeds that is neither let go nor read without end", () => {
+    const prover = aDrivenProver();
+    prover.synced();
+    prover.pass(GRACE_MS);
+    for (let round = 0; round < 11; round += 1) {
+      prover.ask(many(1000, `n/gone-${round}`), { omitted: 1 });
+      prover.findNothing();
+    }
+    expect([prover.held().count, prover.facts(), prover.reads()]).toEqual([10_000, [], []]);
+  });
+
+  it("end for a container that nobody asks about any more, though its pod is asked about", () => {
+    const prover = aDrivenProver();
+    prover.synced(...many(11, "n/lives"));
+    prover.ask(many(11, "n/lives"), { containers: ["debug", "main"] });
+    prover.findPod(["main"]);
+    prover.pass(GRACE_MS);
+    prover.findPod(["main"]);
+    expect(prover.held().count).toBe(11);
+    prover.ask(many(11, "n/lives"), { containers: ["main"] });
+    expect(prover.held().count).toBe(0);
+  });
+
   it("are dropped when the pod is back, when the watch is lost, or when nobody asks any more", () => {
     const prover = aHold();
     prover.findNothing();
@@ -724,6 +931,20 @@ describe("proofs for most of a node", () => {
     expect(prover.held().count).toBe(11);
     prover.pass(1);
     expect(prover.held().count).toBe(0);
+    expect(prover.state.nodes.size).toBe(0);
+  });
+
+  it("that were released stay so over a change of the agent, and are forgotten without one for two resyncs", () => {
+    const prover = aHold();
+    prover.findNothing();
+    passAsking(prover, RESYNC_MS);
+    prover.findNothing();
+    prover.state.agents.delete("agent");
+    passAsking(prover, 5000, { agent: "next", bootId: "next" });
+    prover.findNothing();
+    expect([prover.facts("next").length, prover.held().count]).toEqual([11, 0]);
+    prover.state.agents.delete("next");
+    prover.pass(2 * RESYNC_MS);
     expect(prover.state.nodes.size).toBe(0);
   });
 });

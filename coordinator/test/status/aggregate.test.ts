@@ -123,10 +123,17 @@ describe("a status", () => {
       message: "/x lies in none of the mounted directories: /y",
     };
     const view = aView("a", { report: { directory, unreachable: [limit] } });
-    const conditions = conditionsOf(aggregateStatus(input(["a"], [view], { held: new Map([["a", 12]]) })));
+    const pods = Array.from({ length: 10 }, (_, index) => `n/web-${index}`);
+    const held = new Map([
+      ["a", { count: 40, podCount: 12, pods }],
+      ["elsewhere", { count: 1, podCount: 1, pods: ["n/other"] }],
+    ]);
+    const conditions = conditionsOf(aggregateStatus(input(["a"], [view], { held })));
     expect(conditions.DirectoryNotMounted).toEqual(["True", "NotWatched", `a: ${directory.message}`]);
     expect(conditions.LimitUnreachable?.[2]).toBe("a: max_total_size of n is exceeded by 2KiB, of which 0B could go");
-    expect(conditions.OrphansHeld?.[2]).toMatch(/^a: 12 pods seem to be gone at once/);
+    expect(conditions.OrphansHeld?.[2]).toBe(
+      `a: 12 pods seem to be gone at once (${pods.join(", ")} and 2 more); their archives wait for a second proof`,
+    );
   });
 
   it("keeps the time of a condition that did not change", () => {

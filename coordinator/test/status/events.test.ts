@@ -156,6 +156,27 @@ describe("Events about deletions", () => {
     expect(written.map(({ count }) => count)).toEqual([2 ** 31 - 1]);
   });
 
+  it("tell twenty reasons apart, however many an agent names while Events cannot be written", async () => {
+    const { writer, written, state, pass } = aWriter();
+    state.answer = { ok: false, reason: "ServiceUnavailable", message: "down", status: 503 };
+    for (let round = 0; round < 10; round += 1) {
+      for (let number = 1; number <= 50; number += 1) {
+        const reason = `word_${round * 50 + number}`;
+        writer.deletions(
+          resource,
+          aReport({ bootId: `${round}`, deletions: deletions(number, number).map((one) => ({ ...one, reason })) }),
+        );
+      }
+      await pass(MINUTE_MS);
+    }
+    state.answer = { ok: true, value: {} as never };
+    await pass(MINUTE_MS);
+    const last = written.at(-1);
+    expect(last?.message.match(/ for /g)).toHaveLength(21);
+    expect(last?.message).toContain("for other reasons");
+    expect(last?.count).toBe(500);
+  });
+
   it("leave out what happened before this leader's time, before the resource, or under none", async () => {
     const { writer, written, pass } = aWriter();
     const at = (ms: number) => ({ time: new Date(START + ms).toISOString() });

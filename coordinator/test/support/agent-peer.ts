@@ -4,7 +4,7 @@ import { createServer, type Server } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { type Directive, REFUSED, type Refusal } from "@cro/shared/wire/directive";
 import { compareFences } from "@cro/shared/wire/fence";
-import type { Report } from "@cro/shared/wire/report";
+import { PROTOCOL, type Report } from "@cro/shared/wire/report";
 import type { AgentAddress } from "../../src/agents/directive.ts";
 import { aLeaf, anAuthority } from "./certificates.ts";
 import type { End } from "./handshake.ts";
@@ -15,6 +15,7 @@ export function aReport(report: Partial<Report> = {}): Report {
     node: "node-a",
     podUID: "uid-a",
     version: "0.1.0",
+    protocol: PROTOCOL,
     bootId: "boot-1",
     number: 1,
     time: "2026-01-01T00:00:00Z",

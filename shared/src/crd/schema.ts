@@ -14,10 +14,13 @@ const MAX_POLICIES = 1000;
 /** The most labels that a node selector may name. */
 const MAX_LABELS = 64;
 
-const LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+/** A DNS label, as namespaces and containers have for names, without its bound of 63 characters. */
+export const LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 
 /** Part of a path: neither `.` nor `..`, and spelt without lookahead, which the API server's expressions do not have. */
 const PATH_PART = "([^/.\\x00][^/\\x00]*|[.][^/.\\x00][^/\\x00]*|[.][.][^/\\x00]+)";
+/** An absolute path without an empty, `.` or `..` part; it may end in a slash. */
+export const PLAIN_PATH = `^/(${PATH_PART}(/${PATH_PART})*/?)?$`;
 
 /** Grammar of label values: k8s.io/apimachinery/pkg/util/validation, IsValidLabelValue. */
 const LABEL_VALUE = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
@@ -154,7 +157,7 @@ export const PolicySpec = Type.Object(
       Type.String({
         description: `Absolute path of the archives on the nodes. Default ${DEFAULT_CHECKPOINT_DIRECTORY}.`,
         maxLength: 4096,
-        pattern: `^/(${PATH_PART}(/${PATH_PART})*/?)?$`,
+        pattern: PLAIN_PATH,
       }),
     ),
     applyPoliciesImmediately: Type.Optional(

@@ -8,6 +8,12 @@ export const DIRECTIVE_PATH = "/v1/directive";
 /** The largest directive an agent reads, in bytes. */
 export const MAX_DIRECTIVE_BYTES = 8 * 1024 * 1024;
 
+/**
+ * The first version of the protocol whose agents are given proofs. Older ones ask about static pods too, act upon a proof
+ * for a minute after they received it, however old it is by then, and cannot be told that it is void.
+ */
+export const PROTOCOL_WITH_PROOFS = 2;
+
 const time = () => Type.String({ pattern: "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d(\\.\\d+)?Z$" });
 const name = () => Type.String({ minLength: 1, maxLength: 253 });
 
@@ -25,7 +31,7 @@ export const OrphanFact = Type.Object(
     container: Type.Optional(name()),
     /**
      * When the read that proved it was sent, by the coordinator's clock, RFC 3339, and how long, in milliseconds, what it
-     * is about had been absent by then at least. Only agents of protocol 2 and later know them.
+     * is about had been absent by then at least. Absent from a coordinator of the first protocol.
      */
     provedAt: Type.Optional(time()),
     graceMs: Type.Optional(Type.Number({ minimum: 0 })),

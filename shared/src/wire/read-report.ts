@@ -1,6 +1,7 @@
 import type { TSchema } from "typebox";
 import { Compile } from "typebox/compile";
-import { OrphanScope, REPORT_LIMITS, Report, ReportedDeletion, ReportedLimit } from "./report.ts";
+import { PLAIN_PATH } from "../crd/schema.ts";
+import { ASKED_CONTAINERS, OrphanScope, REPORT_LIMITS, Report, ReportedDeletion, ReportedLimit } from "./report.ts";
 
 /** What became of a text that came in place of a report. */
 export type ReadReport =
@@ -9,8 +10,9 @@ export type ReadReport =
 
 /** How much of a text is kept, in characters: it goes into logs and into the status of a policy. */
 const MAX_TEXT = 1000;
-/** The longest path that Linux has. */
-const MAX_PATH = 4096;
+/** The longest path that is believed, in characters: it may get into the policy of a node that rests, and its record. */
+const MAX_PATH = 1024;
+const PATH = new RegExp(PLAIN_PATH);
 const MAX_STATES = 64;
 /** How many parts that are not believed are told of one by one. */
 const MAX_TOLD = 10;
@@ -59,13 +61,15 @@ export function createReportReader(): (text: unknown, nowMs: number) => ReadRepo
         name === "deletions"
           ? list.slice(-limit).map((entry) => withBelievedTime(entry, { nowMs, drop }))
           : list.slice(0, limit);
-      const kept = looked.filter((entry, index) => {
+      const { entries, cut } = name === "orphanScopes" ? withFewContainers(looked) : { entries: looked, cut: 0 };
+      const kept = entries.filter((entry, index) => {
         const isGood = checks[name]?.Check(entry) === true;
-        if (!isGood) drop(`${name}[${index}]: ${firstProblem(checks[name], entry)}`);
+        // To find the problem costs much more than to see that there is one.
+        if (!isGood) drop(dropped.length < MAX_TOLD ? `${name}[${index}]: ${firstProblem(checks[name], entry)}` : name);
         return isGood;
       });
       report[name] = kept;
-      report[omitted] = addUp(value[omitted], list.length - kept.length);
+      report[omitted] = addUp(value[omitted], list.length - kept.length + cut);
     }
     if (value.time !== undefined) setOrDrop(report, "time", believeTime(value.time, nowMs), drop);
     if (value.documentFields !== undefined && !checkFields.Check(value.documentFields)) {
@@ -79,9 +83,11 @@ export function createReportReader(): (text: unknown, nowMs: number) => ReadRepo
     }
     if (isObject(value.directory)) {
       const { path, message } = value.directory;
+      const isBelieved = typeof path !== "string" || path === "" || isPlainPath(path);
+      if (!isBelieved) drop("directory.path: it is too long, or no plain absolute path");
       report.directory = {
         ...value.directory,
-        ...(typeof path === "string" && { path: plain(path, MAX_PATH) }),
+        ...(!isBelieved && { path: "" }),
         ...(typeof message === "string" && { message: plain(message, MAX_TEXT) }),
       };
     }
@@ -89,13 +95,50 @@ export function createReportReader(): (text: unknown, nowMs: number) => ReadRepo
 
     if (!checkReport.Check(report)) return { ok: false, problem: firstProblem(checkReport, report) };
     const more = dropped.length - MAX_TOLD;
-    return { ok: true, report, dropped: more > 0 ? [...dropped.slice(0, MAX_TOLD), `and ${more} more`] : dropped };
+    const known = pickKnown(report, Report as Shape) as Report;
+    return {
+      ok: true,
+      report: known,
+      dropped: more > 0 ? [...dropped.slice(0, MAX_TOLD), `and ${more} more`] : dropped,
+    };
   };
 }
 
 /** A text in which nothing steers a terminal, and of bounded length. */
 export function plain(text: string, maxLength = MAX_TEXT): string {
   return text.slice(0, maxLength).replace(CONTROL, " ");
+}
+
+/** A schema, as far as the known members of a value are found by it. */
+interface Shape {
+  properties?: Record<string, Shape>;
+  items?: Shape;
+}
+
+/** A value without the members that its schema does not name: a report is kept, and they may be of any size. */
+function pickKnown(value: unknown, { properties, items }: Shape): unknown {
+  if (Array.isArray(value)) return items === undefined ? value : value.map((item) => pickKnown(item, items));
+  if (properties === undefined || !isObject(value)) return value;
+  const known = Object.entries(properties).filter(([name]) => Object.hasOwn(value, name));
+  return Object.fromEntries(known.map(([name, shape]) => [name, pickKnown(value[name], shape)]));
+}
+
+/** Orphan scopes about as many containers as a report may ask about. `cut` is how many scopes lost some. */
+function withFewContainers(scopes: unknown[]): { entries: unknown[]; cut: number } {
+  let left: number = ASKED_CONTAINERS.perReport;
+  let cut = 0;
+  const entries = scopes.map((scope) => {
+    if (!isObject(scope) || !Array.isArray(scope.containers)) return scope;
+    const containers = scope.containers.slice(0, Math.min(left, ASKED_CONTAINERS.perPod));
+    left -= containers.length;
+    if (containers.length < scope.containers.length) cut += 1;
+    return { ...scope, containers };
+  });
+  return { entries, cut };
+}
+
+function isPlainPath(path: string): boolean {
+  return path.length <= MAX_PATH && PATH.test(path) && plain(path, MAX_PATH) === path;
 }
 
 function readCertificates(certificates: Record<string, unknown>, drop: (what: string) => void) {

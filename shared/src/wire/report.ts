@@ -1,4 +1,5 @@
 import * as Type from "typebox";
+import { LABEL } from "../crd/schema.ts";
 import { Fence } from "./fence.ts";
 
 /** `GET` of a {@link Report}. */
@@ -12,6 +13,9 @@ export const PROTOCOL = 2;
 
 /** How many entries of each list a report carries at most; what exceeds it is told by a number beside the list. */
 export const REPORT_LIMITS = { namespaces: 1000, orphanScopes: 1000, unreachable: 100, deletions: 200 } as const;
+
+/** About how many containers a report asks: of one pod, and in sum. What exceeds it waits, or is never an orphan. */
+export const ASKED_CONTAINERS = { perPod: 100, perReport: 5000 } as const;
 
 /** Why an archive is deleted, and which limit could not be met: a closed set, also the metrics' label. */
 export const REASONS = [
@@ -31,10 +35,9 @@ export type ArchiveState = (typeof ARCHIVE_STATES)[number];
 
 const count = () => Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 /**
- * A DNS label and a DNS subdomain as Kubernetes has them (k8s.io/apimachinery/pkg/util/validation): it bounds a subdomain as
+ * A DNS label and a DNS subdomain, as Kubernetes has them (k8s.io/apimachinery/pkg/util/validation): it bounds a subdomain as
  * a whole, and not each label of it.
  */
-const LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?";
 const label = () => Type.String({ pattern: `^${LABEL}$`, maxLength: 63 });
 const subdomain = () => Type.String({ pattern: `^${LABEL}(\\.${LABEL})*$`, maxLength: 253 });
 /** A value of a set that later versions may add to. */
@@ -97,7 +100,7 @@ export const OrphanScope = Type.Object({
   namespace: label(),
   pod: subdomain(),
   /** Containers whose own absence counts too; none where only the pod's does. */
-  containers: Type.Array(label(), { maxItems: 1000 }),
+  containers: Type.Array(label(), { maxItems: ASKED_CONTAINERS.perPod }),
 });
 export type OrphanScope = Type.Static<typeof OrphanScope>;
 
@@ -105,13 +108,16 @@ export const DIRECTORY_STATES = ["watching", "missing", "unreadable", "not_mount
 export type DirectoryState = (typeof DIRECTORY_STATES)[number];
 
 const NamespaceTotal = Type.Object({ namespace: label(), archives: count(), bytes: count() });
-const DocumentFields = Type.Array(Type.String({ pattern: "^[A-Za-z][A-Za-z0-9]*(\\.[A-Za-z][A-Za-z0-9]*)*$" }), {
-  maxItems: 1000,
-});
+const DocumentFields = Type.Array(
+  Type.String({ pattern: "^[A-Za-z][A-Za-z0-9]*(\\.[A-Za-z][A-Za-z0-9]*)*$", maxLength: 200 }),
+  {
+    maxItems: 1000,
+  },
+);
 
 /**
  * What an agent tells of itself and its archives. Open: later versions add members, and words to every set. An agent
- * writes exact values; a reader takes it from {@link readReport} alone.
+ * writes exact values; a reader takes it from {@link readReport} alone, which keeps the members named here.
  */
 export const Report = Type.Object({
   node: Type.String({ minLength: 1, maxLength: 253 }),

@@ -87,7 +87,40 @@ describe("a report that is read", () => {
     };
     const { report: taken, dropped } = read(later);
     expect(dropped).toEqual([]);
-    expect(taken).toMatchObject({ ...later, deletions: [{ number: 4, reason: "max_age_unmanaged" }] });
+    expect(taken).toMatchObject({
+      protocol: 7,
+      directory: { path: "/a", state: "thawing" },
+      states: { complete: 1, trashed: 2 },
+      unreachable: [{ limit: "min_free_inodes", unit: "inodes" }],
+      deletions: [{ number: 4, reason: "max_age_unmanaged" }],
+    });
+  });
+
+  it("keeps no member that is not known, wherever it stands: a report is kept, and it may be of any size", () => {
+    const more = { mood: ["x".repeat(1000)] };
+    const { report: taken, dropped } = read({
+      ...more,
+      accepted: { ...report.accepted, ...more },
+      directory: { ...report.directory, ...more },
+      disk: { ...report.disk, ...more },
+      namespaces: [{ ...report.namespaces[0], ...more }],
+      orphanScopes: [{ ...scope, ...more }],
+      unreachable: [{ ...limit, ...more }],
+      deletions: [{ ...report.deletions[0], ...more }],
+      certificates: { ...report.certificates, ...more },
+    });
+    expect([taken, dropped]).toEqual([report, []]);
+  });
+
+  it("asks about a hundred containers of a pod and five thousand in sum, and the rest counts as left out", () => {
+    const containers = (count: number) => Array.from({ length: count }, (_, index) => `c-${index}`);
+    const orphanScopes = [
+      { ...scope, containers: containers(1001) },
+      ...Array.from({ length: 50 }, (_, index) => ({ ...scope, pod: `p-${index}`, containers: containers(100) })),
+    ];
+    const { report: taken, dropped } = read({ orphanScopes, orphanScopesOmitted: 3 });
+    expect(taken.orphanScopes.map((one) => one.containers.length)).toEqual([...Array(50).fill(100), 0]);
+    expect([taken.orphanScopesOmitted, dropped]).toEqual([5, []]);
   });
 
   it.each([
@@ -184,11 +217,22 @@ describe("a report that is read", () => {
     expect(read({ states: { complete: 1, "a b": 2, torn: -1, odd: "x" } }).report.states).toEqual({ complete: 1 });
   });
 
+  it("names no directory rather than one that is no plain absolute path, or longer than a KiB", () => {
+    for (const path of ["archives", "/a/../b", "/a//b", "/./a", "/a\nb", "/a\u0000b", `/${"x".repeat(1024)}`]) {
+      const { report: taken, dropped } = read({ directory: { path, state: "watching" } });
+      expect([path, taken.directory, dropped.length]).toEqual([path, { path: "", state: "watching" }, 1]);
+    }
+    for (const path of ["", "/", "/a/..b/.c", `/${"x".repeat(1023)}`]) {
+      const { report: taken, dropped } = read({ directory: { path, state: "watching" } });
+      expect([taken.directory.path, dropped]).toEqual([path, []]);
+    }
+  });
+
   it("has texts of bounded length that steer no terminal", () => {
-    const { path, message } = read({
-      directory: { path: "/".repeat(9999), state: "missing", message: `\u001b[2J${"x".repeat(9999)}` },
+    const { message } = read({
+      directory: { path: "/", state: "missing", message: `\u001b[2J${"x".repeat(9999)}` },
     }).report.directory;
-    expect([path.length, message?.length]).toEqual([4096, 1000]);
+    expect(message?.length).toBe(1000);
     expect(message?.slice(0, 5)).toBe(" [2Jx");
     expect(plain("a\nb\u009bc")).toBe("a b c");
   });
