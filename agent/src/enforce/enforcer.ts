@@ -152,7 +152,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   }
 
   async function run(): Promise<void> {
-    for (let ground = groundOf(); attention.isPending() && ground !== undefined; ground = groundOf()) {
+    for (let ground = groundOf(); ground !== undefined; ground = groundOf()) {
       const batch = attention.take();
       if (batch === undefined) return;
       const startedMs = clock.monotonicMs();
@@ -209,7 +209,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const isAgeUnknown = input.nowMs === undefined && hasAges(ground.inForce.document);
     if (waiting.length === 0 && !isAgeUnknown) attention.finish(scopes);
     // A proof whose archives wait to settle, to be walked or to be deleted is still needed.
-    const needed = new Set(waiting.flatMap(({ identity }) => (identity === undefined ? [] : coversOf(identity))));
+    const needed = new Set(waiting.flatMap(({ identity }) => coversOf(identity as ContainerIdentity)));
     proofs.use(asked.filter((cover) => !needed.has(keyOf(cover)) && !index.isBlocked(keyOf(cover))));
     return true;
   }

@@ -28,6 +28,27 @@ describe("a directory that is left for another", () => {
     expect(readdirSync(folder)).toHaveLength(2);
   });
 
+  it("leaves nothing to be tried again where a deletion failed in it", async () => {
+    const folder = aFolder();
+    let isLeft = false;
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepOne, folder),
+      isStuck: (file) => {
+        if (!isLeft && file.endsWith(".tar")) {
+          isLeft = true;
+          void driven.enforcer.setDirectory(undefined);
+        }
+        return isLeft;
+      },
+    });
+    for (const file of aSeries(folder, 2)) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.failed).toHaveLength(1);
+    expect(driven.logged.filter(({ level }) => level === 50)).toEqual([]);
+    expect(readdirSync(folder)).toHaveLength(2);
+  });
+
   it("does not make its policy act on the next one before something happens there", async () => {
     const folder = aFolder();
     const next = aFolder();

@@ -1,9 +1,9 @@
-import { existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it, vi } from "vitest";
 import { patience, soak } from "../../../shared/test/support/soak.ts";
-import { aSeries, driveEnforcer } from "../support/driven.ts";
+import { aClock, aSeries, driveEnforcer } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy, watchDirectory } from "../support/watching.ts";
 
 const archivesIn = (folder: string) =>
@@ -113,6 +113,162 @@ it(
   },
   patience(60_000),
 );
+
+describe("a plan in the middle of whose making", () => {
+  /** Rules, and how many plans are made before the one that is meant. Of archives of 9 KiB, 1 MiB are 113. */
+  const RULES = [
+    { rule: "of a scope", spec: keep(100), most: 100, plansBefore: 0 },
+    { rule: "of the node", spec: { nodePolicy: { maxTotalSize: "1Mi" } }, most: 113, plansBefore: 1 },
+  ];
+
+  /** An enforcer whose every step takes longer than a slice of work may; `interfere` comes in the middle of a plan. */
+  function driveSlowly(
+    files: string[],
+    {
+      folder,
+      spec,
+      plansBefore,
+      interfere,
+    }: {
+      folder: string;
+      spec: object;
+      plansBefore: number;
+      interfere: (driven: ReturnType<typeof driveEnforcer>) => void;
+    },
+  ) {
+    const clock = aClock();
+    let plans = 0;
+    const driven: ReturnType<typeof driveEnforcer> = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(spec, folder),
+      clock: {
+        ...clock,
+        monotonicMs: () => {
+          clock.pass(10);
+          return clock.monotonicMs();
+        },
+      },
+      // Asked for right before a plan is begun.
+      trustedMs: () => {
+        if (plans === plansBefore) setImmediate(() => interfere(driven));
+        plans += 1;
+        return clock.wallMs();
+      },
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    return driven;
+  }
+
+  it.each(RULES)(
+    "another hand moves the newest archives away, $rule, is not begun, and the next one is right",
+    async ({ most, ...rule }) => {
+      const folder = aFolder();
+      const files = aSeries(folder, 150);
+      const newest = files.slice(-10);
+      const interfere = (driven: ReturnType<typeof driveEnforcer>) => {
+        for (const file of newest) renameSync(join(folder, file), join(folder, `${file}.aside`));
+        for (const file of newest) driven.see(file);
+      };
+      const driven = driveSlowly(files, { folder, ...rule, interfere });
+      await driven.calm();
+      driven.enforcer.tick();
+      await driven.calm();
+      // Begun, it would have found one of them gone, and told.
+      expect(driven.stale).toEqual([]);
+      expect(archivesIn(folder)).toEqual(files.slice(0, -10).slice(-most));
+    },
+  );
+
+  it.each(RULES)("the policy is replaced, $rule, is not begun", async (rule) => {
+    const folder = aFolder();
+    const files = aSeries(folder, 150);
+    let isReplaced = false;
+    const interfere = (driven: ReturnType<typeof driveEnforcer>) => {
+      isReplaced = true;
+      driven.apply({ globalPolicy: { maxCheckpointsPerContainer: 0 } });
+    };
+    const driven = driveSlowly(files, { folder, ...rule, interfere });
+    await driven.calm();
+    expect(isReplaced).toBe(true);
+    expect(driven.files()).toEqual([]);
+  });
+});
+
+describe("the rules of the node", () => {
+  const spec = { nodePolicy: { maxTotalSize: "1Mi" } };
+
+  it("wait for the last archive to be walked", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 120);
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(spec, folder) });
+    for (const file of files) driven.see(file, { isTold: false, isWalked: file !== files[60] });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual([]);
+    driven.see(files[60] ?? "");
+    await driven.calm();
+    expect(archivesIn(folder)).toEqual(files.slice(-113));
+  });
+
+  it("are planned anew when another hand takes archives away under a plan, and take no more than is left to take", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 120);
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(spec, folder),
+      onDeleted: () => {
+        for (const file of files.slice(-3)) {
+          if (!existsSync(join(folder, file))) continue;
+          renameSync(join(folder, file), join(folder, `${file}.aside`));
+          driven.see(file);
+        }
+      },
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    driven.enforcer.tick();
+    await driven.calm();
+    expect(archivesIn(folder)).toEqual(files.slice(4, -3));
+  });
+
+  it("enforce a total and still tell of a disk that no deletion frees", async () => {
+    const folder = aFolder();
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ nodePolicy: { maxTotalSize: "1Mi", minFree: "1Gi" } }, folder),
+      readDisk: () => ({ sizeBytes: 2 ** 40, usedBytes: 2 ** 40 - 1, availableBytes: 1 }),
+    });
+    const told = () => driven.enforcer.status().unreachable.map(({ limit }) => limit);
+    for (const file of aSeries(folder, 20)) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    for (let second = 0; second < 90; second += 1) {
+      driven.clock.pass(1000);
+      driven.enforcer.tick();
+      await driven.calm();
+    }
+    expect(told()).toEqual(["node_watermark"]);
+    const next = aSeries(folder, 150, { container: "next" });
+    for (const file of next) driven.see(file, { isEvent: true });
+    await driven.calm();
+    expect(archivesIn(folder).length).toBeLessThanOrEqual(113);
+    expect(told()).toEqual(["node_watermark"]);
+  });
+});
+
+it("an archive that has changed since the plan is kept and looked at, whatever other archives the rule leaves", async () => {
+  const folder = aFolder();
+  const files = aSeries(folder, 4);
+  const driven = driveEnforcer(folder, {
+    policy: anAcceptedPolicy({ applyPoliciesImmediately: true, globalPolicy: { maxAge: "1m" } }, folder),
+    onDeleted: (file) => {
+      if (file === files[0]) appendFileSync(join(folder, files[1] ?? ""), Buffer.alloc(512));
+    },
+  });
+  for (const file of files) driven.see(file, { isTold: false });
+  driven.enforcer.listed();
+  await driven.calm();
+  expect(driven.stale).toEqual([files[1]]);
+  expect(archivesIn(folder)).toContain(files[1]);
+});
 
 describe("an archive that cannot be deleted just now", () => {
   it("is waited for by the rules of its scopes, and no other goes in its stead", async () => {

@@ -144,6 +144,33 @@ describe("a node whose disk is full and of which nothing can be deleted", () => 
     expect(driven.runs()).toBeLessThan(80);
     expect(driven.files()).toEqual([]);
   });
+
+  it("forgets what could not be deleted once the disk is no longer full", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 2);
+    let isFull = true;
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ nodePolicy: { minFree: "1Gi" } }, folder),
+      isStuck: () => true,
+      readDisk: () => ({ sizeBytes: 2 ** 40, usedBytes: 0, availableBytes: isFull ? 1 : 2 ** 40 }),
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    const second = async () => {
+      driven.clock.pass(1000);
+      driven.enforcer.tick();
+      await driven.calm();
+    };
+    for (let at = 0; at < 60; at += 1) await second();
+    const tries = driven.failed.length;
+    expect(tries).toBeGreaterThan(3);
+    isFull = false;
+    for (let at = 0; at < 60; at += 1) await second();
+    isFull = true;
+    // Forgotten, it is tried at the first look at a full disk, and not after the minute that it would rest.
+    for (let at = 0; at < 15; at += 1) await second();
+    expect(driven.failed.length).toBeGreaterThan(tries + 1);
+  });
 });
 
 describe("a run that fails", () => {
