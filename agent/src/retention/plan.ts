@@ -176,6 +176,7 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
   const incomplete: OwnedArchive[] = [];
   const others: OwnedArchive[] = [];
   const unwalked: Archive[] = [];
+  // In one step: what counts at the beginning is what the caller watches until the end.
   for (const archive of input.archives) {
     if (!archive.walked) unwalked.push(archive);
     if (countsInBytes(archive)) (archive.state === "incomplete" ? incomplete : others).push(archive);
@@ -183,7 +184,7 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
   yield;
   const containerOf = createContainerLookup(input);
   // In the order in which they go: incomplete ones first, then the oldest.
-  const inOrder = incomplete.sort(compareAge).concat(sortByAge(others));
+  const inOrder = incomplete.sort(compareAge).concat(yield* sortByAge(others));
   const entries: Entry[] = [];
   const scopes: [Scope[], Scope[], Scope[]] = [[], [], []];
   for (const archive of inOrder) {
@@ -232,13 +233,15 @@ function toEntry(archive: Archive, container: Container, stuck: PlanInput["stuck
  * The oldest first: by numbers of second and place, for to compare archives, somewhere in memory, is what a sort would
  * spend its time on. Only those of the same second are compared themselves.
  */
-function sortByAge(archives: OwnedArchive[]): OwnedArchive[] {
+function* sortByAge(archives: OwnedArchive[]): Generator<void, OwnedArchive[]> {
   const count = archives.length;
   const keys = new Float64Array(count);
   archives.forEach(({ timeMs }, place) => {
     keys[place] = Math.floor(timeMs / 1000) * count + place;
   });
+  yield;
   keys.sort();
+  yield;
   const keyAt = (rank: number) => keys[rank] as number;
   // Beyond, numbers are not exact; the first and the last are the largest either way.
   if (!Number.isSafeInteger(Math.max(Math.abs(keyAt(0)), Math.abs(keyAt(count - 1))))) return archives.sort(compareAge);
@@ -248,6 +251,7 @@ function sortByAge(archives: OwnedArchive[]): OwnedArchive[] {
   for (let rank = 0; rank < count; rank += 1) {
     sorted.push(archives[keyAt(rank) - secondAt(rank) * count] as OwnedArchive);
   }
+  yield;
   for (let start = 0, end = 1; start < count; start = end, end += 1) {
     while (secondAt(end) === secondAt(start)) end += 1;
     if (end - start === 1) continue;
