@@ -1,9 +1,9 @@
-import { closeSync, mkdirSync, openSync, readdirSync, renameSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, vi } from "vitest";
 import { patience, soak } from "../../shared/test/support/soak.ts";
 import { createStateFolder } from "../src/policy/state-folder.ts";
-import { archiveBytes, archiveName, archiveTime, writeArchive } from "./support/archives.ts";
+import { archiveBytes, archiveName, archivesIn, archiveTime, writeArchive } from "./support/archives.ts";
 import {
   aDiskFileSystem,
   aMemoryFileSystem,
@@ -20,10 +20,6 @@ const noLoop = whyNoLoop();
 
 const until = (condition: () => unknown, timeoutMs = 30_000) =>
   vi.waitFor(condition, { timeout: timeoutMs, interval: 20 });
-const archivesIn = (folder: string) =>
-  readdirSync(folder)
-    .filter((name) => name.endsWith(".tar"))
-    .sort();
 const keepOnly = (maxCheckpointsPerContainer: number) => ({
   applyPoliciesImmediately: true,
   globalPolicy: { maxCheckpointsPerContainer },

@@ -1,18 +1,14 @@
-import { existsSync, readdirSync, renameSync, utimesSync, writeFileSync } from "node:fs";
+import { existsSync, renameSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { systemClock } from "../src/clock.ts";
 import { enforceOnce, scanDirectory } from "../src/once.ts";
-import { archiveBytes } from "./support/archives.ts";
+import { archiveBytes, archivesIn } from "./support/archives.ts";
 import { aSeries } from "./support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "./support/watching.ts";
 
 const INCOMPLETE_AFTER_MS = 600_000;
-const archivesIn = (folder: string) =>
-  readdirSync(folder)
-    .filter((name) => name.endsWith(".tar"))
-    .sort();
 
 /** Applies a policy once, while another hand acts as soon as something was deleted. */
 async function enforceWhile(folder: string, spec: unknown, act: (deleted: number) => boolean) {

@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { aFolder, freePort, type Running, run } from "./processes.ts";
@@ -14,11 +14,6 @@ export function writePolicy(file: string, spec: unknown): void {
   const metadata = { name: "test" };
   writeFileSync(file, JSON.stringify({ apiVersion: "criu.org/v1", kind: "CheckpointRestoreOperator", metadata, spec }));
 }
-
-export const archivesIn = (folder: string) =>
-  readdirSync(folder)
-    .filter((name) => name.endsWith(".tar"))
-    .sort();
 
 /** So many archives of one container, a minute apart, the oldest first, all of the last hours. */
 export function series(folder: string, count: number, parts: { container?: string; startMs?: number } = {}): string[] {

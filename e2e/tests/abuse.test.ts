@@ -3,28 +3,18 @@ import { get } from "node:http";
 import { createConnection, type Socket } from "node:net";
 import { connect } from "node:tls";
 import { AGENT_DNS_NAME } from "@cro/shared/wire/identities";
-import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { aLeaf, anAuthority } from "../../coordinator/test/support/certificates.ts";
+import { describe, expect, it, onTestFinished } from "vitest";
+import { aPki } from "../../coordinator/test/support/agent-peer.ts";
 import { soak } from "../../shared/test/support/soak.ts";
 import { startLoneAgent } from "../support/lone-agent.ts";
 import { aFolder, type Running, read, until } from "../support/processes.ts";
 import { aPolicyFile, startPair } from "../support/standalone.ts";
 
-type Keyed = Awaited<ReturnType<typeof anAuthority>>;
-
 const MIB = 1024 * 1024;
 /** Far above what the servers allow, far below what Node does where nobody says anything. */
 const HUNG_UP_MS = 25_000;
 
-let authority: Keyed;
-let agentLeaf: Keyed;
-let coordinatorLeaf: Keyed;
-
-beforeAll(async () => {
-  authority = await anAuthority();
-  agentLeaf = await aLeaf("agent", authority);
-  coordinatorLeaf = await aLeaf("coordinator", authority);
-});
+const { authority, agent: agentLeaf, coordinator: coordinatorLeaf } = await aPki();
 
 const startAgent = () => startLoneAgent({ agentLeaf, authority });
 

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { beforeAll, expect, it } from "vitest";
-import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { anAuthority } from "../../coordinator/test/support/certificates.ts";
 import { installRelease } from "../support/cluster.ts";
 import { type AnyObject, create, describeWithKube, installPolicyDefinition, remove, unwrap } from "../support/kube.ts";
 import { until } from "../support/processes.ts";
-import { archivesIn, series } from "../support/standalone.ts";
+import { series } from "../support/standalone.ts";
 
 const now = { applyPoliciesImmediately: true };
 

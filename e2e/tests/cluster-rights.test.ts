@@ -1,9 +1,9 @@
 import { beforeAll, expect, it } from "vitest";
-import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { chartRules, installRelease } from "../support/cluster.ts";
 import { createNamespace, createPod, describeWithKube, installPolicyDefinition } from "../support/kube.ts";
 import { until } from "../support/processes.ts";
-import { archivesIn, series } from "../support/standalone.ts";
+import { series } from "../support/standalone.ts";
 
 interface Rule {
   apiGroups: string[];

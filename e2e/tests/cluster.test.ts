@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
-import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { installRelease } from "../support/cluster.ts";
 import {
   createNamespace,
@@ -11,7 +11,7 @@ import {
   remove,
 } from "../support/kube.ts";
 import { until } from "../support/processes.ts";
-import { archivesIn, series } from "../support/standalone.ts";
+import { series } from "../support/standalone.ts";
 
 const now = { applyPoliciesImmediately: true };
 

@@ -4,28 +4,18 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { digestOf } from "@cro/shared/policy/document";
-import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
-import { aLeaf, anAuthority } from "../../coordinator/test/support/certificates.ts";
+import { describe, expect, it, onTestFinished } from "vitest";
+import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { aPki } from "../../coordinator/test/support/agent-peer.ts";
 import { aDirective, putDirective, startLoneAgent } from "../support/lone-agent.ts";
 import { policyDocument } from "../support/policy-document.ts";
 import { aFolder, read, samples, until } from "../support/processes.ts";
-import { archivesIn, series } from "../support/standalone.ts";
-
-type Keyed = Awaited<ReturnType<typeof anAuthority>>;
+import { series } from "../support/standalone.ts";
 
 const DAY_MS = 86_400_000;
 const PRELOAD = fileURLToPath(new URL("../support/shifted-clock.mjs", import.meta.url));
 
-let authority: Keyed;
-let agentLeaf: Keyed;
-let coordinatorLeaf: Keyed;
-
-beforeAll(async () => {
-  authority = await anAuthority();
-  agentLeaf = await aLeaf("agent", authority);
-  coordinatorLeaf = await aLeaf("coordinator", authority);
-});
+const { authority, agent: agentLeaf, coordinator: coordinatorLeaf } = await aPki();
 
 /** A policy as it travels, for a directory; it acts at once only if the spec says so. */
 function aPolicy(spec: unknown, directory: string) {

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import {
   archiveName,
+  archivesIn,
   base256Size,
   type Entry,
   octalSize,
@@ -12,7 +13,7 @@ import {
   writeArchive,
 } from "../../agent/test/support/archives.ts";
 import { aFolder, read, samples, until } from "../support/processes.ts";
-import { aPolicyFile, archivesIn, series, startPair } from "../support/standalone.ts";
+import { aPolicyFile, series, startPair } from "../support/standalone.ts";
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;

@@ -16,12 +16,13 @@ import { VERSION } from "@cro/shared/version";
 import { CERTIFICATE_FILES } from "@cro/shared/wire/identities";
 import { afterAll, beforeAll, describe, expect, it, onTestFailed, onTestFinished } from "vitest";
 import { parseAllDocuments } from "yaml";
+import { archivesIn } from "../../agent/test/support/archives.ts";
 import { realArchives } from "../../agent/test/support/real-archives.ts";
 import { type Container, findContainers, type Mount, runContainer } from "../support/container.ts";
 import { makeRootFileSystem, readImageFiles } from "../support/image.ts";
 import type { AnyObject } from "../support/kube.ts";
 import { aFolder, freePort, ROOT, type Running, read, samples, show, until } from "../support/processes.ts";
-import { aPolicyFile, archivesIn } from "../support/standalone.ts";
+import { aPolicyFile } from "../support/standalone.ts";
 import { describeWith } from "../support/tools.ts";
 
 const MAX_BYTES = 10_000_000;

@@ -1,8 +1,8 @@
-import { mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { archiveTime } from "../../agent/test/support/archives.ts";
+import { archivesIn, archiveTime } from "../../agent/test/support/archives.ts";
 import { realArchives } from "../../agent/test/support/real-archives.ts";
 import { describeWithInstallation, readAccess } from "../support/installation.ts";
 import type { AnyObject } from "../support/kube.ts";
@@ -25,11 +25,6 @@ function dropArchive(directory: string, { minutesOld }: { minutesOld: number }):
   utimesSync(join(directory, file), time / 1000, time / 1000);
   return file;
 }
-
-const archives = (directory: string) =>
-  readdirSync(directory)
-    .filter((name) => name.endsWith(".tar"))
-    .sort();
 
 /** What the README has a newcomer apply; it keeps three archives of each container. */
 const SAMPLE = join(ROOT, "config/samples/getting-started.yaml");
@@ -88,7 +83,7 @@ describeWithInstallation("a helm release", (cluster) => {
     expect(await cluster.user.kubectl("apply", "-f", SAMPLE)).toContain("created");
     await until(() => {
       for (const [index, { directory }] of cluster.nodes.entries())
-        expect(archives(directory)).toEqual(dropped[index]?.slice(-KEPT));
+        expect(archivesIn(directory)).toEqual(dropped[index]?.slice(-KEPT));
     }, 60_000);
     await until(async () => {
       const { status } = await cluster.user.get("cro", "getting-started");
@@ -117,7 +112,7 @@ describeWithInstallation("a helm release", (cluster) => {
       });
       expect(await condition("Enforcing")).toMatchObject({ status: "True" });
     }, 60_000);
-    for (const { directory } of cluster.nodes) expect(archives(directory)).toHaveLength(KEPT);
+    for (const { directory } of cluster.nodes) expect(archivesIn(directory)).toHaveLength(KEPT);
     await cluster.user.apply(policy(good));
     await until(async () => {
       expect(await condition("Accepted")).toMatchObject({ status: "True" });
@@ -164,7 +159,7 @@ describeWithInstallation("a helm release", (cluster) => {
   it("is upgraded with other values: certificates, Lease and archives stay, and the new ones act", async () => {
     cluster.showOnFailure();
     const before = { ca: await secretData("ca"), lease: await cluster.user.get("lease", RELEASE) };
-    const kept = cluster.nodes.map(({ directory }) => archives(directory));
+    const kept = cluster.nodes.map(({ directory }) => archivesIn(directory));
     const names = (await cluster.user.get("pods")).items.map(({ metadata }: AnyObject) => metadata.name);
     await cluster.user.deploy(
       "upgrade",
@@ -183,12 +178,12 @@ describeWithInstallation("a helm release", (cluster) => {
     const lease = await cluster.user.get("lease", RELEASE);
     const term = (one: AnyObject) => Number(one.metadata.annotations["criu.org/fencing-term"]);
     expect(term(lease)).toBeGreaterThan(term(before.lease));
-    expect(cluster.nodes.map(({ directory }) => archives(directory))).toEqual(kept);
+    expect(cluster.nodes.map(({ directory }) => archivesIn(directory))).toEqual(kept);
 
     await cluster.user.kubectl("delete", "cro", "getting-started");
     await until(() => {
       for (const [index, { directory }] of cluster.nodes.entries())
-        expect(archives(directory)).toEqual(kept[index]?.slice(-1));
+        expect(archivesIn(directory)).toEqual(kept[index]?.slice(-1));
     }, 90_000);
   }, 240_000);
 
@@ -200,15 +195,15 @@ describeWithInstallation("a helm release", (cluster) => {
     expect(await secretData("ca")).toEqual(ca);
     await cluster.user.apply(policy({ globalPolicy: { maxCheckpointsPerContainer: 3 } }));
     const directory = cluster.nodes[0]?.directory ?? "";
-    const left = archives(directory);
+    const left = archivesIn(directory);
     const dropped = [8, 6, 4].map((minutesOld) => dropArchive(directory, { minutesOld }));
-    await until(() => expect(archives(directory)).toEqual(dropped), 60_000);
+    await until(() => expect(archivesIn(directory)).toEqual(dropped), 60_000);
     expect(left).toHaveLength(1);
   }, 240_000);
 
   it("is uninstalled: policies and archives stay, and nothing else is left over", async () => {
     cluster.showOnFailure();
-    const kept = cluster.nodes.map(({ directory }) => archives(directory));
+    const kept = cluster.nodes.map(({ directory }) => archivesIn(directory));
     await cluster.user.helm("uninstall", RELEASE);
     await cluster.settle();
     expect(cluster.pods()).toEqual([]);
@@ -232,17 +227,17 @@ describeWithInstallation("a helm release", (cluster) => {
     expect((await cluster.user.get("cro", "getting-started")).spec.globalPolicy).toEqual({
       maxCheckpointsPerContainer: 3,
     });
-    expect(cluster.nodes.map(({ directory }) => archives(directory))).toEqual(kept);
+    expect(cluster.nodes.map(({ directory }) => archivesIn(directory))).toEqual(kept);
   }, 120_000);
 
   it("is installed again: the policy that stayed acts, and no archive that it keeps is lost", async () => {
     cluster.showOnFailure();
     const directory = cluster.nodes[0]?.directory ?? "";
-    const before = archives(directory);
+    const before = archivesIn(directory);
     const next = dropArchive(directory, { minutesOld: 2 });
     await cluster.user.deploy("install", RELEASE, valuesOf({}));
     await ready();
-    await until(() => expect(archives(directory)).toEqual([...before.slice(1), next]), 60_000);
+    await until(() => expect(archivesIn(directory)).toEqual([...before.slice(1), next]), 60_000);
     await until(async () => expect(await condition("Enforcing")).toMatchObject({ status: "True" }), 60_000);
     await cluster.user.kubectl("delete", "cro", "getting-started");
     await cluster.user.helm("uninstall", RELEASE);

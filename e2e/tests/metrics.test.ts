@@ -2,10 +2,10 @@ import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { archiveBytes, archiveName, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { archiveBytes, archiveName, archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { aFolder, read, samples, until } from "../support/processes.ts";
 import { findPrometheus } from "../support/prometheus.ts";
-import { aPolicyFile, archivesIn, series, startPair } from "../support/standalone.ts";
+import { aPolicyFile, series, startPair } from "../support/standalone.ts";
 import { describeWith } from "../support/tools.ts";
 
 describeWith("the metrics of both sides", await findPrometheus(), ({ promtool }) => {

@@ -1,29 +1,21 @@
 import { connect } from "node:tls";
 import { AGENT_DNS_NAME, COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
-import { beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
+import { archivesIn } from "../../agent/test/support/archives.ts";
+import { aPki } from "../../coordinator/test/support/agent-peer.ts";
 import { aLeaf, anAuthority, anOddLeaf } from "../../coordinator/test/support/certificates.ts";
 import { aDirective, putDirective, startLoneAgent } from "../support/lone-agent.ts";
 import { aFolder, read, until } from "../support/processes.ts";
-import { archivesIn, series } from "../support/standalone.ts";
+import { series } from "../support/standalone.ts";
 
-type Keyed = Awaited<ReturnType<typeof anAuthority>>;
 const SERVER_AUTH = "1.3.6.1.5.5.7.3.1";
 const CLIENT_AUTH = "1.3.6.1.5.5.7.3.2";
 
-let authority: Keyed;
-let foreignAuthority: Keyed;
-let agentLeaf: Keyed;
-let coordinatorLeaf: Keyed;
-
-beforeAll(async () => {
-  authority = await anAuthority();
-  foreignAuthority = await anAuthority();
-  agentLeaf = await aLeaf("agent", authority);
-  coordinatorLeaf = await aLeaf("coordinator", authority);
-});
+const { authority, agent: agentLeaf, coordinator: coordinatorLeaf } = await aPki();
+const foreignAuthority = await anAuthority();
 
 /** Every byte that the agent sends to a caller who asks for its report. */
-function bytesFor(port: number, identity: Partial<Keyed>): Promise<string> {
+function bytesFor(port: number, identity: Partial<typeof authority>): Promise<string> {
   return new Promise((resolve) => {
     let received = "";
     const socket = connect({
@@ -47,7 +39,7 @@ const put = (port: number, body: unknown) => putDirective(port, { authority, coo
 describe("the agent's API", () => {
   it("gives not one byte of HTTP to whoever does not show the coordinator's certificate", async () => {
     const { port, agent } = await startLoneAgent({ agentLeaf, authority });
-    const callers: Record<string, Partial<Keyed>> = {
+    const callers: Record<string, Partial<typeof authority>> = {
       "no certificate": {},
       expired: await aLeaf("coordinator", authority, { nowMs: Date.now() - 7_200_000, lifetimeMs: 3_600_000 }),
       "another authority's": await aLeaf("coordinator", foreignAuthority),

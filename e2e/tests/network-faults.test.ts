@@ -5,7 +5,7 @@ import { type AgentAddress, serializePolicy, writeDirective } from "@cro/coordin
 import { createPusher } from "@cro/coordinator/agents/push";
 import fc from "fast-check";
 import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { aPki } from "../../coordinator/test/support/agent-peer.ts";
 import { SOAK, soak, withSeed } from "../../shared/test/support/soak.ts";
 import { installRelease, type TestNode } from "../support/cluster.ts";
@@ -14,7 +14,7 @@ import { createNamespace, createPod, describeWithKube, installPolicyDefinition, 
 import { startLoneAgent } from "../support/lone-agent.ts";
 import { policyDocument } from "../support/policy-document.ts";
 import { aFolder, type Running, until } from "../support/processes.ts";
-import { archivesIn, series } from "../support/standalone.ts";
+import { series } from "../support/standalone.ts";
 import { startWireProxy, type WireFault, type WireProxy } from "../support/wire-proxy.ts";
 
 const WIRE_FAULTS: readonly WireFault[] = [

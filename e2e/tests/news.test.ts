@@ -3,29 +3,18 @@ import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { digestOf } from "@cro/shared/policy/document";
-import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { archiveBytes, archiveName, archiveTime } from "../../agent/test/support/archives.ts";
-import { aLeaf, anAuthority } from "../../coordinator/test/support/certificates.ts";
+import { describe, expect, it, onTestFinished } from "vitest";
+import { archiveBytes, archiveName, archivesIn, archiveTime } from "../../agent/test/support/archives.ts";
+import { aPki } from "../../coordinator/test/support/agent-peer.ts";
 import { aDirective, putDirective, startLoneAgent } from "../support/lone-agent.ts";
 import { policyDocument } from "../support/policy-document.ts";
 import { aFolder, read, samples, until } from "../support/processes.ts";
-import { archivesIn } from "../support/standalone.ts";
-
-type Keyed = Awaited<ReturnType<typeof anAuthority>>;
 
 const CONTAINERS = 5;
 const OF_EACH = 2001;
 const PATIENCE_MS = 120_000;
 
-let authority: Keyed;
-let agentLeaf: Keyed;
-let coordinatorLeaf: Keyed;
-
-beforeAll(async () => {
-  authority = await anAuthority();
-  agentLeaf = await aLeaf("agent", authority);
-  coordinatorLeaf = await aLeaf("coordinator", authority);
-});
+const { authority, agent: agentLeaf, coordinator: coordinatorLeaf } = await aPki();
 
 function aWrittenArchive(directory: string, container: string, timeMs: number): string {
   const file = archiveName({ container, time: archiveTime(timeMs) });

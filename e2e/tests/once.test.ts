@@ -2,10 +2,10 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { archiveBytes, archiveName, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { archiveBytes, archiveName, archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { realArchives } from "../../agent/test/support/real-archives.ts";
 import { aFolder, ROOT } from "../support/processes.ts";
-import { aPolicyFile, archivesIn, series } from "../support/standalone.ts";
+import { aPolicyFile, series } from "../support/standalone.ts";
 
 /** What a user types: npm, its banner and all. */
 function npmStart(...args: string[]) {

@@ -5,7 +5,7 @@ import { watchObjects } from "@cro/coordinator/kube/watch";
 import { createOrphanProver, type PodName } from "@cro/coordinator/liveness/prover";
 import type { OrphanFact } from "@cro/shared/wire/directive";
 import { beforeAll, beforeEach, expect, it, onTestFinished } from "vitest";
-import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { aReport } from "../../coordinator/test/support/agent-peer.ts";
 import { installRelease } from "../support/cluster.ts";
 import { type Fault, startFaultProxy } from "../support/fault-proxy.ts";
@@ -20,7 +20,7 @@ import {
   unwrap,
 } from "../support/kube.ts";
 import { until } from "../support/processes.ts";
-import { archivesIn, series } from "../support/standalone.ts";
+import { series } from "../support/standalone.ts";
 
 const GRACE_MS = 300;
 /** No test waits for that: those that need it over set the clock forward. */

@@ -2,9 +2,9 @@ import { spawnSync } from "node:child_process";
 import { readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { archiveName, archiveTime } from "../../agent/test/support/archives.ts";
+import { archiveName, archivesIn, archiveTime } from "../../agent/test/support/archives.ts";
 import { aFolder, ROOT } from "../support/processes.ts";
-import { aPolicyFile, archivesIn, series } from "../support/standalone.ts";
+import { aPolicyFile, series } from "../support/standalone.ts";
 
 const COUNT = 4000;
 

@@ -1,5 +1,5 @@
 import { beforeAll, expect, it } from "vitest";
-import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { installRelease, type TestNode } from "../support/cluster.ts";
 import {
   type AnyObject,
@@ -11,7 +11,7 @@ import {
   unwrap,
 } from "../support/kube.ts";
 import { until } from "../support/processes.ts";
-import { archivesIn, series } from "../support/standalone.ts";
+import { series } from "../support/standalone.ts";
 
 const now = { applyPoliciesImmediately: true };
 const GRACE_MS = 8000;

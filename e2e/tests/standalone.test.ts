@@ -3,9 +3,9 @@ import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { aFolder, freePort, ROOT, read, run, samples, until } from "../support/processes.ts";
-import { aPolicyFile, archivesIn, series, startPair, writePolicy } from "../support/standalone.ts";
+import { aPolicyFile, series, startPair, writePolicy } from "../support/standalone.ts";
 
 const now = { applyPoliciesImmediately: true };
 

@@ -8,6 +8,7 @@ import { createStatusWriter } from "@cro/coordinator/status/write";
 import type { PolicyStatus } from "@cro/shared/crd/status";
 import { defaultPolicy } from "@cro/shared/policy/compile";
 import { beforeAll, beforeEach, expect, it } from "vitest";
+import { archivesIn } from "../../agent/test/support/archives.ts";
 import { aReport } from "../../coordinator/test/support/agent-peer.ts";
 import { installRelease } from "../support/cluster.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
@@ -24,7 +25,7 @@ import {
   unwrap,
 } from "../support/kube.ts";
 import { until } from "../support/processes.ts";
-import { archivesIn, series } from "../support/standalone.ts";
+import { series } from "../support/standalone.ts";
 
 const MINUTE_MS = 60_000;
 const GIB = 1024 ** 3;

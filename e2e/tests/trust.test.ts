@@ -1,23 +1,13 @@
 import { mkdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { beforeAll, describe, expect, it } from "vitest";
-import { writeArchive } from "../../agent/test/support/archives.ts";
-import { aLeaf, anAuthority } from "../../coordinator/test/support/certificates.ts";
+import { describe, expect, it } from "vitest";
+import { archivesIn, writeArchive } from "../../agent/test/support/archives.ts";
+import { aPki } from "../../coordinator/test/support/agent-peer.ts";
 import { aDirective, putDirective, startLoneAgent } from "../support/lone-agent.ts";
 import { aFolder, until } from "../support/processes.ts";
-import { archivesIn, series } from "../support/standalone.ts";
+import { series } from "../support/standalone.ts";
 
-type Keyed = Awaited<ReturnType<typeof anAuthority>>;
-
-let authority: Keyed;
-let agentLeaf: Keyed;
-let coordinatorLeaf: Keyed;
-
-beforeAll(async () => {
-  authority = await anAuthority();
-  agentLeaf = await aLeaf("agent", authority);
-  coordinatorLeaf = await aLeaf("coordinator", authority);
-});
+const { authority, agent: agentLeaf, coordinator: coordinatorLeaf } = await aPki();
 
 /** An agent that was given this root, and one that tells it what to do. */
 async function startAgentIn(root: string) {

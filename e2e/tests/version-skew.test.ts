@@ -1,10 +1,10 @@
 import { beforeAll, expect, it } from "vitest";
-import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { installRelease, type TestNode } from "../support/cluster.ts";
 import { createNamespace, createPod, describeWithKube, installPolicyDefinition, remove } from "../support/kube.ts";
 import { findPreviousRelease } from "../support/previous-release.ts";
 import { type Running, until } from "../support/processes.ts";
-import { archivesIn, series } from "../support/standalone.ts";
+import { series } from "../support/standalone.ts";
 import { describeWith } from "../support/tools.ts";
 
 const now = { applyPoliciesImmediately: true };

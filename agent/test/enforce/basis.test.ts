@@ -1,15 +1,12 @@
-import { appendFileSync, existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it, vi } from "vitest";
 import { patience, soak } from "../../../shared/test/support/soak.ts";
+import { archivesIn } from "../support/archives.ts";
 import { aClock, aSeries, driveEnforcer } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy, watchDirectory } from "../support/watching.ts";
 
-const archivesIn = (folder: string) =>
-  readdirSync(folder)
-    .filter((name) => name.endsWith(".tar"))
-    .sort();
 const keep = (count: number) => ({
   applyPoliciesImmediately: true,
   globalPolicy: { maxCheckpointsPerContainer: count, minCheckpointsPerContainer: 1 },

@@ -1,15 +1,11 @@
-import { existsSync, readdirSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
+import { existsSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { archiveBytes, archiveTime, writeArchive } from "../support/archives.ts";
+import { archiveBytes, archivesIn, archiveTime, writeArchive } from "../support/archives.ts";
 import { aClock, aSeries, driveEnforcer, keepOne } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
 
-const archivesIn = (folder: string) =>
-  readdirSync(folder)
-    .filter((name) => name.endsWith(".tar"))
-    .sort();
 const keepTwo = { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 2 } };
 
 describe("while a plan is carried out", () => {

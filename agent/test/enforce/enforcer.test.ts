@@ -1,26 +1,13 @@
 import { execFileSync } from "node:child_process";
-import {
-  closeSync,
-  existsSync,
-  openSync,
-  readdirSync,
-  statSync,
-  truncateSync,
-  unlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { closeSync, existsSync, openSync, statSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
-import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
+import { archiveBytes, archiveName, archivesIn, archiveTime, writeArchive } from "../support/archives.ts";
 import { packNames } from "../support/seen.ts";
 import { aFolder, anAcceptedPolicy, watchDirectory } from "../support/watching.ts";
 
 const until = (condition: () => void, timeout = 10_000) => vi.waitFor(condition, { timeout, interval: 20 });
 const isRoot = process.getuid?.() === 0;
-const archivesIn = (folder: string) =>
-  readdirSync(folder)
-    .filter((name) => name.endsWith(".tar"))
-    .sort();
 const DAY_MS = 86_400_000;
 
 /** So many archives of one container, one a second, the oldest first; old enough in mtime to be settled at once. */

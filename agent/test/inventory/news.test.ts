@@ -5,7 +5,6 @@ import {
   existsSync,
   mkdirSync,
   openSync,
-  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -20,7 +19,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { systemClock } from "../../src/clock.ts";
 import type { Watched } from "../../src/policy/state-folder.ts";
-import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
+import { archiveBytes, archiveName, archivesIn, archiveTime, writeArchive } from "../support/archives.ts";
 import { packNames } from "../support/seen.ts";
 import { aFolder, watchDirectory } from "../support/watching.ts";
 
@@ -41,11 +40,6 @@ function series(folder: string, count: number, container = "main"): string[] {
     return writeArchive(folder, { container, time: archiveTime(timeMs), mtimeMs: timeMs });
   });
 }
-
-const archivesIn = (folder: string) =>
-  readdirSync(folder)
-    .filter((name) => name.endsWith(".tar"))
-    .sort();
 
 /** The record of a directory in which these archives were seen. */
 function aRecord(folder: string, names: string[]): Watched {

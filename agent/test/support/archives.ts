@@ -1,4 +1,4 @@
-import { closeSync, ftruncateSync, openSync, utimesSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, readdirSync, utimesSync, writeSync } from "node:fs";
 import { join } from "node:path";
 
 /** Whose annotations spec.dump carries. */
@@ -206,3 +206,9 @@ function layOut(parts: ArchiveParts): { segments: { offset: number; content: Uin
   }
   return { segments, totalBytes: offset + 1024 };
 }
+
+/** The names of the archives that lie in a folder, in the order of their spelling. */
+export const archivesIn = (folder: string) =>
+  readdirSync(folder)
+    .filter((name) => name.endsWith(".tar"))
+    .sort();
