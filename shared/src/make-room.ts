@@ -1,5 +1,6 @@
 import type { ServerResponse } from "node:http";
 import type { Server, Socket } from "node:net";
+import { getOrMake } from "./get-or-make.ts";
 
 /**
  * How many connections a port of metrics and probes holds at a time. That is more than may wait to be accepted, 511 in Node,
@@ -54,8 +55,7 @@ export function makeRoom(
 
   server.on("connection", (socket: Socket) => {
     const { remoteAddress: address = "" } = socket;
-    const sockets = counted.get(address) ?? new Set();
-    counted.set(address, sockets.add(socket));
+    getOrMake(counted, address, () => new Set<Socket>()).add(socket);
     count += 1;
     socket.once("close", () => forget(address, socket));
     if (count > most) endOldest();

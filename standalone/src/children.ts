@@ -1,7 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 
-/** How long a process that ended rests before it is started again, in milliseconds: doubled from the first to the last. */
+/**
+ * How long a process that ended rests before it is started again, in milliseconds: `first` after a long life, else twice as
+ * long as the last time.
+ */
 const RESTART_MS = { first: 500, longest: 10_000 } as const;
 /** How long a process that lived this long counts as having started well, in milliseconds. */
 const STABLE_MS = 10_000;

@@ -1,8 +1,6 @@
-import type { OrphanFact } from "@cro/shared/wire/directive";
+import { type OrphanFact, REPORT_LIFETIME_MS } from "@cro/shared/wire/directive";
 import type { OrphanCover } from "../retention/plan.ts";
 
-/** How long a proof may be acted upon, in milliseconds, from the moment of the read that made it. */
-const LIFETIME_MS = 60_000;
 /** How many reports back a proof may answer. */
 const REMEMBERED_REPORTS = 256;
 
@@ -45,7 +43,8 @@ export function createOrphanProofs(bootId: string, monotonicMs: () => number): O
       const madeAtMs = monotonicMs();
       for (const [number, asked] of reports) {
         // Its proofs would have lapsed.
-        if (asked.madeAtMs + LIFETIME_MS <= madeAtMs || number <= report - REMEMBERED_REPORTS) reports.delete(number);
+        if (asked.madeAtMs + REPORT_LIFETIME_MS <= madeAtMs || number <= report - REMEMBERED_REPORTS)
+          reports.delete(number);
         else break;
       }
       reports.set(report, { listedUpTo, madeAtMs, answered: new Set() });
@@ -64,7 +63,7 @@ export function createOrphanProofs(bootId: string, monotonicMs: () => number): O
         const { listedUpTo, madeAtMs } = question;
         // Both times are of the coordinator's clock, which may have been set back in between.
         const ageMs = time && provedAt ? Math.max(0, Date.parse(time) - Date.parse(provedAt)) : 0;
-        const untilMs = Math.min(madeAtMs, nowMs - ageMs) + LIFETIME_MS;
+        const untilMs = Math.min(madeAtMs, nowMs - ageMs) + REPORT_LIFETIME_MS;
         if (nowMs < untilMs) fresh.push({ report, namespace, pod, container, listedUpTo, untilMs });
       }
       proofs.push(...fresh);

@@ -1,7 +1,4 @@
-import type { AgentView } from "./push.ts";
-
-/** From the best to the worst. */
-const STATES: ReadonlyArray<AgentView["state"]> = ["applied", "pending", "stale"];
+import { AGENT_VIEW_STATES, type AgentView } from "./push.ts";
 
 /**
  * The agents of each node as one. A node has two while one replaces the other, and then it has the policy if all have it
@@ -15,7 +12,8 @@ export function viewByNode(views: Iterable<AgentView>): Map<string, AgentView> {
 }
 
 function combine(all: AgentView[]): AgentView {
-  const byState = all.toSorted((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state));
+  const rank = ({ state }: AgentView) => AGENT_VIEW_STATES.indexOf(state);
+  const byState = all.toSorted((a, b) => rank(a) - rank(b));
   // A pod that was told to end, and does not answer, has most likely ended.
   const known = byState.filter(
     ({ report, state, address }) => report !== undefined && !(state === "stale" && address.isLeaving === true),

@@ -20,7 +20,7 @@ import {
 } from "./step.ts";
 
 /**
- * `applied`: has the current directive. `pending`: has not got it yet, or does not take it. `stale`: did not answer the
+ * From the best to the worst. `applied`: has the current directive. `pending`: has not got it yet, or does not take it. `stale`: did not answer the
  * last call.
  */
 export const AGENT_VIEW_STATES = ["applied", "pending", "stale"] as const;
@@ -345,7 +345,7 @@ function describeCause(cause: Error): string {
 }
 
 function isSameJson(a: unknown, b: unknown): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
+  return a === b || JSON.stringify(a) === JSON.stringify(b);
 }
 
 /** Ends after that time, or with the call, and leaves no timer behind. */

@@ -1,3 +1,4 @@
+import { getOrMake } from "@cro/shared/get-or-make";
 import type { WatchEvent } from "../kube/watch.ts";
 
 /** A pod by its names; nothing else of it is kept. */
@@ -139,7 +140,5 @@ export function createPodView(): PodView {
 }
 
 function enter(pods: Map<string, Map<string, string>>, namespace: string, name: string, uid: string): void {
-  const names = pods.get(namespace);
-  if (names === undefined) pods.set(namespace, new Map([[name, uid]]));
-  else names.set(name, uid);
+  getOrMake(pods, namespace, () => new Map<string, string>()).set(name, uid);
 }

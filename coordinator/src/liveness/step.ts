@@ -1,4 +1,5 @@
-import { type OrphanFact, PROTOCOL_WITH_PROOFS } from "@cro/shared/wire/directive";
+import { getOrMake } from "@cro/shared/get-or-make";
+import { MAX_FACTS, type OrphanFact, PROTOCOL_WITH_PROOFS, REPORT_LIFETIME_MS } from "@cro/shared/wire/directive";
 import { OrphanScope, type Report } from "@cro/shared/wire/report";
 import { Compile } from "typebox/compile";
 import {
@@ -13,17 +14,13 @@ import {
 } from "./hold.ts";
 import { createPodView, type PodEvent, type PodName, type PodView } from "./pods.ts";
 
-/** How long a report may be answered, in milliseconds: its agent lets an answer lapse as soon. */
-export const REPORT_LIFETIME_MS = 60_000;
 /** How long an answer is taken to be on its way, in milliseconds. A question that is asked later is answered anew. */
 const ASK_AGAIN_MS = 10_000;
 /** How long a question rests whose answer was unknown, in milliseconds; the API server may ask for more, up to the second. */
 const UNKNOWN_REST_MS = 2000;
 const MAX_REST_MS = 60_000;
 /** Above so many absent pods in one namespace, one list proves them all. */
-export const LIST_ABOVE = 20;
-/** How many facts a directive carries at most. */
-const MAX_FACTS = 1000;
+const LIST_ABOVE = 20;
 /** Deletions are remembered at least so long, and at least as long as the longest grace period, in milliseconds. */
 const DELETIONS_REMEMBERED_MS = 60 * 60_000;
 const checkScope = Compile(OrphanScope);
@@ -76,7 +73,6 @@ interface Question {
   bootId: string;
   report: number;
   untilMs: number;
-  namespace: string;
   pod: string;
   /** `namespace/pod` */
   key: string;
@@ -185,8 +181,8 @@ function refute(state: ProofState, pod: string, isSeen: (key: string) => boolean
 }
 
 /**
- * Takes in an agent's report; its orphan scopes are the questions, in place of the ones before.
- * @param asked.graceMs by the policy that rules the node, undefined while that is unknown
+ * Takes in an agent's report; its orphan scopes are the questions, in place of the ones before. `graceMs` is by the policy
+ * that rules the node, undefined while that is unknown.
  */
 export function takeReport(
   state: ProofState,
@@ -405,7 +401,7 @@ function prove(
   if (read.sentAtMs < sinceMs + agent.graceMs) return;
   const key = names.container === undefined ? podKey : `${podKey}/${names.container}`;
   if (!isOpen(agent, key)) return;
-  const hold = holdOf(state, agent.node);
+  const hold = getOrMake(state.nodes, agent.node, newNodeHold);
   const held = hold.held.get(key);
   if (held !== undefined && read.sentAtMs < held.sinceMs + state.resyncMs) return;
   const mayGo = held !== undefined || hold.released.has(key);
@@ -571,7 +567,7 @@ function begin(state: ProofState, scope: OrphanScope, { nowMs, wallMs }: { nowMs
       if (asked === undefined || (!agent.proofs.has(key) && !agent.looks.has(key))) continue;
       const { podUID, bootId, number: report, reportedAtMs } = agent;
       const untilMs = reportedAtMs + REPORT_LIFETIME_MS;
-      questions.push({ podUID, bootId, report, untilMs, namespace, pod: asked.pod, key });
+      questions.push({ podUID, bootId, report, untilMs, pod: asked.pod, key });
     }
   }
   const read: Read = {
@@ -637,14 +633,6 @@ function withdraw(state: ProofState, agent: Agent, isWithdrawn: (fact: Fact, key
     else agent.nextLapseMs = Math.min(agent.nextLapseMs, fact.untilMs);
   }
   if (agent.facts.size < before) state.changes.facts.set(agent.podUID, { isWithdrawn: true });
-}
-
-function holdOf(state: ProofState, node: string): NodeHold {
-  const known = state.nodes.get(node);
-  if (known !== undefined) return known;
-  const hold = newNodeHold();
-  state.nodes.set(node, hold);
-  return hold;
 }
 
 function noteHeld({ changes }: ProofState, node: string, { held = 0, released = 0 } = {}): void {

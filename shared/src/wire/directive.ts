@@ -39,6 +39,12 @@ export const OrphanFact = Type.Object(
   { additionalProperties: false },
 );
 
+/** How many facts a directive carries at most. */
+export const MAX_FACTS = 1000;
+
+/** How long a report may be answered, and the answer be acted upon, in milliseconds. */
+export const REPORT_LIFETIME_MS = 60_000;
+
 /** All that an agent should do: the whole desired state, never a change to it. */
 export const Directive = Type.Object(
   {
@@ -53,7 +59,7 @@ export const Directive = Type.Object(
       { digest: Type.String({ pattern: "^[0-9a-f]{64}$" }), document: Type.Optional(PolicyDocument) },
       { additionalProperties: false },
     ),
-    orphans: Type.Array(OrphanFact, { maxItems: 1000 }),
+    orphans: Type.Array(OrphanFact, { maxItems: MAX_FACTS }),
   },
   { additionalProperties: false },
 );

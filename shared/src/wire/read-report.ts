@@ -1,9 +1,17 @@
 import type { TSchema } from "typebox";
 import { Compile } from "typebox/compile";
 import { PLAIN_PATH } from "../crd/schema.ts";
-import { ASKED_CONTAINERS, OrphanScope, REPORT_LIMITS, Report, ReportedDeletion, ReportedLimit } from "./report.ts";
+import {
+  ASKED_CONTAINERS,
+  OrphanScope,
+  REPORT_LIMITS,
+  Report,
+  ReportedDeletion,
+  ReportedLimit,
+  TOKEN,
+} from "./report.ts";
 
-/** What became of a text that came in place of a report. */
+/** What became of a value that came in place of a report. */
 export type ReadReport =
   /** `dropped` tells what in it is not believed, one line an entry of the report; nothing acts on that part. */
   { ok: true; report: Report; dropped: string[] } | { ok: false; problem: string };
@@ -21,7 +29,7 @@ const CLOCK_TOLERANCE_MS = 5 * 60_000;
 
 const RFC_3339 = /^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$/;
 const FINGERPRINT = /^[0-9A-Fa-f:]{64,95}$/;
-const STATE = /^[A-Za-z][A-Za-z0-9_]{0,62}$/;
+const STATE = new RegExp(TOKEN);
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it replaces
 const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g;
 
@@ -34,7 +42,7 @@ const LISTS = {
 } as const;
 
 /** Makes a reader of reports; compiling the checks takes a while, so one is kept. */
-export function createReportReader(): (text: unknown, nowMs: number) => ReadReport {
+export function createReportReader(): (value: unknown, nowMs: number) => ReadReport {
   const checks = Object.fromEntries(
     Object.entries(LISTS).map(([name, { items }]) => [name, Compile(items as TSchema)]),
   );

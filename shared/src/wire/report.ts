@@ -40,8 +40,9 @@ const count = () => Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER 
  */
 const label = () => Type.String({ pattern: `^${LABEL}$`, maxLength: 63 });
 const subdomain = () => Type.String({ pattern: `^${LABEL}(\\.${LABEL})*$`, maxLength: 253 });
-/** A value of a set that later versions may add to. */
-const token = () => Type.String({ pattern: "^[A-Za-z][A-Za-z0-9_]{0,62}$" });
+/** Pattern of a value of a set that later versions may add to. */
+export const TOKEN = "^[A-Za-z][A-Za-z0-9_]{0,62}$";
+const token = () => Type.String({ pattern: TOKEN });
 
 /** A deletion as an agent writes it. */
 export interface Deletion {
@@ -117,7 +118,7 @@ const DocumentFields = Type.Array(
 
 /**
  * What an agent tells of itself and its archives. Open: later versions add members, and words to every set. An agent
- * writes exact values; a reader takes it from {@link readReport} alone, which keeps the members named here.
+ * writes exact values; a reader goes by what `createReportReader` makes of it, which keeps only the members named here.
  */
 export const Report = Type.Object({
   node: Type.String({ minLength: 1, maxLength: 253 }),
