@@ -58,7 +58,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   let isInForce = false;
   /** What the state folder told at the start. */
   let watched: Watched | undefined;
-  /** What was last written there. */
+  /** What that folder holds of the directory for sure. */
   let keptRecord: Watched | undefined;
   let keptDue: Due | undefined;
   let watchedDirectory: Directory | undefined;
@@ -196,7 +196,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     proofs.withdraw(received.orphans);
     const toldMs = Date.parse(received.time);
     const acceptedAtTrustedMs = verdict.accepted.acceptedAtTrustedMs ?? time.ifTold(toldMs, receivedAtMs);
-    const next = { ...verdict.accepted, acceptedAtTrustedMs };
+    const next = { ...verdict.accepted, ...(acceptedAtTrustedMs !== undefined && { acceptedAtTrustedMs }) };
     const isNewPolicy = next.digest !== accepted?.digest;
     if (isNewPolicy) {
       // The policy before may delete what this one keeps: it does nothing more while this one is written.
@@ -273,8 +273,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     const isWatchedNow = watchedDirectory !== undefined && directoryKey(record) === directoryKey(watchedDirectory);
     const due = isWatchedNow ? enforcer.due() : dueIn.get(directoryKey(record));
     if (record === keptRecord && isDeepStrictEqual(due, keptDue)) return;
-    if (!(await state.writeWatched({ ...record, ...(due && { due }) }))) return;
-    keptRecord = record;
+    const isKept = await state.writeWatched({ ...record, ...(due && { due }) });
+    keptRecord = isKept ? record : undefined;
     keptDue = due;
   }
 
@@ -290,8 +290,12 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   });
   await status.listen(config.metricsAddress);
 
-  watched = await state.readWatched();
-  if (watched?.due !== undefined) dueIn.set(directoryKey(watched), watched.due);
+  const keptWatched = await state.readWatched();
+  if (keptWatched !== undefined) {
+    const { due, ...seen } = keptWatched;
+    watched = seen;
+    if (due !== undefined) dueIn.set(directoryKey(seen), due);
+  }
   const kept = await state.readAccepted();
   onDisk = kept;
   if (kept !== undefined) {

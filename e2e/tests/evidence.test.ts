@@ -1,5 +1,14 @@
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync, renameSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -198,6 +207,52 @@ describe("an event that was not acted upon to the end", () => {
     },
     60_000,
   );
+
+  it("is over once nothing asks for anything any more, and stays so", async () => {
+    const node = aNode();
+    const pause = join(node.root, ".pause");
+    const { files, agent, metric, walked } = await withSomethingDue(node, () => writeFileSync(pause, ""));
+    const kept = () => JSON.parse(readFileSync(join(node.state, "watched.json"), "utf8")) as { due?: unknown };
+    await walked(5);
+    await until(async () => expect(await metric('checkpoint_archives_planned{reason="max_checkpoints"}')).toBe(3));
+    await agent.kill("SIGTERM");
+    expect(kept()).toHaveProperty("due");
+    for (const file of files) writeFileSync(join(node.root, `${file}.keep`), "");
+    unlinkSync(pause);
+    const again = await node.start(["--wait-for-coordinator", "1s"]);
+    await again.said(NO_COORDINATOR);
+    await again.walked(5);
+    await until(() => expect(kept()).not.toHaveProperty("due"), 30_000);
+    expect(archivesIn(node.root)).toEqual(files);
+  }, 60_000);
+
+  it("is over although that could not be written at first, and what was seen is kept", async () => {
+    const node = aNode();
+    const aged = { globalPolicy: { maxAge: "30d" } };
+    const { direct, walked, metric } = await node.start();
+    await direct(aged);
+    await until(async () => expect((await direct(aged)).archives).toBe(0));
+    const file = join(node.state, "watched.json");
+    const seen = () => existsSync(file) && (JSON.parse(readFileSync(file, "utf8")) as { seen: string }).seen;
+    await until(() => expect(seen()).toBe(""));
+    writeFileSync(join(node.root, ".pause"), "");
+    const dying = writeArchive(node.root, {
+      container: "dying",
+      time: archiveTime(Date.now() - 30 * DAY_MS + 20_000),
+      mtimeMs: Date.now() - 30 * DAY_MS,
+    });
+    await walked(1);
+    await until(() => expect(seen()).toMatch(/./), 30_000);
+    // Nothing can be written in the place of a folder.
+    mkdirSync(`${file}.new`);
+    await until(async () => expect(await metric("checkpoint_agent_state_errors_total")).toBeGreaterThan(0), 30_000);
+    expect(existsSync(file)).toBe(false);
+    writeFileSync(join(node.root, `${dying}.keep`), "");
+    unlinkSync(join(node.root, ".pause"));
+    rmdirSync(`${file}.new`);
+    await until(() => expect(seen()).toMatch(/./), 30_000);
+    expect(archivesIn(node.root)).toEqual([dying]);
+  }, 120_000);
 
   it("because the directory was away is, when it is back", async () => {
     const node = aNode();

@@ -13,7 +13,10 @@ export interface Watched {
   inode: string;
   /** Names of archives, packed. */
   seen: string;
-  /** Events in it that were not acted upon to the end. */
+}
+
+/** What is kept of a directory: what was seen, and events in it that were not acted upon to the end. */
+export interface KeptWatched extends Watched {
   due?: Due;
 }
 
@@ -33,13 +36,13 @@ const WatchedSchema = Type.Object({
 /** What an agent remembers over its restarts: the policy it last accepted, and what it last saw in which directory. */
 export interface StateFolder {
   readAccepted(): Promise<AcceptedPolicy | undefined>;
-  readWatched(): Promise<Watched | undefined>;
+  readWatched(): Promise<KeptWatched | undefined>;
   /**
    * Like {@link StateFolder.writeWatched}, returns whether it is on disk now. If it is not, the file before it is removed:
    * after a restart no policy acts rather than one that was superseded.
    */
   writeAccepted(accepted: AcceptedPolicy): Promise<boolean>;
-  writeWatched(watched: Watched): Promise<boolean>;
+  writeWatched(watched: KeptWatched): Promise<boolean>;
 }
 
 /**
