@@ -85,8 +85,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     events: {
       deleted: ({ entry, reason, sinceEventMs }) => {
         const { namespace, pod, container } = entry.identity ?? { namespace: "", pod: "", container: "" };
-        const { file, size: bytes } = entry;
-        const { state } = entry;
+        const { file, size: bytes, state } = entry;
         log.info({ namespace, pod, container, archive: file, bytes, state, reason }, "archive deleted");
         const counted = { namespace: metrics.countedNamespace(namespace), reason };
         metrics.deleted.inc(counted);

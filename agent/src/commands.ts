@@ -4,6 +4,7 @@ import { type CompiledPolicy, formatProblem } from "@cro/shared/policy/compile";
 import type { PolicyDocument } from "@cro/shared/policy/document";
 import { formatBytes } from "@cro/shared/quantity";
 import type { Clock } from "./clock.ts";
+import { hasAges } from "./enforce/ages.ts";
 import { EXIT, InputError } from "./errors.ts";
 import { enforceOnce, planOnce, type Scan, scanDirectory } from "./once.ts";
 import {
@@ -120,12 +121,8 @@ export async function enforceArchives(
 const FAR_MS = 30 * 86_400_000;
 
 /** Says by which clock ages are told, if that lies far from the newest archive: it may be wrong. */
-async function tellClock(
-  { entries }: Scan,
-  { global, rules }: PolicyDocument,
-  { clock, err }: CommandContext,
-): Promise<void> {
-  if (entries.length === 0 || [global, ...rules].every(({ maxAgeMs }) => maxAgeMs === undefined)) return;
+async function tellClock({ entries }: Scan, document: PolicyDocument, { clock, err }: CommandContext): Promise<void> {
+  if (entries.length === 0 || !hasAges(document)) return;
   const newestMs = entries.reduce((newest, { timeMs }) => Math.max(newest, timeMs), Number.NEGATIVE_INFINITY);
   if (Math.abs(clock.wallMs() - newestMs) <= FAR_MS) return;
   const [now, newest] = [clock.wallMs(), newestMs].map((ms) => `${new Date(ms).toISOString().slice(0, 19)}Z`);

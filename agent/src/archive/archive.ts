@@ -28,7 +28,10 @@ export interface Archive {
   pinned: boolean;
   /** Whether it has been unchanged for long enough to be deleted. */
   settled: boolean;
-  /** Its number in the order in which the agent first listed archives; a proof covers only what was listed before it. */
+  /**
+   * Its number in the order in which the agent first listed archives and their contents; a proof covers only what was listed
+   * before it.
+   */
   listed: number;
 }
 

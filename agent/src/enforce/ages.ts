@@ -1,3 +1,4 @@
+import type { PolicyDocument } from "@cro/shared/policy/document";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import { type Clock, TIME_TOLERANCE_MS, type TrustedTime } from "../clock.ts";
 import type { ArchiveIndex } from "../inventory/archive-index.ts";
@@ -57,9 +58,8 @@ export function createAges(options: {
     reached() {
       const nowMs = time.nowMs();
       if (policy === undefined || nowMs === undefined || nowMs < nextMs) return [];
-      const { global, rules } = policy.document;
       nextMs = Number.POSITIVE_INFINITY;
-      if ([global, ...rules].every(({ maxAgeMs }) => maxAgeMs === undefined)) return [];
+      if (!hasAges(policy.document)) return [];
       const startMs = windowStart(nowMs);
       const reached: ContainerIdentity[] = [];
       let isAllKnown = true;
@@ -85,4 +85,9 @@ export function createAges(options: {
       return reached;
     },
   };
+}
+
+/** Whether any rule of a policy asks how old an archive is. */
+export function hasAges({ global, rules }: PolicyDocument): boolean {
+  return [global, ...rules].some(({ maxAgeMs }) => maxAgeMs !== undefined);
 }

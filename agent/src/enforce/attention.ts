@@ -32,7 +32,7 @@ export interface Due {
 export interface Attention {
   /** Forgets what was due under another policy. */
   setPolicy(inForce: InForce): void;
-  /** Forgets everything but `resumed`: events of this very directory that were not acted upon to the end. */
+  /** Forgets on which scopes the policy acts and what is due, but for `resumed`: what is due in this very directory. */
   setDirectory(resumed: Due | undefined): void;
   /** The node's own rules are to be checked. */
   markNode(): void;
@@ -194,8 +194,9 @@ export function keyOf({ namespace, pod, container }: Partial<Scope>): string {
 }
 
 /** The scopes of a container on which its policy's rules act, the widest first. */
-function limitedScopes({ govern }: InForce, { namespace, pod, container }: ContainerIdentity): Scope[] {
-  const { level, perPod, perNamespace } = govern({ namespace, pod, container });
+function limitedScopes({ govern }: InForce, identity: ContainerIdentity): Scope[] {
+  const { namespace, pod, container } = identity;
+  const { level, perPod, perNamespace } = govern(identity);
   const scopes: Scope[] = [];
   if (level === "namespace" || perNamespace !== undefined) scopes.push({ namespace });
   if (level === "pod" || perPod !== undefined) scopes.push({ namespace, pod });
@@ -204,7 +205,7 @@ function limitedScopes({ govern }: InForce, { namespace, pod, container }: Conta
 }
 
 /** Keys of the scopes around a scope, from its namespace to itself. */
-function scopesDownTo(scope: Scope): string[] {
+export function scopesDownTo(scope: Partial<Scope>): string[] {
   const names = keyOf(scope).split("/");
   return names.map((_, at) => names.slice(0, at + 1).join("/"));
 }

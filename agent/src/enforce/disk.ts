@@ -11,6 +11,8 @@ export interface DiskReading extends DiskUsage {
 export function readDisk(directory: Directory): DiskReading | undefined {
   try {
     const { bsize, blocks, bfree, bavail } = statfsSync(directory.at("."));
+    // Some file systems know no usage and answer zeros.
+    if (blocks === 0) return undefined;
     return { sizeBytes: blocks * bsize, usedBytes: (blocks - bfree) * bsize, availableBytes: bavail * bsize };
   } catch {
     return undefined;

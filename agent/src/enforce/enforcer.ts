@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { NodePolicy, PolicyDocument } from "@cro/shared/policy/document";
+import type { NodePolicy } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
@@ -11,9 +11,10 @@ import type { Entry } from "../inventory/entry.ts";
 import { startSlice } from "../inventory/slice.ts";
 import type { AcceptedPolicy } from "../policy/accept.ts";
 import type { OrphanProofs } from "../policy/orphan-proofs.ts";
-import { type DiskUsage, isRelieved, type Plan, type PlanInput, planInSteps } from "../retention/plan.ts";
-import { createAges } from "./ages.ts";
-import { type Batch, createAttention, type Due, keyOf, type Scope } from "./attention.ts";
+import { type DiskUsage, isOverLimit, isRelieved, type Plan, type PlanInput, planInSteps } from "../retention/plan.ts";
+import { containerScope, podScope } from "../retention/scope.ts";
+import { createAges, hasAges } from "./ages.ts";
+import { type Batch, createAttention, type Due, keyOf, type Scope, scopesDownTo } from "./attention.ts";
 import { type Basis, carryOut, type Ending, type Step, stepsOf } from "./carry-out.ts";
 import type { DiskReading } from "./disk.ts";
 import { createFailures } from "./failures.ts";
@@ -107,7 +108,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   let isWaiting = false;
   let running: Promise<void> | undefined;
   /** Of the plan under way. */
-  let basis: Basis = { archives: new Set(), isOvertaken: false };
+  let basis = newBasis();
   /** Scopes whose plan a changed file ended, of which the observer may know nothing yet: planned again with the next tick. */
   const postponed = new Map<string, Scope>();
   let isNodePostponed = false;
@@ -157,7 +158,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       if (batch === undefined) return;
       const startedMs = clock.monotonicMs();
       await enforce(batch, ground);
-      basis = { archives: new Set(), isOvertaken: false };
+      basis = newBasis();
       events.enforced({ durationMs: clock.monotonicMs() - startedMs });
     }
   }
@@ -190,7 +191,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const covers = proofs.current(clock.monotonicMs()).filter(({ namespace }) => namespace === scopes[0]?.namespace);
     const asked = covers.filter((cover) => some(index.inScope(cover), (entry) => archives.has(entry)));
     const input = { ...situation(ground), archives, orphans: covers, node: undefined };
-    const plan = await makePlan(input, archives);
+    const plan = await makePlan(input);
     if (!isStill(ground)) return false;
     if (plan === undefined) {
       postpone(scopes);
@@ -199,7 +200,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const keys = new Set(scopes.map(keyOf));
     keepBooks(plan, archives, { isOfNode: false, isReplanned: (limit) => isWithin(limit, keys) });
     const { ending, undone } = await execute(plan, { ground, sinceMs });
-    // If the observer knows what was changed, the plan is made anew at once; else the observer first looks.
+    // If the observer knows what was changed, the plan is made anew at once; else the observer first looks. So it does where
+    // this plan got nothing done: an archive that changes all the time would be planned for without a pause.
     if (ending === "overtaken" && basis.isOvertaken && undone.length < plan.deletions.length)
       attention.markAgain(scopes);
     else if (ending === "overtaken") postpone(scopes);
@@ -227,7 +229,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const isOverDisk = usage !== undefined && isDiskOverLimit();
     if (!isOverTotal && !isOverDisk) {
       failures.forgetOfNode();
-      if (watermark.phase === "ready") forgetUnreachable(isOfNode);
+      if (watermark.phase === "ready") forgetUnreachable(({ limit }) => isNodeRule(limit));
       else noteStalled();
       return;
     }
@@ -237,7 +239,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const node = { disk: usage, passLimitBytes };
     // Proved orphans are freed as well: no other archive goes for their bytes.
     const orphans = proofs.current(clock.monotonicMs());
-    const plan = await makePlan({ ...situation(ground), archives, orphans, node }, archives);
+    const plan = await makePlan({ ...situation(ground), archives, orphans, node });
     if (!isStill(ground)) return;
     if (plan === undefined) {
       isNodePostponed = true;
@@ -262,10 +264,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   }
 
   /** Makes a plan in slices; undefined if another hand changed what it rests on before it was made. */
-  async function makePlan(input: PlanInput, archives: Iterable<Entry>): Promise<Plan | undefined> {
-    basis = { archives: new Set(), isOvertaken: false };
+  async function makePlan(input: PlanInput & { archives: Iterable<Entry> }): Promise<Plan | undefined> {
+    basis = newBasis();
     // What does not count is not counted on: an archive that is being written changes all the time.
-    for (const entry of archives) if (countsInBytes(entry)) basis.archives.add(entry);
+    for (const entry of input.archives) if (countsInBytes(entry)) basis.archives.add(entry);
     const slice = startSlice(clock);
     const steps = planInSteps(input);
     let step = steps.next();
@@ -305,7 +307,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const known = new Set(unreachable.keys());
     forgetUnreachable(isReplanned);
     for (const limit of plan.unreachable) {
-      const key = `${limit.limit} ${keyOf(limit)}`;
+      const key = limitKey(limit);
       if (!known.has(key)) log.warn({ ...limit }, "limit cannot be reached");
       unreachable.set(key, limit);
     }
@@ -319,10 +321,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   function noteStalled(): void {
     if (watermark.phase !== "stalled" || disk === undefined) return;
     const wanted = Math.max(0, watermark.expectedAvailableBytes - disk.availableBytes);
-    if (!unreachable.has("node_watermark ")) {
+    if (!unreachable.has(NODE_WATERMARK)) {
       log.warn({ wanted }, "deleting archives did not free the disk: other data fills it, or the files are held open");
     }
-    unreachable.set("node_watermark ", { limit: "node_watermark", wanted, freed: 0, unit: "bytes" });
+    unreachable.set(NODE_WATERMARK, { limit: "node_watermark", wanted, freed: 0, unit: "bytes" });
   }
 
   /** Carries a plan out, unless nothing may be deleted. `undone` are planned archives that are still there. */
@@ -456,14 +458,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   }
 
   function isDiskOverLimit(): boolean {
-    const node = policy?.document.node;
-    if (disk === undefined || node === undefined) return false;
-    const { usedBytes, availableBytes } = disk;
-    const high = node.watermark?.high;
-    return (
-      (high !== undefined && usedBytes * 100 > high * (usedBytes + availableBytes)) ||
-      (node.minFreeBytes !== undefined && availableBytes < node.minFreeBytes)
-    );
+    return disk !== undefined && policy !== undefined && isOverLimit(policy.document.node, disk);
   }
 
   function lookAtDisk(): void {
@@ -578,7 +573,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
         const before = watermark.phase;
         isNodeRetried = false;
         lookAtDisk();
-        if ((isDiskOverLimit() || before === "waiting") && passLimit(watermark) > 0) attention.markNode();
+        const mayBeOver = before === "waiting" || unreachable.has(NODE_WATERMARK);
+        if ((isDiskOverLimit() || mayBeOver) && passLimit(watermark) > 0) attention.markNode();
       }
       schedule();
     },
@@ -603,29 +599,27 @@ function some<T>(items: Iterable<T>, isIt: (item: T) => boolean = () => true): b
   return false;
 }
 
-function isOfNode({ limit }: UnreachableLimit): boolean {
-  return isNodeRule(limit);
+function newBasis(): Basis {
+  return { archives: new Set(), isOvertaken: false };
 }
+
+/** By what a limit that cannot be reached is known: its name and its scope, which the node's own limits have not. */
+function limitKey(limit: Pick<UnreachableLimit, "limit" | "namespace" | "pod" | "container">): string {
+  return `${limit.limit} ${keyOf(limit)}`;
+}
+
+const NODE_WATERMARK = limitKey({ limit: "node_watermark" });
 
 function isNodeRule(reason: string): boolean {
   return reason === "node_max_total_size" || reason === "node_watermark";
 }
 
-function hasAges({ global, rules }: PolicyDocument): boolean {
-  return [global, ...rules].some(({ maxAgeMs }) => maxAgeMs !== undefined);
-}
-
 /** The keys of the proofs that would cover an archive of this container. */
-function coversOf({ namespace, pod, container }: ContainerIdentity): string[] {
-  return [keyOf({ namespace, pod }), keyOf({ namespace, pod, container })];
+function coversOf(identity: ContainerIdentity): string[] {
+  return [podScope(identity), containerScope(identity)];
 }
 
 /** Whether a limit's scope lies in one of the scopes, given by their keys. */
-function isWithin({ namespace, pod, container }: UnreachableLimit, scopes: ReadonlySet<string>): boolean {
-  return (
-    namespace !== undefined &&
-    (scopes.has(namespace) ||
-      (pod !== undefined && scopes.has(`${namespace}/${pod}`)) ||
-      (container !== undefined && scopes.has(`${namespace}/${pod}/${container}`)))
-  );
+function isWithin(limit: UnreachableLimit, scopes: ReadonlySet<string>): boolean {
+  return scopesDownTo(limit).some((key) => scopes.has(key));
 }

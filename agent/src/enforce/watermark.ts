@@ -13,8 +13,8 @@ const UNSHOWN_SHARE = 0.1;
  * - `waiting`: something was deleted whose space the file system does not show yet. Another pass would delete for the same
  *   bytes again.
  * - `stalled`: the space of the last pass did not show in time: somebody holds the files open. Deleting on would take
- * everything and free nothing, so until the stall ends passes may only take what archives brought since: `arrivedBytes`, less
- *   what was taken for them, which may be more.
+ *   everything and free nothing. Until the stall ends, passes may take only `arrivedBytes`: what archives brought since, less
+ *   what passes took. It is below zero where a pass took more than had come.
  *
  * `stalls` counts the stalls in a row, so that each next one lasts longer.
  */

@@ -80,7 +80,6 @@ export interface ObserverStatus {
   foreignFiles: number;
   /** Whether no archive waits to be looked at or walked. */
   isIdle: boolean;
-  directory: { device: string; inode: string } | undefined;
 }
 
 /**
@@ -148,6 +147,7 @@ export function createObserver(options: ObserverOptions): Observer {
   /** Archives to walk: those that just changed go before those that a listing found. */
   const toWalk = new Set<Entry>();
   const toWalkLater = new Set<Entry>();
+  const pending = () => pendingLooks() + toWalk.size + toWalkLater.size;
   const sharing = createSharing();
   const foreign = new Set<string>();
   const agenda = createAgenda(clock, (files) => {
@@ -269,7 +269,7 @@ export function createObserver(options: ObserverOptions): Observer {
     if (pumping !== undefined || stopped) return;
     pumping = work().finally(() => {
       pumping = undefined;
-      if (pendingLooks() + toWalk.size + toWalkLater.size > 0) pump();
+      if (pending() > 0) pump();
     });
   }
 
@@ -281,7 +281,7 @@ export function createObserver(options: ObserverOptions): Observer {
     const walk = async (current: Directory, entry: Entry) => {
       const walking = walkEntry(current, entry, entry.isNews ? spaces.ofArrivals : spaces.ofFound);
       const turnEndMs = clock.monotonicMs() + WALK_TURN_MS;
-      const mustWait = () => clock.monotonicMs() >= turnEndMs && pendingLooks() + toWalk.size + toWalkLater.size > 0;
+      const mustWait = () => clock.monotonicMs() >= turnEndMs && pending() > 0;
       let step = walking.next();
       while (!step.done && !isOver(current)) {
         if (slice.isOver()) {
@@ -307,7 +307,7 @@ export function createObserver(options: ObserverOptions): Observer {
         if (isOver(from)) return;
       }
     };
-    while (current !== undefined && !isOver(current) && pendingLooks() + toWalk.size + toWalkLater.size > 0) {
+    while (current !== undefined && !isOver(current) && pending() > 0) {
       await lookFirst(current);
       if (isOver(current)) return;
       for (const [file, pinned] of toLook) {
@@ -412,14 +412,12 @@ export function createObserver(options: ObserverOptions): Observer {
   }
 
   function noteWalked(entry: Entry, isSame: boolean): void {
-    const { verdict } = entry.walk;
-    if (!isSame && verdict?.kind !== "torn") {
+    if (!isSame) agenda.enter(entry.file, clock.monotonicMs() + LOOK_AGAIN_MS);
+    if (!isSame && entry.walk.verdict?.kind !== "torn") {
       // The verdict is about a mixture of two contents; the next look begins anew.
       entry.walk = startWalk();
-      agenda.enter(entry.file, clock.monotonicMs() + LOOK_AGAIN_MS);
       return;
     }
-    if (!isSame) agenda.enter(entry.file, clock.monotonicMs() + LOOK_AGAIN_MS);
     const wasWalked = entry.walked;
     if (isSame) compareContent(entry);
     entry.walked = true;
@@ -589,8 +587,7 @@ export function createObserver(options: ObserverOptions): Observer {
       isDegraded: directory !== undefined && watcher === undefined,
       listedUpTo,
       foreignFiles: foreign.size,
-      isIdle: isListed && pumping === undefined && pendingLooks() + toWalk.size + toWalkLater.size === 0,
-      directory: directory && { device: `${directory.device}`, inode: `${directory.inode}` },
+      isIdle: isListed && pumping === undefined && pending() === 0,
     }),
     record: () => (directory !== undefined && isListed ? takeRecord(directory) : lastRecord),
     async stop() {

@@ -472,6 +472,11 @@ function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft
   return sumAllocated(draft.deletions) - before;
 }
 
+/** Whether a disk is above the high watermark, or less is free than must be: then archives go. */
+export function isOverLimit(node: NodePolicy, disk: DiskUsage): boolean {
+  return bytesToFree(node, disk, { freedBytes: 0 }) > 0;
+}
+
 /** Whether a disk needs no more archives to go: it is below the low watermark, and as much is free as must be. */
 export function isRelieved({ watermark, minFreeBytes }: NodePolicy, { usedBytes, availableBytes }: DiskUsage): boolean {
   const isLow = watermark === undefined || usedBytes * 100 < watermark.low * (usedBytes + availableBytes);

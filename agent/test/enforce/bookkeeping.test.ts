@@ -558,6 +558,21 @@ describe("the disk", () => {
     expect(driven.enforcer.status().unreachable).toEqual([]);
   });
 
+  it("of which nothing may go is not told to lack room any more at the look that finds some", async () => {
+    const { driven, disk } = onADisk(node, 90);
+    for (const entry of driven.index.all()) {
+      entry.pinned = true;
+      driven.enforcer.changed(entry, false);
+    }
+    await driven.calm();
+    await tickAfter(driven, 10_000);
+    expect(driven.deleted).toEqual([]);
+    expect(driven.enforcer.status().unreachable).toMatchObject([{ limit: "node_watermark" }]);
+    disk.usedMib = 50;
+    await tickAfter(driven, 10_000);
+    expect(driven.enforcer.status().unreachable).toEqual([]);
+  });
+
   it("is looked at after a deletion, so that what is told of it is true", async () => {
     const folder = aFolder();
     let freed = 0;

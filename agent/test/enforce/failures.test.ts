@@ -200,6 +200,13 @@ describe("a run that fails", () => {
 });
 
 describe("how full the disk is", () => {
+  it("is not known of a file system that answers zeros", () => {
+    const opened = openDirectory("/proc/self/task", []);
+    if (!opened.ok) throw new Error(opened.problem.message);
+    expect(readDisk(opened.directory)).toBeUndefined();
+    opened.directory.close();
+  });
+
   it("is told of the file system that holds the directory, and is not known where that cannot be asked", () => {
     const opened = openDirectory(aFolder(), []);
     if (!opened.ok) throw new Error(opened.problem.message);
