@@ -31,7 +31,7 @@ export interface Timings extends PushTimings {
 export interface Coordinator {
   /** Where /metrics, /healthz and /readyz are served: `http://127.0.0.1:9812`. */
   metricsUrl: string;
-  /** Rejects if it cannot go on; a process without a coordinator is to end. */
+  /** Settles when it cannot go on or was stopped, and rejects where there is a cause; a process without a coordinator is to end. */
   ended: Promise<void>;
   /** Ends when nothing of it is left. What agents have stays in force. */
   stop(): Promise<void>;

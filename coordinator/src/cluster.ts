@@ -142,6 +142,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
 
   let pusher: Pusher | undefined;
   const agentPods = createMirror<AgentPod>(({ uid }) => uid);
+  /** Watches that are not synced, by what they watch. */
   const unsynced = new Set(["policies", "nodes", "agents", "pods"]);
   watchReadiness(() => "the leader's certificates are not there yet");
   const link = await openLink(context, {
@@ -171,6 +172,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     refreshMs: RECORD_REFRESH_MS,
   });
   let ruling: Ruling | undefined;
+  /** The resources of that ruling, by key. */
+  let resourceOf = new Map<string, PolicyResource>();
   /** What the last look saw of the nodes' agents. */
   let accepted = new Map<string, AcceptedDirective>();
   let nextLook: NodeJS.Timeout | undefined;
@@ -219,12 +222,12 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       onReport: ({ node, podUID }, report) => {
         const rules = ruling?.nodes.get(node);
         prover.reported({ podUID, node }, report);
-        const resource = ruling?.resources.find(({ key }) => rules?.source === "resource" && key === rules.resource);
-        events.deletions(resource?.resource, report);
+        events.deletions(rules?.source === "resource" ? resourceOf.get(rules.resource) : undefined, report);
         if (rules === undefined || rules.source === "unknown") lookIfNew(node);
       },
       onOlder: ({ node }, newest) => {
-        if (leadership.raiseTerm(node, newest.term)) log.warn({ node, newest }, "an agent follows a newer term");
+        if (leadership.raiseTerm(node, newest.term))
+          log.warn({ node, newest }, "an agent follows a directive that this term cannot supersede");
       },
     },
   });
@@ -254,6 +257,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       nowMs: nowMs(),
       accepted,
     });
+    resourceOf = new Map(ruling.resources.map(({ key, resource }) => [key, resource]));
     metrics.policyConflicts.set(ruling.resources.filter(({ conflicts }) => conflicts.size > 0).length);
     noteChanges(ruling);
     if (ruling.nextMs === undefined) return;
@@ -300,7 +304,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       const until = new Date(Math.ceil((Date.now() + remainingMs) / 1000) * 1000).toISOString().replace(".000Z", "Z");
       const names = nameNodes(same.map(({ node }) => node));
       const gone = after ?? "a policy that this leader does not know";
-      const message = `${gone} went away from ${names}: until ${until} only its node rules act there, then ${next ?? "the default"} rules`;
+      const acts = after === undefined ? "no rule is pushed there" : "only its node rules act there";
+      const message = `${gone} went away from ${names}: until ${until} ${acts}, then ${next ?? "the default"} rules`;
       log.info({ nodes: same.length, after, next, until }, "nodes rest");
       for (const { key, resource } of judged) {
         if (key === after || key === next) events.note(resource, { type: "Normal", reason: "Resting", message });
@@ -308,7 +313,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     }
     for (const [key, same] of Map.groupBy(returns, ({ resource }) => resource)) {
       const message = `${key} is back and rules ${nameNodes(same.map(({ node }) => node))} again, by its old rank`;
-      const resource = judged.find((one) => one.key === key)?.resource;
+      const resource = resourceOf.get(key);
       if (resource !== undefined) events.note(resource, { type: "Normal", reason: "RulingResumed", message });
     }
   }
@@ -324,13 +329,12 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     });
     const { nodes: rules, resources: ruled } = ruling;
     const now = new Date().toISOString();
-    void statuses.write(ruled, (one, previous) =>
+    void statuses.write(ruled, (one) =>
       aggregateStatus({
         ruling: one,
         nodes: rules,
         agents: byNode,
         held,
-        previous,
         now,
         nowMs: nowMs(),
       }),
@@ -356,9 +360,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
           else unsynced.add(name);
           if (event.type === "lost" && !signal.aborted)
             log.warn({ resource: name, problem: event.failure.message }, "watch lost");
+          if (name === "policies" || name === "nodes") rulings.interrupt();
         }
-        const isBreak = event.type === "lost" || event.type === "synced";
-        if (isBreak && (name === "policies" || name === "nodes")) rulings.interrupt();
         emit(event);
         if (event.type === "lost") prover.ruled();
       },

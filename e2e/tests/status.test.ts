@@ -121,7 +121,6 @@ describeWithKube("status and Events on a real API server", (kube) => {
       nodes: rules,
       agents: new Map(agents.map((agent) => [agent.address.node, agent])),
       held: new Map(),
-      previous: undefined,
       now,
       nowMs: 0,
     });

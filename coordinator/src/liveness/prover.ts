@@ -1,5 +1,6 @@
 import type { OrphanFact } from "@cro/shared/wire/directive";
 import type { Logger } from "pino";
+import { createBudget } from "../budget.ts";
 import { type KubeClient, type KubeFailure, type KubeObject, kubePath, provesAbsence } from "../kube/client.ts";
 import { listObjects } from "../kube/list.ts";
 import type { WatchEvent } from "../kube/watch.ts";
@@ -75,8 +76,7 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
   const { client, nowMs, wallMs, signal, mayAct, resyncMs, graceOf, log, emit } = options;
   const state = newProofState({ resyncMs });
   const reads = new Set<Promise<void>>();
-  /** When the reads of the last second began. */
-  const begun: number[] = [];
+  const budget = createBudget({ perSecond: READS_PER_SECOND, nowMs });
   const sentAtMs = new Map<string, number>();
   let timer: NodeJS.Timeout | undefined;
   let pending: NodeJS.Immediate | undefined;
@@ -103,13 +103,12 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
   /** Begins the reads that are due. Returns when it may go on; infinite if it need not. */
   function beginReads(): number {
     if (!mayAct()) return Number.POSITIVE_INFINITY;
-    while (begun[0] !== undefined && begun[0] + 1000 <= nowMs()) begun.shift();
     while (reads.size < MAX_READS) {
-      const [first] = begun;
-      if (begun.length >= READS_PER_SECOND && first !== undefined) return first + 1000;
+      const againMs = budget.nextMs();
+      if (againMs !== undefined) return againMs;
       const read = startRead(state, { nowMs: nowMs(), wallMs: wallMs() });
       if (read === undefined) break;
-      begun.push(nowMs());
+      budget.take();
       const reading = carryOut(read)
         .catch((err: unknown) => log.warn({ err }, "a pod cannot be read"))
         .finally(() => {

@@ -43,8 +43,9 @@ export interface Rulings {
  */
 export function createRulings({ record, leave, onChange, refreshMs }: RulingsOptions): Rulings {
   let memory = readRecord(record);
-  /** What is on record for sure, and what a write may have put there. */
+  /** What is on record for sure. */
   let written = memory;
+  /** What was last given to be written: it may be on record. */
   let left: RulingMemory | undefined;
   let rules: ReadonlyMap<string, NodeRuling> = new Map();
   let acting = new Map<string, NodeRuling>();

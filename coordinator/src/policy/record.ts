@@ -7,7 +7,7 @@ import { emptyRestPolicy } from "./rest.ts";
 /** What is remembered of a node. */
 export type NodeMemory =
   /** The default rules it. */
-  | { state: "default" }
+  | { state: "default"; ruler?: undefined; rest?: undefined }
   /** A resource rules it. `rest` is the JSON of the document that acts while the node rests after that resource. */
   | { state: "ruled"; ruler: string; rest: string | undefined }
   /** What ruled it went away; an unknown ruler is undefined. It has rested for `restedMs` so far. */
@@ -136,7 +136,7 @@ export function readRecord(text: string | undefined): RulingMemory {
 export function isSameMemory(a: NodeMemory | undefined, b: NodeMemory | undefined): boolean {
   if (a === b) return true;
   if (a === undefined || b === undefined || a.state !== b.state) return false;
-  return a.state === "default" || b.state === "default" || (a.ruler === b.ruler && a.rest === b.rest);
+  return a.ruler === b.ruler && a.rest === b.rest;
 }
 
 /** Whether two memories of the cluster differ in nothing but times. */
@@ -159,7 +159,7 @@ export function isSameRecord(a: RulingMemory, b: RulingMemory): boolean {
 }
 
 function factsOf(memory: NodeMemory): string {
-  return memory.state === "default" ? "" : JSON.stringify([memory.state, memory.ruler ?? null, memory.rest ?? null]);
+  return JSON.stringify([memory.state, memory.ruler ?? null, memory.rest ?? null]);
 }
 
 function formatRecord({ nodes, gone, ranks, isCut, isGoneCut }: RulingMemory): string {
@@ -189,9 +189,7 @@ function groupNodes(nodes: ReadonlyMap<string, NodeMemory>, documents: Map<strin
   for (const [node, memory] of nodes) {
     const restedMs = memory.state === "resting" ? Math.floor(memory.restedMs / REST_STEP_MS) * REST_STEP_MS : 0;
     const key = `${restedMs} ${factsOf(memory)}`;
-    const group = groups.get(key);
-    if (group === undefined) groups.set(key, { memory, restedMs, nodes: [node] });
-    else group.nodes.push(node);
+    getOrMake(groups, key, () => ({ memory, restedMs, nodes: [] as string[] })).nodes.push(node);
   }
   return [...groups.values()].map(({ memory, restedMs, nodes: names }) => {
     if (memory.state === "default") return { state: memory.state, nodes: names };

@@ -18,7 +18,8 @@ export type NodeRuling =
   | { source: "default"; policy: ReadyPolicy }
   /**
    * What ruled it, `after`, went away. Until `untilMs` of the monotonic clock only the node rules of that policy act; then
-   * `next` rules, as soon as it has a valid version, or the default. An unknown policy is undefined, and nothing is pushed.
+   * `next` rules, as soon as it has a valid version, or the default. If it is not known what ruled it, `after` is undefined
+   * and `policy` has no rule. `policy` is undefined if none can be made; then nothing is pushed.
    */
   | {
       source: "rest";
@@ -128,32 +129,30 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
     const matching = matchingOf.get(name) ?? [];
     const present = memory.nodes.get(name);
     const before = present ?? memory.gone.get(name);
-    // What is known of a node that was away for a while does not age during that time.
-    const context = {
-      ...{ input, serializeRest, restAfter, isCut },
+    const { rules, now } = ruleNode(name, {
+      ...{ input, serializeRest, restAfter, isCut, matching, before },
       // Of what went while a node was away nothing is known.
       hasSomeGone: hasSomeGone || present === undefined,
+      // What is known of a node that was away for a while does not age during that time.
       elapsedMs: present === undefined ? 0 : elapsedMs,
-    };
-    const { rules, now } = ruleNode(name, { matching, before, ...context });
+    });
     ruling.nodes.set(name, rules);
     if (now === undefined) isAllKnown = false;
     else nodes.set(name, now);
     noteChange(ruling, name, { rules, before, nowMs: input.nowMs });
   }
 
-  const gone = [...memory.gone, ...memory.nodes].filter(
+  const allGone = [...memory.gone, ...memory.nodes].filter(
     ([name, { state }]) => !ruling.nodes.has(name) && state !== "default",
   );
+  const gone = new Map(allGone.slice(-MAX_GONE_NODES));
   ruling.memory = {
-    atMs: input.nowMs,
-    nodes,
-    gone: new Map(gone.slice(-MAX_GONE_NODES)),
-    ranks: new Map(),
+    ...{ atMs: input.nowMs, nodes, gone },
+    ranks: keepRanks({ nodes, gone }, { known, candidates, rankOf }),
     isCut: memory.isCut && !isAllKnown,
-    isGoneCut: memory.isGoneCut || gone.length > MAX_GONE_NODES,
+    isGoneCut: memory.isGoneCut || allGone.length > MAX_GONE_NODES,
   };
-  return { ...ruling, memory: { ...ruling.memory, ranks: keepRanks(ruling.memory, { known, candidates, rankOf }) } };
+  return ruling;
 }
 
 interface NodeContext {
@@ -221,12 +220,7 @@ function rule({ input, matching: [first], before, restAfter }: NodeContext): { r
     return { rules: { source: "default", policy: input.defaultPolicy }, now: { state: "default" } };
   }
   // A resource that was never valid leaves in force what was, so its node would rest by that.
-  const rest =
-    first.policy === undefined
-      ? before !== undefined && before.state !== "default"
-        ? before.rest
-        : undefined
-      : restAfter(first.policy);
+  const rest = first.policy === undefined ? before?.rest : restAfter(first.policy);
   return {
     rules: { source: "resource", resource: first.key, policy: first.policy },
     now: { state: "ruled", ruler: first.key, rest },
@@ -238,7 +232,7 @@ function noteChange(
   node: string,
   { rules, before, nowMs }: { rules: NodeRuling; before: NodeMemory | undefined; nowMs: number },
 ): void {
-  const from = before === undefined || before.state === "default" ? undefined : before.ruler;
+  const from = before?.ruler;
   if (rules.source === "rest") {
     // A rest that is over lasts until the next resource is valid, and no time ends it.
     if (rules.untilMs > nowMs) ruling.nextMs = Math.min(ruling.nextMs ?? Number.POSITIVE_INFINITY, rules.untilMs);
@@ -269,7 +263,7 @@ function ageRanks(
  * which it is not known what ruled it.
  */
 function keepRanks(
-  { nodes, gone }: RulingMemory,
+  { nodes, gone }: Pick<RulingMemory, "nodes" | "gone">,
   context: {
     known: ReadonlyMap<string, Rank>;
     candidates: readonly ResourceRuling[];
@@ -277,10 +271,7 @@ function keepRanks(
   },
 ): Map<string, Rank> {
   const { known, candidates, rankOf } = context;
-  const rulers = new Set<string | undefined>();
-  for (const memory of [...nodes.values(), ...gone.values()]) {
-    if (memory.state !== "default") rulers.add(memory.ruler);
-  }
+  const rulers = new Set([...nodes.values(), ...gone.values()].map(({ ruler }) => ruler));
   const mayAllRule = [...nodes.values()].some((memory) => memory.state === "resting" && memory.ruler === undefined);
   const ranks = new Map<string, Rank>();
   for (const candidate of candidates) {

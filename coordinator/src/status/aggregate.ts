@@ -31,7 +31,6 @@ export interface StatusInput {
   agents: ReadonlyMap<string, AgentView>;
   /** Held proofs of orphans, by node. */
   held: ReadonlyMap<string, HeldProofs>;
-  previous: PolicyStatus | undefined;
   /** RFC 3339. */
   now: string;
   /** The monotonic clock of the rulings. */
@@ -40,7 +39,7 @@ export interface StatusInput {
 
 /** What is written under a resource's `status`, from what the agents of its nodes have reported. */
 export function aggregateStatus(input: StatusInput): PolicyStatus {
-  const { ruling, nodes, agents, held, previous, now } = input;
+  const { ruling, nodes, agents, held, now } = input;
   const ruled = ruling.matched.filter((node) => rulesNode(ruling.key, nodes.get(node)));
   const waiting = ruling.matched.filter((node) => waitsForNode(ruling.key, nodes.get(node)));
   const desired = [...ruled, ...waiting];
@@ -97,7 +96,7 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
     .filter((time) => Date.parse(time) >= Date.parse(ruling.resource.createdAt))
     .reduce<string | undefined>(latest, undefined);
 
-  const status: PolicyStatus = {
+  return {
     observedGeneration: ruling.resource.generation,
     conditions: conditions.map((condition) => ({
       ...condition,
@@ -123,20 +122,19 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
     ...(ruling.policy && { effectiveGlobalPolicy: effectiveGlobalPolicy(ruling.policy) }),
     ...(lastEnforcementTime !== undefined && { lastEnforcementTime }),
   };
-  return continueStatus(status, previous);
 }
 
 /**
  * A status as it follows the one before, whoever wrote that: a condition whose status is the same has not changed since,
  * and what was enforced once stays so.
  */
-export function continueStatus(status: PolicyStatus, previous: PolicyStatus | undefined): PolicyStatus {
-  const lastEnforcementTime = latest(previous?.lastEnforcementTime, status.lastEnforcementTime);
+export function continueStatus(status: PolicyStatus, previous: PolicyStatus): PolicyStatus {
+  const lastEnforcementTime = latest(previous.lastEnforcementTime, status.lastEnforcementTime);
   return {
     ...status,
     ...(status.conditions && {
       conditions: status.conditions.map((condition) => {
-        const before = previous?.conditions?.find(({ type }) => type === condition.type);
+        const before = previous.conditions?.find(({ type }) => type === condition.type);
         return before?.status === condition.status
           ? { ...condition, lastTransitionTime: before.lastTransitionTime }
           : condition;
@@ -209,7 +207,11 @@ function describeRest(waiting: string[], { nodes, nowMs }: Pick<StatusInput, "no
   const minutes = Math.max(1, ...resting.map(({ untilMs }) => Math.ceil((untilMs - nowMs) / 60_000)));
   const ruled = [...new Set(resting.map(({ after }) => after ?? "another policy"))].slice(0, NAMED_RULERS).join(", ");
   const isOne = resting.length === 1;
-  return `${names} ${isOne ? "rests" : "rest"} for ${minutes} more ${minutes === 1 ? "minute" : "minutes"}: ${ruled} ruled ${isOne ? "it" : "them"} and went away; until then only the node rules of that policy act there`;
+  // Of what is not known no rule is kept.
+  const acts = resting.every(({ after }) => after === undefined)
+    ? "until then no rule is pushed there"
+    : "until then only the node rules of that policy act there";
+  return `${names} ${isOne ? "rests" : "rest"} for ${minutes} more ${minutes === 1 ? "minute" : "minutes"}: ${ruled} ruled ${isOne ? "it" : "them"} and went away; ${acts}`;
 }
 
 function describeHeld(nodes: string[], held: ReadonlyMap<string, HeldProofs>): string {
@@ -246,7 +248,7 @@ function flag(
     : { type, status: "False", reason: "None", message: "" };
 }
 
-/** The first ten nodes by name, and how many more there are. */
+/** Names the first ten of these nodes, in the order given, and tells how many more there are. */
 export function nameNodes(nodes: string[]): string {
   const named = nodes.slice(0, NAMED_NODES).join(", ");
   return nodes.length > NAMED_NODES ? `${named} and ${nodes.length - NAMED_NODES} more nodes` : named;

@@ -1,11 +1,12 @@
 import { POLICY_API_VERSION, POLICY_KIND } from "@cro/shared/crd/schema";
+import { getOrMake } from "@cro/shared/get-or-make";
 import { formatBytes } from "@cro/shared/quantity";
 import type { Report, ReportedDeletion } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
+import { createBudget } from "../budget.ts";
 import { type KubeClient, kubePath } from "../kube/client.ts";
 import type { PolicyResource } from "../policy/judge.ts";
 import { nameNodes } from "./aggregate.ts";
-import { createBudget } from "./budget.ts";
 
 /** The shortest time between two Events about deletions under one resource, in milliseconds. */
 const DELETIONS_MS = 60_000;
@@ -121,13 +122,12 @@ export function createEventWriter(options: {
   }
 
   function enqueue({ resource, nodes, reasons, omitted }: Omit<Pending, "sinceMs">): void {
-    const entry = pending.get(resource.uid) ?? {
-      ...{ resource, sinceMs: nowMs(), nodes: new Set(), reasons: new Map(), omitted: 0 },
-    };
+    const entry = getOrMake(pending, resource.uid, (): Pending => {
+      return { resource, sinceMs: nowMs(), nodes: new Set(), reasons: new Map(), omitted: 0 };
+    });
     for (const node of nodes) entry.nodes.add(node);
     for (const [reason, sum] of reasons) add(entry.reasons, reason, sum);
     entry.omitted += omitted;
-    pending.set(resource.uid, entry);
   }
 
   function writeDeletions(): void {
@@ -177,11 +177,12 @@ export function createEventWriter(options: {
       if (signal.aborted || !mayAct()) return;
       const cut = message.slice(0, MAX_MESSAGE);
       const said = `${resource.generation} ${cut}`;
-      const before = noted.get(resource.uid) ?? new Map<string, string>();
+      const before = getOrMake(noted, resource.uid, () => new Map<string, string>());
       if (before.get(reason) === said) return;
-      noted.set(resource.uid, before.set(reason, said));
+      before.set(reason, said);
       notes.add({ resource, type, reason, message: cut, tries: 0, notBeforeMs: nowMs() });
-      for (const oldest of notes) if (notes.size > MAX_NOTES) notes.delete(oldest);
+      const [oldest] = notes;
+      if (notes.size > MAX_NOTES && oldest !== undefined) notes.delete(oldest);
       writeNotes();
     },
     keepOnly({ resources, agents }) {

@@ -2,10 +2,10 @@ import { isDeepStrictEqual } from "node:util";
 import { POLICY_KIND } from "@cro/shared/crd/schema";
 import type { PolicyStatus } from "@cro/shared/crd/status";
 import type { Logger } from "pino";
+import { createBudget } from "../budget.ts";
 import type { KubeClient, KubeObject, KubeResult } from "../kube/client.ts";
 import type { PolicyResource } from "../policy/judge.ts";
 import { continueStatus } from "./aggregate.ts";
-import { createBudget } from "./budget.ts";
 
 /** The shortest time between two writes of one resource, and between two that only numbers call for; in milliseconds. */
 const CONDITIONS_MS = 5000;
@@ -27,10 +27,7 @@ export interface StatusWriter {
    * Writes what is due of these; never overlaps with itself. Statuses are made one after the other, each when it may be
    * written, and only so many at once that other work is not kept waiting; the others have their turn the next time.
    */
-  write<T extends { resource: PolicyResource }>(
-    all: readonly T[],
-    makeStatus: (one: T, previous: PolicyStatus) => PolicyStatus,
-  ): Promise<void>;
+  write<T extends { resource: PolicyResource }>(all: readonly T[], makeStatus: (one: T) => PolicyStatus): Promise<void>;
 }
 
 interface Known {
@@ -125,7 +122,7 @@ export function createStatusWriter(options: {
           if (before === undefined || nowMs() - before.atMs < CONDITIONS_MS) continue;
           const startMs = nowMs();
           turnAtMs.set(resource.uid, startMs);
-          const status = continueStatus(makeStatus(one, before.status), before.status);
+          const status = continueStatus(makeStatus(one), before.status);
           const isSame = isDeepStrictEqual(before.status, status);
           const restMs = headline(before.status) === headline(status) ? NUMBERS_MS : CONDITIONS_MS;
           madeMs += nowMs() - startMs;

@@ -54,7 +54,6 @@ function input(
     nodes: new Map(rules),
     agents: new Map(views.map((view) => [view.address.node, view])),
     held: new Map(),
-    previous: undefined,
     now: "2026-02-01T00:00:00.000Z",
     nowMs: 0,
     ...changes,
@@ -138,9 +137,9 @@ describe("a status", () => {
 
   it("keeps the time of a condition that did not change", () => {
     const first = aggregateStatus(input(["a"], [aView("a", { state: "pending" })]));
-    const later = input(["a"], [aView("a")], { previous: first, now: "2026-02-02T00:00:00.000Z" });
+    const later = aggregateStatus(input(["a"], [aView("a")], { now: "2026-02-02T00:00:00.000Z" }));
     const times = Object.fromEntries(
-      (aggregateStatus(later).conditions ?? []).map(({ type, lastTransitionTime }) => [type, lastTransitionTime]),
+      (continueStatus(later, first).conditions ?? []).map(({ type, lastTransitionTime }) => [type, lastTransitionTime]),
     );
     expect(times.Accepted).toBe("2026-02-01T00:00:00.000Z");
     expect(times.Enforcing).toBe("2026-02-02T00:00:00.000Z");
