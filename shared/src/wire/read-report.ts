@@ -2,6 +2,7 @@ import type { TSchema } from "typebox";
 import { Compile } from "typebox/compile";
 import { PLAIN_PATH } from "../crd/schema.ts";
 import {
+  type ArchiveSum,
   ASKED_CONTAINERS,
   OrphanScope,
   REPORT_LIMITS,
@@ -21,7 +22,8 @@ const MAX_TEXT = 1000;
 /** The longest path that is believed, in characters: it may get into the policy of a node that rests, and its record. */
 const MAX_PATH = 1024;
 const PATH = new RegExp(PLAIN_PATH);
-const MAX_STATES = 64;
+/** The most words of a map: an agent may give any. */
+const MAX_WORDS = 64;
 /** How many parts that are not believed are told of one by one. */
 const MAX_TOLD = 10;
 /** As far as clocks of a cluster are apart, in milliseconds: what a report dates later than that has not happened. */
@@ -29,7 +31,7 @@ const CLOCK_TOLERANCE_MS = 5 * 60_000;
 
 const RFC_3339 = /^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$/;
 const FINGERPRINT = /^[0-9A-Fa-f:]{64,95}$/;
-const STATE = new RegExp(TOKEN);
+const WORD = new RegExp(TOKEN);
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it replaces
 const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g;
 
@@ -83,12 +85,10 @@ export function createReportReader(): (value: unknown, nowMs: number) => ReadRep
     if (value.documentFields !== undefined && !checkFields.Check(value.documentFields)) {
       setOrDrop(report, "documentFields", undefined, drop);
     }
-    if (isObject(value.states)) {
-      const states = Object.entries(value.states);
-      const good = states.filter(([state, archives]) => STATE.test(state) && isCount(archives)).slice(0, MAX_STATES);
-      if (good.length < states.length) drop(`states: ${states.length - good.length} of them are none`);
-      report.states = Object.fromEntries(good);
-    }
+    if (isObject(value.states)) report.states = readWords(value.states, { name: "states", isGood: isCount, drop });
+    if (value.deleted !== undefined)
+      setOrDrop(report, "deleted", readSums(value.deleted, { name: "deleted", drop }), drop);
+    if (value.plan !== undefined) setOrDrop(report, "plan", readPlan(value.plan, drop), drop);
     if (isObject(value.directory)) {
       const { path, message } = value.directory;
       const isBelieved = typeof path !== "string" || path === "" || isPlainPath(path);
@@ -110,6 +110,31 @@ export function createReportReader(): (value: unknown, nowMs: number) => ReadRep
       dropped: more > 0 ? [...dropped.slice(0, MAX_TOLD), `and ${more} more`] : dropped,
     };
   };
+}
+
+/** A map of a set that later versions may add to, of bounded size; what is no word, or has no good value, is left out. */
+function readWords(
+  words: Record<string, unknown>,
+  { name, isGood, drop }: { name: string; isGood: (value: unknown) => boolean; drop: (what: string) => void },
+): Record<string, unknown> {
+  const all = Object.entries(words);
+  const good = all.filter(([word, value]) => WORD.test(word) && isGood(value)).slice(0, MAX_WORDS);
+  if (good.length < all.length) drop(`${name}: ${all.length - good.length} of them are none`);
+  return Object.fromEntries(good);
+}
+
+function readSums(sums: unknown, { name, drop }: { name: string; drop: (what: string) => void }) {
+  if (!isObject(sums)) return undefined;
+  const isGood = (sum: unknown) => isObject(sum) && isCount(sum.archives) && isCount(sum.bytes);
+  const good = readWords(sums, { name, isGood, drop }) as Record<string, ArchiveSum>;
+  return Object.fromEntries(Object.entries(good).map(([word, { archives, bytes }]) => [word, { archives, bytes }]));
+}
+
+/** What would go; without a number that may be believed it is not known. */
+function readPlan(plan: unknown, drop: (what: string) => void) {
+  if (!isObject(plan) || !isCount(plan.bytes)) return undefined;
+  const byReason = readSums(plan.byReason, { name: "plan.byReason", drop });
+  return byReason && { bytes: plan.bytes, byReason };
 }
 
 /** A text in which nothing steers a terminal, and of bounded length. */
@@ -182,12 +207,7 @@ function believeTime(time: unknown, nowMs: number): string | undefined {
   return RFC_3339.test(text) ? text : undefined;
 }
 
-function setOrDrop(
-  object: Record<string, unknown>,
-  name: string,
-  value: string | undefined,
-  drop: (what: string) => void,
-): void {
+function setOrDrop(object: Record<string, unknown>, name: string, value: unknown, drop: (what: string) => void): void {
   if (value !== undefined) {
     object[name] = value;
     return;

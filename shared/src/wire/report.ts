@@ -44,6 +44,14 @@ const subdomain = () => Type.String({ pattern: `^${LABEL}(\\.${LABEL})*$`, maxLe
 export const TOKEN = "^[A-Za-z][A-Za-z0-9_]{0,62}$";
 const token = () => Type.String({ pattern: TOKEN });
 
+const sum = () => Type.Object({ archives: count(), bytes: count() });
+/** How many archives, of how many bytes. */
+export type ArchiveSum = Type.Static<ReturnType<typeof sum>>;
+
+/** What may keep a limit from being met. */
+export const OBSTACLES = ["pinned", "held", "floor", "failing", "unsettled"] as const;
+export type Obstacle = (typeof OBSTACLES)[number];
+
 /** A deletion as an agent writes it. */
 export interface Deletion {
   /** Counts the deletions since the agent's start, from 1. */
@@ -82,6 +90,10 @@ export interface UnreachableLimit {
   wanted: number;
   freed: number;
   unit: "bytes" | "archives";
+  /** What stands in the way: archives of the scope that may not or cannot go, by what keeps them. */
+  obstacles?: Partial<Record<Obstacle, number>>;
+  /** The error codes, such as EPERM, of those that fail to be deleted; the first few. */
+  codes?: string[];
 }
 
 /** The same as it is read: limit and unit are any word. */
@@ -93,6 +105,8 @@ export const ReportedLimit = Type.Object({
   wanted: count(),
   freed: count(),
   unit: token(),
+  obstacles: Type.Optional(Type.Object(Object.fromEntries(OBSTACLES.map((name) => [name, Type.Optional(count())])))),
+  codes: Type.Optional(Type.Array(token(), { maxItems: 5 })),
 });
 export type ReportedLimit = Type.Static<typeof ReportedLimit>;
 
@@ -108,6 +122,8 @@ export type OrphanScope = Type.Static<typeof OrphanScope>;
 export const DIRECTORY_STATES = ["watching", "missing", "unreadable", "not_mounted", "no_policy"] as const;
 export type DirectoryState = (typeof DIRECTORY_STATES)[number];
 
+/** Archives and bytes by reason; a later version may have more reasons. */
+const Sums = Type.Record(Type.String(), sum());
 const NamespaceTotal = Type.Object({ namespace: label(), archives: count(), bytes: count() });
 const DocumentFields = Type.Array(
   Type.String({ pattern: "^[A-Za-z][A-Za-z0-9]*(\\.[A-Za-z][A-Za-z0-9]*)*$", maxLength: 200 }),
@@ -137,7 +153,14 @@ export const Report = Type.Object({
   accepted: Type.Optional(Type.Object({ ...Fence.properties, digest: Type.String({ maxLength: 64 }) })),
   directory: Type.Object({ path: Type.String(), state: token(), message: Type.Optional(Type.String()) }),
   /** The file system of the directory, in bytes. */
-  disk: Type.Optional(Type.Object({ sizeBytes: count(), freeBytes: count() })),
+  disk: Type.Optional(
+    Type.Object({
+      sizeBytes: count(),
+      freeBytes: count(),
+      /** As df tells it: of used and free together, used is what the rules of the node go by. Absent from 0.1.0. */
+      usedBytes: Type.Optional(count()),
+    }),
+  ),
   /** Whether a `.pause` stops every deletion. */
   paused: Type.Boolean(),
   archives: count(),
@@ -151,8 +174,12 @@ export const Report = Type.Object({
   orphanScopesOmitted: count(),
   unreachable: Type.Array(ReportedLimit),
   unreachableOmitted: count(),
-  /** What DryRun or a `.pause` holds back. */
+  /** Archives that would go but do not: for DryRun, for a `.pause`, or until the next event of their scopes. */
   planned: count(),
+  /** The same in bytes and by reason; absent from 0.1.0. */
+  plan: Type.Optional(Type.Object({ bytes: count(), byReason: Sums })),
+  /** Deletions since the agent's start, by reason, however many the list below holds; absent from 0.1.0. */
+  deleted: Type.Optional(Sums),
   /** The last deletions, the oldest first. */
   deletions: Type.Array(ReportedDeletion),
   /** How many deletions since the start are no longer among them. */

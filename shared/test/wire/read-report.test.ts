@@ -211,6 +211,36 @@ describe("a report that is read", () => {
     expect(read({ certificates }).dropped).toHaveLength(2);
   });
 
+  it("has sums by reason, of words and numbers alone", () => {
+    const sum = { archives: 2, bytes: 10 };
+    const odd = { orphan: { ...sum, more: "x" }, "a b": sum, torn: { archives: -1, bytes: 1 }, none: 3 };
+    expect(read({ deleted: odd }).report.deleted).toEqual({ orphan: sum });
+    expect(read({ plan: { bytes: 10, byReason: odd, more: 1 } }).report.plan).toEqual({
+      bytes: 10,
+      byReason: { orphan: sum },
+    });
+    const many = Object.fromEntries(Array.from({ length: 100 }, (_, index) => [`r${index}`, sum]));
+    expect(Object.keys(read({ deleted: many }).report.deleted ?? {})).toHaveLength(64);
+  });
+
+  it.each([null, 3, [], { bytes: -1, byReason: {} }, { bytes: 1, byReason: null }, { bytes: 1 }])(
+    "does not know what would go where that is told as %j",
+    (plan) => {
+      const { report, dropped } = read({ plan });
+      expect(report.plan).toBeUndefined();
+      expect(dropped.join()).toContain("plan");
+    },
+  );
+
+  it("knows what stands in a limit's way by the names it has for it, and no others", () => {
+    const limit = { limit: "max_checkpoints", namespace: "a", wanted: 2, freed: 1, unit: "archives" };
+    const obstacles = { pinned: 1, failing: 2, odd: 3 };
+    expect(read({ unreachable: [{ ...limit, obstacles, codes: ["EPERM"] }] }).report.unreachable).toEqual([
+      { ...limit, obstacles: { pinned: 1, failing: 2 }, codes: ["EPERM"] },
+    ]);
+    expect(read({ unreachable: [{ ...limit, codes: ["E P"] }] }).report.unreachable).toEqual([]);
+  });
+
   it("has states that are words, of which there are few", () => {
     const states = Object.fromEntries(Array.from({ length: 100 }, (_, index) => [`s${index}`, index]));
     expect(Object.keys(read({ states }).report.states)).toHaveLength(64);
