@@ -186,17 +186,16 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
 
   /** Plans for scopes of one namespace and carries that out; false if the run must end. */
   async function enforcePart(scopes: Scope[], ground: Ground, sinceMs: number): Promise<boolean> {
-    const archives = new Set<Entry>();
-    for (const scope of scopes) for (const archive of index.inScope(scope)) archives.add(archive);
     const covers = proofs.current(clock.monotonicMs()).filter(({ namespace }) => namespace === scopes[0]?.namespace);
-    const asked = covers.filter((cover) => some(index.inScope(cover), (entry) => archives.has(entry)));
-    const input = { ...situation(ground), archives, orphans: covers, node: undefined };
-    const plan = await makePlan(input);
+    const input = { ...situation(ground), orphans: covers, node: undefined };
+    const made = await makePlan(inScopes(scopes), input);
     if (!isStill(ground)) return false;
-    if (plan === undefined) {
+    if (made === undefined) {
       postpone(scopes);
       return true;
     }
+    const { plan, archives } = made;
+    const asked = covers.filter((cover) => some(index.inScope(cover), (entry) => archives.has(entry)));
     const keys = new Set(scopes.map(keyOf));
     keepBooks(plan, archives, { isOfNode: false, isReplanned: (limit) => isWithin(limit, keys) });
     const { ending, undone } = await execute(plan, { ground, sinceMs });
@@ -235,16 +234,16 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     }
     // A rule of the node acts only when every archive was walked; the last walk brings the next run.
     if (index.unwalked > 0) return;
-    const archives = new Set(index.all());
     const node = { disk: usage, passLimitBytes };
     // Proved orphans are freed as well: no other archive goes for their bytes.
     const orphans = proofs.current(clock.monotonicMs());
-    const plan = await makePlan({ ...situation(ground), archives, orphans, node });
+    const made = await makePlan(index.all(), { ...situation(ground), orphans, node });
     if (!isStill(ground)) return;
-    if (plan === undefined) {
+    if (made === undefined) {
       isNodePostponed = true;
       return;
     }
+    const { plan, archives } = made;
     const isStalled = watermark.phase === "stalled";
     const isReplanned = ({ limit }: UnreachableLimit) => !(isStalled && limit === "node_watermark");
     keepBooks(plan, archives, { isOfNode: true, isReplanned });
@@ -263,19 +262,39 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     for (const scope of scopes) postponed.set(keyOf(scope), scope);
   }
 
-  /** Makes a plan in slices; undefined if another hand changed what it rests on before it was made. */
-  async function makePlan(input: PlanInput & { archives: Iterable<Entry> }): Promise<Plan | undefined> {
+  function* inScopes(scopes: Scope[]): Generator<Entry> {
+    for (const scope of scopes) yield* index.inScope(scope);
+  }
+
+  /**
+   * Makes a plan in slices, for the archives that `found` yields while it is made. Undefined if another hand changed what the
+   * plan rests on before it was made.
+   */
+  async function makePlan(
+    found: Iterable<Entry>,
+    input: Omit<PlanInput, "archives">,
+  ): Promise<{ plan: Plan; archives: ReadonlySet<Entry> } | undefined> {
     basis = newBasis();
-    // What does not count is not counted on: an archive that is being written changes all the time.
-    for (const entry of input.archives) if (countsInBytes(entry)) basis.archives.add(entry);
+    const archives = new Set<Entry>();
     const slice = startSlice(clock);
-    const steps = planInSteps(input);
+    const steps = planInSteps({ ...input, archives: watched(found, archives) });
     let step = steps.next();
     while (!step.done) {
       if (slice.isOver()) await slice.next();
       step = steps.next();
     }
-    return basis.isOvertaken ? undefined : step.value;
+    return basis.isOvertaken ? undefined : { plan: step.value, archives };
+  }
+
+  /** Each of these archives once, watched from the moment at which the plan reads it. The index may change on the way. */
+  function* watched(found: Iterable<Entry>, archives: Set<Entry>): Generator<Entry> {
+    for (const entry of found) {
+      if (archives.has(entry)) continue;
+      archives.add(entry);
+      // What does not count is not counted on: an archive that is being written changes all the time.
+      if (countsInBytes(entry)) basis.archives.add(entry);
+      yield entry;
+    }
   }
 
   function situation({ inForce }: Ground) {

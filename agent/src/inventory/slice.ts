@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Clock } from "../clock.ts";
 
 /** How long the event loop may be kept busy at a stretch, in milliseconds. */
-const SLICE_MS = 10;
+const SLICE_MS = 5;
 
 /** A stretch of work on the event loop, after which everything else has its turn. */
 export interface Slice {

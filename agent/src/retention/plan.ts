@@ -18,7 +18,7 @@ export interface OrphanCover {
 
 /** All that a plan rests on. */
 export interface PlanInput {
-  /** Read once, in any order. */
+  /** Read once, in any order, over several steps. */
   archives: Iterable<Archive>;
   policy: PolicyDocument;
   /** The lookup that `createGovernor(policy)` yields, where the caller has it already. */
@@ -82,7 +82,8 @@ export function planRetention(input: PlanInput): Plan {
 
 /**
  * The same, in steps of some milliseconds, between two of which the caller may let everything else have its turn. The
- * plan is worth nothing if an archive of the input that counts was changed, pinned or taken away before the last step.
+ * plan is worth nothing if an archive that counts was changed, pinned or taken away after it was read and before the last
+ * step.
  */
 export function* planInSteps(input: PlanInput): Generator<void, Plan> {
   const survey = yield* surveyArchives(input);
@@ -170,14 +171,16 @@ const NAMESPACE = 2;
 const NOTHING_LISTED = -1;
 
 /** How many archives are surveyed in one step: some milliseconds of work. */
-const ENTRIES_A_STEP = 4096;
+const ENTRIES_A_STEP = 2048;
 
 function* surveyArchives(input: PlanInput): Generator<void, Survey> {
   const incomplete: OwnedArchive[] = [];
   const others: OwnedArchive[] = [];
   const unwalked: Archive[] = [];
-  // In one step: what counts at the beginning is what the caller watches until the end.
+  let read = 0;
   for (const archive of input.archives) {
+    read += 1;
+    if (read % ENTRIES_A_STEP === 0) yield;
     if (!archive.walked) unwalked.push(archive);
     if (countsInBytes(archive)) (archive.state === "incomplete" ? incomplete : others).push(archive);
   }
