@@ -176,6 +176,26 @@ describe("a plan in the middle of whose making", () => {
     },
   );
 
+  it.each([
+    { which: "read by then", taken: (files: string[]) => files.slice(0, 10) },
+    { which: "still to be read", taken: (files: string[]) => files.slice(-10) },
+  ])("another hand moves archives away that are $which takes no more than is over the limit", async ({ taken }) => {
+    const folder = aFolder();
+    // More than are read in one step.
+    const files = aSeries(folder, 2100);
+    const aside = taken(files);
+    const interfere = (driven: ReturnType<typeof driveEnforcer>) => {
+      for (const file of aside) renameSync(join(folder, file), join(folder, `${file}.aside`));
+      for (const file of aside) driven.see(file);
+    };
+    const driven = driveSlowly(files, { folder, spec: keep(2080), plansBefore: 0, interfere });
+    await driven.calm();
+    driven.enforcer.tick();
+    await driven.calm();
+    expect(driven.stale).toEqual([]);
+    expect(archivesIn(folder)).toEqual(files.filter((file) => !aside.includes(file)).slice(-2080));
+  });
+
   it.each(RULES)("the policy is replaced, $rule, is not begun", async (rule) => {
     const folder = aFolder();
     const files = aSeries(folder, 150);
