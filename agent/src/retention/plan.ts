@@ -447,16 +447,24 @@ function hasNodeRules({ policy, node }: PlanInput): boolean {
 /** Enforces the limits of the node as a whole; returns the allocated bytes of what goes for free space. */
 function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft: Draft): number {
   if (isNodeBlocked || !hasNodeRules(input)) return 0;
+  // First: what an earlier rule wants gone, and cannot have, is not what its container will have left.
+  keepNewest(entries, () => 1);
   for (const entry of entries) {
     if (!entry.isStuck) continue;
     entry.isTaken = false;
     entry.isDeletable = false;
   }
-  keepNewest(entries, () => 1);
   const limit = input.policy.node.maxTotalBytes;
   if (limit !== undefined) {
+    // No complete archive goes for the bytes of incomplete ones, even if those cannot be deleted.
+    const tornBytes = sumOfLeft(entries, (entry) => (entry.isStuck && entry.isIncomplete ? sizeOf(entry) : 0));
     const over = sumOfLeft(entries, sizeOf) - limit;
-    const excess = createExcess(over, { reason: "node_max_total_size", amountOf: sizeOf, draft });
+    const excess = createExcess(over, {
+      reason: "node_max_total_size",
+      amountOf: sizeOf,
+      draft,
+      toleratedAmount: tornBytes,
+    });
     excess.takeFrom(entries, ({ archive }) => archive.size > limit);
     excess.takeFrom(entries, isIncomplete);
     excess.takeFromLargest(entries);
@@ -524,9 +532,20 @@ function sumAllocated(deletions: readonly PlannedDeletion[]): number {
   return deletions.reduce((sum, { archive }) => sum + archive.allocated, 0);
 }
 
-/** By how much a limit is exceeded, and how that comes down: nothing more is taken once the limit holds. */
-function createExcess(over: number, { reason, amountOf, draft }: { reason: Reason; amountOf: AmountOf; draft: Draft }) {
-  let left = over;
+/**
+ * By how much a limit is exceeded, and how that comes down: nothing more is taken once the limit is exceeded by no more than
+ * the tolerated amount.
+ */
+function createExcess(
+  over: number,
+  {
+    reason,
+    amountOf,
+    draft,
+    toleratedAmount = 0,
+  }: { reason: Reason; amountOf: AmountOf; draft: Draft; toleratedAmount?: number },
+) {
+  let left = over - toleratedAmount;
 
   function takeOne(entry: Entry): void {
     take(entry, reason, draft);
@@ -557,8 +576,9 @@ function createExcess(over: number, { reason, amountOf, draft }: { reason: Reaso
     },
 
     report(names: ReturnType<typeof namesOf>, unit: UnreachableLimit["unit"]): void {
-      if (left <= 0) return;
-      draft.unreachable.push({ limit: reason, ...names, wanted: over, freed: over - left, unit });
+      const stillOver = left + toleratedAmount;
+      if (stillOver <= 0) return;
+      draft.unreachable.push({ limit: reason, ...names, wanted: over, freed: over - stillOver, unit });
     },
   };
 }

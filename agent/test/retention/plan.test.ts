@@ -688,6 +688,33 @@ describe("what has not been unchanged for long enough", () => {
   });
 });
 
+describe("the node's rules, beside an archive that cannot be deleted just now", () => {
+  const stuckOn = (...names: string[]) => ({ stuck: new Set(names) });
+
+  it("keep the newest archive that its container will have once an earlier rule has its way", () => {
+    const archives = [named("left", { mib: 3, age: 9 }), named("wanted gone", { mib: 20, age: 1 })];
+    const spec = { globalPolicy: { maxCheckpointSize: "10Mi" }, nodePolicy: { maxTotalSize: "1Mi" } };
+    const plan = planRetention(anInput(archives, spec, stuckOn("wanted gone")));
+    expect(told(plan)).toEqual([]);
+    expect(files(plan.stuck)).toEqual(["wanted gone"]);
+  });
+
+  it("let no complete archive go for the bytes of an incomplete one, and say that the limit is exceeded", () => {
+    const archives = [
+      named("torn", { mib: 8, age: 9, state: "incomplete" }),
+      named("old", { mib: 3, age: 8 }),
+      named("new", { mib: 3, age: 7 }),
+    ];
+    const planFor = (maxTotalSize: string) =>
+      planRetention(anInput(archives, { nodePolicy: { maxTotalSize } }, stuckOn("torn")));
+    const exceeded = { limit: "node_max_total_size", wanted: 4 * MIB, freed: 0, unit: "bytes" };
+    expect(told(planFor("10Mi"))).toEqual([]);
+    expect(planFor("10Mi").unreachable).toEqual([exceeded]);
+    expect(told(planFor("5Mi"))).toEqual(["node_max_total_size old"]);
+    expect(planFor("5Mi").unreachable).toEqual([{ ...exceeded, wanted: 9 * MIB, freed: 3 * MIB }]);
+  });
+});
+
 describe("an archive that has not been walked", () => {
   const unwalked = (options: ArchiveOptions) => named("unwalked", { walked: false, state: "unread", ...options });
   const globalPolicy = {

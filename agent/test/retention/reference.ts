@@ -162,12 +162,12 @@ export function referencePlan(input: PlanInput) {
       unreachable.push({ limit: "max_checkpoints", ...names, wanted, freed, unit: "archives" });
   });
   const shrink = (reason: Reason, names: object, options: Shrink) => {
-    const { members, limit, of, orders } = options;
+    const { members, limit, of, orders, tolerated = 0 } = options;
     const sum = () => total(members(), of);
     const wanted = sum() - limit;
     let freed = 0;
     for (const next of orders) {
-      for (let archive = next(); archive !== undefined && sum() > limit; archive = next()) {
+      for (let archive = next(); archive !== undefined && sum() > limit + tolerated; archive = next()) {
         take(archive, reason);
         freed += of(archive);
       }
@@ -186,12 +186,13 @@ export function referencePlan(input: PlanInput) {
 
   const { node } = input.policy;
   if (input.node !== undefined && unwalked.length === 0 && Object.keys(node).length > 0) {
+    // What an earlier rule wants gone is not what a container will have left.
+    const spared = new Set(left().map((archive) => newest(archive)[0]));
     // To the node they are still there, and it cannot take them.
     for (const archive of archives.filter(isStuck)) {
       gone.delete(archive);
       cannotGo.add(archive);
     }
-    const spared = new Set(left().map((archive) => newest(archive)[0]));
     const mine = () => candidates().filter((archive) => !spared.has(archive));
     const counted = () => left().filter(inBytes);
     const largest = (of: (archive: Archive) => number) => () => {
@@ -215,6 +216,10 @@ export function referencePlan(input: PlanInput) {
         members: counted,
         limit,
         of: ({ size }) => size,
+        tolerated: total(
+          counted().filter((archive) => isStuck(archive) && archive.state === "incomplete"),
+          ({ size }) => size,
+        ),
         orders: [() => mine().find(({ size }) => size > limit), torn, largest(({ size }) => size)],
       },
     );
@@ -258,5 +263,7 @@ interface Shrink {
   members: () => Owned[];
   limit: number;
   of: (archive: Archive) => number;
+  /** By how much the limit may be exceeded before anything is taken. */
+  tolerated?: number;
   orders: Array<() => Archive | undefined>;
 }
