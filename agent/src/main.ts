@@ -10,7 +10,7 @@ import type { CommandContext } from "./commands.ts";
 import { parseAbsolutePath, parseAddress, parseMilliseconds, type ServeConfig } from "./config.ts";
 import { EXIT, InputError } from "./errors.ts";
 import { GRANULARITIES } from "./granularity.ts";
-import { createOutput } from "./output.ts";
+import { createOutput, exitCodeFor } from "./output.ts";
 
 const DEFAULT_INCOMPLETE_AFTER_MS = 10 * 60_000;
 
@@ -27,12 +27,9 @@ async function command(
   { incompleteAfter: incompleteAfterMs }: { incompleteAfter: number },
 ): Promise<number> {
   const out = createOutput(process.stdout);
-  const { line: err } = createOutput(process.stderr);
-  const code = await work({ clock: systemClock, out: out.line, err, incompleteAfterMs });
-  const problem = out.problem();
-  if (problem === undefined) return code;
-  await err(`agent: cannot write to stdout: ${problem.message}`);
-  return code === EXIT.done ? EXIT.failed : code;
+  const err = createOutput(process.stderr);
+  const code = await work({ clock: systemClock, out: out.line, err: err.line, incompleteAfterMs });
+  return exitCodeFor(code, { name: "agent", out, err });
 }
 
 async function serve(

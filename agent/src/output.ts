@@ -1,4 +1,5 @@
 import type { Writable } from "node:stream";
+import { EXIT } from "./errors.ts";
 
 /** Where a command writes what it has to say. */
 export interface Output {
@@ -40,4 +41,19 @@ export function createOutput(stream: Writable): Output {
     lost,
     problem: () => (READER_GONE.includes(cause?.code) ? undefined : cause),
   };
+}
+
+/**
+ * The exit code of a command: the one that its work earned, or `failed` if the work is done but its results could not be
+ * written. Says so on stderr.
+ * @param name the command, which begins the line on stderr
+ */
+export async function exitCodeFor(
+  earned: number,
+  { name, out, err }: { name: string; out: Output; err: Output },
+): Promise<number> {
+  const problem = out.problem();
+  if (problem === undefined) return earned;
+  await err.line(`${name}: cannot write to stdout: ${problem.message}`);
+  return earned === EXIT.done ? EXIT.failed : earned;
 }

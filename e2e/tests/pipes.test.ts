@@ -105,27 +105,29 @@ describe("into a pipe that is closed after a line, the command ends quietly:", (
 });
 
 describe("to a disk that is full", () => {
-  it("a command says that its lines were lost, and ends with 1", () => {
+  const toFullDisk = (command: string[]) =>
+    spawnSync("sh", ["-c", 'exec "$0" "$@" >/dev/full', ...command], { cwd: ROOT, encoding: "utf8" });
+
+  it.each<[string, (...args: string[]) => string[]]>([
+    ["agent", (...args) => agent("plan", ...args)],
+    ["npm start --", (...args) => once("--dry-run", ...args)],
+    ["npm start --", (...args) => [process.execPath, "dist/standalone.js", ...args]],
+  ])("%s says that its lines were lost, and ends with 1", (name, command) => {
     const directory = aFolder();
     series(directory, 2);
-    const { status, stderr } = spawnSync(
-      "sh",
-      ["-c", 'exec "$0" "$@" >/dev/full', ...agent("list", "--directory", directory)],
-      { cwd: ROOT, encoding: "utf8" },
-    );
-    expect(stderr).toMatch(/^agent: cannot write to stdout: ENOSPC/);
+    const { status, stderr } = toFullDisk(command("--policy", aPolicyFile({}), "--directory", directory));
+    expect(stderr).toContain(`${name}: cannot write to stdout: ENOSPC`);
     expect(status).toBe(1);
   });
 
-  it("deletions are made all the same", () => {
+  it.each<[string, (...args: string[]) => string[]]>([
+    ["agent enforce", (...args) => agent("enforce", ...args)],
+    ["npm start -- --once", (...args) => once(...args)],
+  ])("%s makes its deletions all the same", (_what, command) => {
     const directory = aFolder();
     const [, newest] = series(directory, 2);
     const policy = aPolicyFile({ globalPolicy: { maxCheckpointsPerContainer: 1 } });
-    const { status } = spawnSync(
-      "sh",
-      ["-c", 'exec "$0" "$@" >/dev/full', ...agent("enforce", "--policy", policy, "--directory", directory)],
-      { cwd: ROOT },
-    );
+    const { status } = toFullDisk(command("--policy", policy, "--directory", directory));
     expect(status).toBe(1);
     expect(archivesIn(directory)).toEqual([newest]);
   });

@@ -9,10 +9,11 @@ import { type CommandContext, enforceArchives, loadPolicy } from "@cro/agent/com
 import { EXIT, InputError } from "@cro/agent/errors";
 import { NODE_ENVIRONMENT, NODE_FLAGS } from "@cro/agent/node-flags";
 import { planOnce, scanDirectory } from "@cro/agent/once";
-import { createOutput } from "@cro/agent/output";
+import { createOutput, exitCodeFor } from "@cro/agent/output";
 import { ARCHIVE_COLUMNS, archiveCells, describeUnreachable, toJson, toTable } from "@cro/agent/present";
 import { NODE_FLAGS as COORDINATOR_FLAGS } from "@cro/coordinator/node-flags";
 import { whenAskedToStop } from "@cro/shared/asked-to-stop";
+import type { PolicyDocument } from "@cro/shared/policy/document";
 import { formatBytes } from "@cro/shared/quantity";
 import { VERSION } from "@cro/shared/version";
 import { PORTS } from "@cro/shared/wire/identities";
@@ -30,6 +31,7 @@ const INCOMPLETE_AFTER_MS = 10 * 60_000;
 /** How often, and how many times, a sample archive arrives where there was nothing but samples to begin with. */
 const SAMPLES = { everyMs: 8000, times: 3 } as const;
 const NODE = "this-machine";
+const COMMAND = "npm start --";
 
 interface Options {
   policy?: string;
@@ -46,6 +48,7 @@ const stdout = createOutput(process.stdout);
 const stderr = createOutput(process.stderr);
 const { line: out } = stdout;
 const { line: err } = stderr;
+const exitCode = (earned: number) => exitCodeFor(earned, { name: COMMAND, out: stdout, err: stderr });
 const context: CommandContext = { clock: systemClock, out, err, incompleteAfterMs: INCOMPLETE_AFTER_MS };
 
 /** Runs coordinator and agent, as a cluster runs them, on this machine until it is stopped. */
@@ -56,18 +59,19 @@ async function watch(options: Options): Promise<number> {
   const policy = await loadPolicy(policyFile, context);
   const isSample = options.policy === undefined && options.directory === undefined;
   const directory = options.directory ?? (options.policy === undefined ? SAMPLE_FOLDER : policy.document.directory);
-  if (options.policy === undefined && options.directory === undefined) {
-    if (await seedSamples(SAMPLE_FOLDER, FIXTURES, Date.now())) {
-      say(`Seeded ${SAMPLE_FOLDER} with archives that a real kubelet and CRIU made.`);
-    }
+  if (isSample && (await seedSamples(SAMPLE_FOLDER, FIXTURES, Date.now()))) {
+    say(`Seeded ${SAMPLE_FOLDER} with archives that a real kubelet and CRIU made.`);
   }
-  await showPlan({ directory, policyFile, dryRun, json, say });
+  await showPlan({ directory, document: policy.document, dryRun, json, say });
   if (policy.nodeSelector !== undefined)
     say("The policy's nodeSelector is not looked at: this machine is the only node.");
 
-  const over = Promise.race([whenAskedToStop(), whenReaderGone(), stdout.lost, stderr.lost]).then(() => EXIT.done);
+  const over = Promise.race([whenAskedToStop(), whenReaderGone(), stdout.lost, stderr.lost]).then(() =>
+    exitCode(EXIT.done),
+  );
   // If that is so already, nobody is there to start anything for.
-  if ((await Promise.race([over, setImmediate()])) !== undefined) return EXIT.done;
+  const early = await Promise.race([over, setImmediate()]);
+  if (early !== undefined) return early;
 
   const state = await makeStateFolder(directory);
   const host = "127.0.0.1";
@@ -134,13 +138,12 @@ async function watch(options: Options): Promise<number> {
 /** Prints what is there and what will be done with it. A policy that does not act at once keeps until the next event. */
 async function showPlan(options: {
   directory: string;
-  policyFile: string;
+  document: PolicyDocument;
   dryRun: boolean;
   json: boolean;
   say: (line: string) => Promise<void>;
 }): Promise<void> {
-  const { directory, policyFile, dryRun, json, say } = options;
-  const { document } = await loadPolicy(policyFile, { err: async () => {} });
+  const { directory, document, dryRun, json, say } = options;
   const scan = await scanDirectory(directory, systemClock, INCOMPLETE_AFTER_MS);
   for (const { file, why } of scan.ignored) await err(`${JSON.stringify(file)} ${why}; it is left alone`);
   const { plan, decisions } = planOnce(scan, document, systemClock, { isWatching: true });
@@ -205,7 +208,7 @@ async function makeStateFolder(directory: string): Promise<string> {
 
 async function main(): Promise<number> {
   const port = (value: string) => Number(value);
-  const program = new Command("npm start --")
+  const program = new Command(COMMAND)
     .description("Keeps a directory of checkpoint archives within a policy: coordinator and agent on this machine.")
     .version(VERSION)
     .option("--policy <file>", "a policy resource in YAML (default: config/samples/getting-started.yaml)")
@@ -235,7 +238,7 @@ Examples:
     const { policy = SAMPLE_POLICY, directory, json, dryRun } = options;
     if (options.policy === undefined && directory === undefined) await seedSamples(SAMPLE_FOLDER, FIXTURES, Date.now());
     const folder = options.policy === undefined ? (directory ?? SAMPLE_FOLDER) : directory;
-    return await enforceArchives({ policy, directory: folder, json, dryRun }, context);
+    return await exitCode(await enforceArchives({ policy, directory: folder, json, dryRun }, context));
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.badInput;
     if (!(error instanceof InputError)) throw error;
