@@ -4,7 +4,7 @@ import { isDeepStrictEqual } from "node:util";
 import { createGovernor } from "@cro/shared/policy/govern";
 import { VERSION } from "@cro/shared/version";
 import { REFUSED } from "@cro/shared/wire/directive";
-import { type Deletion, REPORT_LIMITS, type Report } from "@cro/shared/wire/report";
+import { type Deletion, REPORT_LIMITS, type Reason, type Report } from "@cro/shared/wire/report";
 import { pino } from "pino";
 import { createTrustedTime, systemClock } from "./clock.ts";
 import type { ServeConfig } from "./config.ts";
@@ -24,7 +24,7 @@ import { createMetrics } from "./metrics.ts";
 import { type AcceptedPolicy, acceptDirective, type Verdict } from "./policy/accept.ts";
 import { createOrphanProofs } from "./policy/orphan-proofs.ts";
 import { createStateFolder, type Watched } from "./policy/state-folder.ts";
-import { buildReport } from "./report.ts";
+import { addToSums, buildReport, type SumsByReason } from "./report.ts";
 
 const TICK_MS = 1000;
 /** How often what was seen in the directory is kept, if it changed, in milliseconds. */
@@ -74,6 +74,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   let orphanCursor = 0;
   const deletions: Deletion[] = [];
   let deletionCount = 0;
+  const deletedSums: SumsByReason = {};
 
   const enforcer = createEnforcer({
     index,
@@ -85,8 +86,9 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     events: {
       deleted: ({ entry, reason, sinceEventMs }) => {
         const { namespace, pod, container } = entry.identity ?? { namespace: "", pod: "", container: "" };
-        const { file, size: bytes, state } = entry;
-        log.info({ namespace, pod, container, archive: file, bytes, state, reason }, "archive deleted");
+        const { file, size: bytes } = entry;
+        log.info(deletionFields(entry, reason), "archive deleted");
+        addToSums(deletedSums, reason, bytes);
         const counted = { namespace: metrics.countedNamespace(namespace), reason };
         metrics.deleted.inc(counted);
         metrics.deletedBytes.inc(counted, bytes);
@@ -96,6 +98,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
         deletions.push({ number: deletionCount, time: when, file, namespace, pod, container, bytes, reason });
         if (deletions.length > REPORT_LIMITS.deletions) deletions.shift();
       },
+      wouldDelete: ({ entry, reason }) => log.info(deletionFields(entry, reason), "archive would be deleted"),
       deleteFailed: ({ code }) => metrics.deleteErrors.inc({ code }),
       enforced: ({ durationMs }) => metrics.enforcement.observe(durationMs / 1000),
       stale: (file) => observer.lookAgain(file),
@@ -126,6 +129,9 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
         if (isEvent) {
           const { identity, file, size, state: seen } = entry;
           log.info({ ...identity, archive: file, bytes: size, state: seen }, "archive arrived");
+          const counted = { namespace: metrics.countedNamespace(identity?.namespace ?? "") };
+          metrics.arrived.inc(counted);
+          metrics.arrivedBytes.inc(counted, size);
         }
         enforcer.changed(entry, isEvent);
       },
@@ -143,7 +149,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     version: VERSION,
     source: {
       archives: () => index.all(),
-      planned: () => enforcer.status().planned.values(),
+      planned: plannedSums,
       unreachable: () => enforcer.status().unreachable.map(({ limit }) => limit),
       disk: () => enforcer.status().disk,
       fence: () => accepted?.fence,
@@ -152,12 +158,20 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       isWatchDegraded: () => observer.status().isDegraded,
       certificateNotAfterMs: () => certificates?.notAfterMs,
       foreignFiles: () => observer.status().foreignFiles,
+      isDirectoryMounted: () => observer.status().state === "watching",
+      policy: () => accepted && { digest: accepted.digest, mode: accepted.document.mode },
     },
   });
   const state = createStateFolder(config.stateDir, (message, err) => {
     log.warn({ err }, message);
     metrics.stateErrors.inc();
   });
+
+  function plannedSums(): SumsByReason {
+    const sums: SumsByReason = {};
+    for (const [file, reason] of enforcer.status().planned) addToSums(sums, reason, index.get(file)?.size ?? 0);
+    return sums;
+  }
 
   function adopt(policy: AcceptedPolicy): void {
     if (govern === undefined || accepted?.digest !== policy.digest) govern = createGovernor(policy.document);
@@ -244,10 +258,13 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
           ...(observed.message !== undefined && { message: observed.message }),
         },
         ...(enforced.disk && {
-          disk: { sizeBytes: enforced.disk.sizeBytes, freeBytes: enforced.disk.availableBytes },
+          disk: {
+            sizeBytes: enforced.disk.sizeBytes,
+            freeBytes: enforced.disk.availableBytes,
+            usedBytes: enforced.disk.usedBytes,
+          },
         }),
         paused: enforced.isPaused,
-        planned: enforced.planned.size,
         deleteErrors: enforced.deleteErrors,
         certificates: {
           authorities: certificates?.authorityFingerprints ?? [],
@@ -257,7 +274,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       archives: index.all(),
       govern,
       unreachable: enforced.unreachable,
-      deletions: { last: deletions, total: deletionCount },
+      planned: plannedSums(),
+      deletions: { last: deletions, total: deletionCount, sums: deletedSums },
       orphanCursor,
     });
     orphanCursor = result.orphanCursor;
@@ -342,4 +360,10 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       log.info("stopped");
     },
   };
+}
+
+/** What is logged of an archive that is deleted, or would be. */
+function deletionFields({ identity, file, size: bytes, state }: Entry, reason: Reason) {
+  const { namespace, pod, container } = identity ?? { namespace: "", pod: "", container: "" };
+  return { namespace, pod, container, archive: file, bytes, state, reason };
 }

@@ -1,14 +1,16 @@
-import { ARCHIVE_STATES, type ArchiveState, REASONS, type Reason } from "@cro/shared/wire/report";
+import { ARCHIVE_STATES, type ArchiveState, type ArchiveSum, REASONS, type Reason } from "@cro/shared/wire/report";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { type Archive, countsInBytes, countsInNumber } from "./archive/archive.ts";
 import { GRANULARITIES, type Granularity } from "./granularity.ts";
+import type { SumsByReason } from "./report.ts";
 
 /** What gauges show, read at each scrape. */
 export interface MetricsSource {
   archives(): Iterable<Archive>;
-  planned(): Iterable<Reason>;
+  /** What would go but does not, by reason. */
+  planned(): SumsByReason;
   unreachable(): Iterable<Reason>;
-  disk(): { sizeBytes: number; availableBytes: number } | undefined;
+  disk(): { sizeBytes: number; usedBytes: number; availableBytes: number } | undefined;
   fence(): { term: number; revision: number } | undefined;
   /** Seconds since the last directive; undefined before the first. */
   directiveAgeSeconds(): number | undefined;
@@ -16,12 +18,18 @@ export interface MetricsSource {
   isWatchDegraded(): boolean;
   certificateNotAfterMs(): number | undefined;
   foreignFiles(): number;
+  isDirectoryMounted(): boolean;
+  /** The policy that was accepted; undefined before the first. */
+  policy(): { digest: string; mode: string } | undefined;
 }
 
 /** How many scopes have series of their own: archives' names are their owners' choice, and the memory is not. */
 export const MAX_SCOPES = 1000;
 /** The label value of all further scopes together; no name in Kubernetes holds an underscore. */
 export const OTHER_SCOPES = "_other";
+
+/** How much of a policy's digest its metric shows, in characters. */
+const DIGEST_LENGTH = 12;
 
 interface ScopeTotals {
   labels: Record<string, string>;
@@ -65,14 +73,15 @@ export function createMetrics(options: { granularity: Granularity; version: stri
     });
 
   let scopes = new Map<string, ScopeTotals>();
-  let states: Record<ArchiveState, number>;
+  let states: Record<ArchiveState, ArchiveSum>;
   let pinned = 0;
   const survey = () => {
     scopes.clear();
-    states = Object.fromEntries(ARCHIVE_STATES.map((state) => [state, 0])) as typeof states;
+    states = Object.fromEntries(ARCHIVE_STATES.map((state) => [state, { archives: 0, bytes: 0 }])) as typeof states;
     pinned = 0;
     for (const archive of source.archives()) {
-      states[archive.state] += 1;
+      states[archive.state].archives += 1;
+      states[archive.state].bytes += archive.size;
       if (archive.pinned) pinned += 1;
       const { identity } = archive;
       const isNumbered = countsInNumber(archive);
@@ -117,15 +126,32 @@ export function createMetrics(options: { granularity: Granularity; version: stri
   gauge("checkpoint_archives_state", "Checkpoint archives by state.", {
     labels: ["state"],
     collect: (metric) => {
-      for (const state of ARCHIVE_STATES) metric.set({ state }, states[state]);
+      for (const state of ARCHIVE_STATES) metric.set({ state }, states[state].archives);
+    },
+  });
+  gauge("checkpoint_archive_state_bytes", "Bytes of the checkpoint archives by state.", {
+    labels: ["state"],
+    collect: (metric) => {
+      for (const state of ARCHIVE_STATES) metric.set({ state }, states[state].bytes);
     },
   });
   value("checkpoint_archives_pinned", "Checkpoint archives with a .keep beside them.", () => pinned);
-  gauge("checkpoint_archives_planned", "Checkpoint archives that DryRun or a .pause keeps from being deleted.", {
+  let planned: SumsByReason = {};
+  gauge(
+    "checkpoint_archives_planned",
+    "Checkpoint archives that would go but for DryRun, a .pause, or the wait for their scope's next event.",
+    {
+      labels: ["reason"],
+      collect: (metric) => {
+        planned = source.planned();
+        for (const reason of REASONS) metric.set({ reason }, planned[reason]?.archives ?? 0);
+      },
+    },
+  );
+  gauge("checkpoint_planned_bytes", "Bytes of the same archives.", {
     labels: ["reason"],
     collect: (metric) => {
-      for (const reason of REASONS) metric.set({ reason }, 0);
-      for (const reason of source.planned()) metric.inc({ reason });
+      for (const reason of REASONS) metric.set({ reason }, planned[reason]?.bytes ?? 0);
     },
   });
   gauge("checkpoint_limits_unreachable", "Limits that do not hold although all that may go has gone.", {
@@ -145,6 +171,21 @@ export function createMetrics(options: { granularity: Granularity; version: stri
     "Bytes that can still be written to that file system.",
     () => source.disk()?.availableBytes,
   );
+  value(
+    "checkpoint_directory_used_bytes",
+    "Bytes used in that file system. The watermarks compare it with the sum of used and free bytes, as df does.",
+    () => source.disk()?.usedBytes,
+  );
+  value("checkpoint_directory_mounted", "1 while the checkpoint directory is there and watched.", () =>
+    source.isDirectoryMounted() ? 1 : 0,
+  );
+  gauge("checkpoint_policy_info", "The accepted policy by the beginning of its digest, and its mode; always 1.", {
+    labels: ["policy", "mode"],
+    collect: (metric) => {
+      const policy = source.policy();
+      if (policy !== undefined) metric.set({ policy: policy.digest.slice(0, DIGEST_LENGTH), mode: policy.mode }, 1);
+    },
+  });
   value("checkpoint_policy_term", "Term of the last accepted directive.", () => source.fence()?.term);
   value("checkpoint_policy_revision", "Revision of the last accepted directive.", () => source.fence()?.revision);
   value("checkpoint_directive_age_seconds", "Time since the last directive.", () => source.directiveAgeSeconds());
@@ -174,6 +215,18 @@ export function createMetrics(options: { granularity: Granularity; version: stri
       if (countedNamespaces.size < MAX_SCOPES) countedNamespaces.add(namespace);
       return countedNamespaces.has(namespace) ? namespace : OTHER_SCOPES;
     },
+    arrived: new Counter({
+      name: "checkpoint_archives_arrived_total",
+      help: "Checkpoint archives that arrived.",
+      labelNames: ["namespace"],
+      registers,
+    }),
+    arrivedBytes: new Counter({
+      name: "checkpoint_archives_arrived_bytes_total",
+      help: "Bytes of the checkpoint archives that arrived.",
+      labelNames: ["namespace"],
+      registers,
+    }),
     deleted: new Counter({
       name: "checkpoint_archives_deleted_total",
       help: "Checkpoint archives deleted.",

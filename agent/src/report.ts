@@ -4,11 +4,13 @@ import { DOCUMENT_FIELDS } from "@cro/shared/policy/document-fields";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import {
   ARCHIVE_STATES,
+  type ArchiveSum,
   ASKED_CONTAINERS,
   type Deletion,
   type OrphanScope,
   PROTOCOL,
   REPORT_LIMITS,
+  type Reason,
   type Report,
   type UnreachableLimit,
 } from "@cro/shared/wire/report";
@@ -27,7 +29,6 @@ export type ReportHead = Pick<
   | "directory"
   | "disk"
   | "paused"
-  | "planned"
   | "deleteErrors"
   | "certificates"
 >;
@@ -37,16 +38,28 @@ export interface ReportInput {
   archives: Iterable<Archive>;
   govern: ((identity: ContainerIdentity) => Policy) | undefined;
   unreachable: readonly UnreachableLimit[];
-  deletions: { last: readonly Deletion[]; total: number };
+  /** What would go but does not, by reason. */
+  planned: SumsByReason;
+  /** The last deletions, how many there were since the start, and the sums of all of them by reason. */
+  deletions: { last: readonly Deletion[]; total: number; sums: SumsByReason };
   /** Where the last report ended in the list of orphan scopes, so that each of very many gets its turn. */
   orphanCursor: number;
+}
+
+/** How many archives of how many bytes, for each reason that there is. */
+export type SumsByReason = Partial<Record<Reason, ArchiveSum>>;
+
+/** Adds an archive to the sum of its reason. */
+export function addToSums(sums: SumsByReason, reason: Reason, bytes: number): void {
+  const { archives, bytes: before } = sums[reason] ?? { archives: 0, bytes: 0 };
+  sums[reason] = { archives: archives + 1, bytes: before + bytes };
 }
 
 type NamespaceTotal = Report["namespaces"][number];
 
 /** Sums an agent's archives up. Lists are cut to {@link REPORT_LIMITS}, and what was left out is counted. */
 export function buildReport(input: ReportInput): { report: Report; orphanCursor: number } {
-  const { head, archives, govern, unreachable, deletions } = input;
+  const { head, archives, govern, unreachable, planned, deletions } = input;
   const states = Object.fromEntries(ARCHIVE_STATES.map((state) => [state, 0]));
   const namespaces = new Map<string, NamespaceTotal>();
   const orphans = new Map<string, { namespace: string; pod: string; containers: Set<string> }>();
@@ -100,11 +113,23 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
       orphanScopes: asked,
       orphanScopesOmitted: scopes.length - asked.length,
       unreachable: unreachable.slice(0, REPORT_LIMITS.unreachable),
+      planned: totalOf(planned).archives,
+      plan: { bytes: totalOf(planned).bytes, byReason: planned },
+      deleted: deletions.sums,
       unreachableOmitted: Math.max(0, unreachable.length - REPORT_LIMITS.unreachable),
       deletions: [...last],
       deletionsOmitted: deletions.total - last.length,
     },
   };
+}
+
+function totalOf(sums: SumsByReason): ArchiveSum {
+  const total = { archives: 0, bytes: 0 };
+  for (const { archives, bytes } of Object.values(sums)) {
+    total.archives += archives;
+    total.bytes += bytes;
+  }
+  return total;
 }
 
 /** The first of these scopes, as many as one report may ask about; the next report goes on behind them. */

@@ -1,6 +1,7 @@
+import { ARCHIVE_STATES, REASONS } from "@cro/shared/wire/report";
 import { describe, expect, it } from "vitest";
 import type { Archive } from "../src/archive/archive.ts";
-import { createMetrics, MAX_SCOPES, OTHER_SCOPES } from "../src/metrics.ts";
+import { createMetrics, MAX_SCOPES, type MetricsSource, OTHER_SCOPES } from "../src/metrics.ts";
 
 const BYTES = 1000;
 
@@ -27,13 +28,16 @@ function* archivesOf(count: number, nameOf: (index: number) => string): Generato
   }
 }
 
-function metricsOf(archives: () => Iterable<Archive>, granularity: "namespace" | "container" = "namespace") {
+function metricsOf(
+  archives: () => Iterable<Archive>,
+  { granularity = "namespace", ...source }: Partial<MetricsSource> & { granularity?: "namespace" | "container" } = {},
+) {
   return createMetrics({
     granularity,
     version: "1",
     source: {
       archives,
-      planned: () => [],
+      planned: () => ({}),
       unreachable: () => [],
       disk: () => undefined,
       fence: () => undefined,
@@ -42,6 +46,9 @@ function metricsOf(archives: () => Iterable<Archive>, granularity: "namespace" |
       isWatchDegraded: () => false,
       certificateNotAfterMs: () => undefined,
       foreignFiles: () => 0,
+      isDirectoryMounted: () => true,
+      policy: () => undefined,
+      ...source,
     },
   });
 }
@@ -75,7 +82,7 @@ describe("the agent's metrics", () => {
   }, 60_000);
 
   it("stay bounded where containers are told apart", async () => {
-    const { registry } = metricsOf(() => archivesOf(MAX_SCOPES + 5, () => "one"), "container");
+    const { registry } = metricsOf(() => archivesOf(MAX_SCOPES + 5, () => "one"), { granularity: "container" });
     const series = seriesOf(await registry.metrics(), "checkpoint_archives");
     expect(series.size).toBe(MAX_SCOPES + 1);
     const other = `{namespace="${OTHER_SCOPES}",pod="${OTHER_SCOPES}",container="${OTHER_SCOPES}"}`;
@@ -100,4 +107,38 @@ describe("the agent's metrics", () => {
     expect(sum(series.values())).toBe(1_000_001);
     expect(series.get('{namespace="tenant-7",reason="max_age"}')).toBe(2);
   }, 60_000);
+
+  it("tell what would go, in numbers and bytes, with a zero for every other reason", async () => {
+    const { registry } = metricsOf(() => [], { planned: () => ({ orphan: { archives: 2, bytes: 30 } }) });
+    const exposition = await registry.metrics();
+    const numbers = seriesOf(exposition, "checkpoint_archives_planned");
+    const bytes = seriesOf(exposition, "checkpoint_planned_bytes");
+    for (const series of [numbers, bytes]) expect(series.size).toBe(REASONS.length);
+    expect([numbers.get('{reason="orphan"}'), bytes.get('{reason="orphan"}')]).toEqual([2, 30]);
+    expect([sum(numbers.values()), sum(bytes.values())]).toEqual([2, 30]);
+  });
+
+  it("tell how full the disk is by what the watermarks compare, and nothing of a disk that does not tell", async () => {
+    const disk = { sizeBytes: 100, usedBytes: 60, availableBytes: 30 };
+    const full = await metricsOf(() => [], { disk: () => disk }).registry.metrics();
+    expect(full).toContain("checkpoint_directory_used_bytes 60");
+    expect(full).toContain("checkpoint_directory_free_bytes 30");
+    const unknown = await metricsOf(() => []).registry.metrics();
+    expect(unknown).not.toMatch(/^checkpoint_directory_(used|free|size)_bytes/m);
+  });
+
+  it("tell which policy is in force, in which mode, and whether its directory is there", async () => {
+    const policy = { digest: "0123456789abcdef", mode: "DryRun" };
+    const { registry } = metricsOf(() => [], { policy: () => policy, isDirectoryMounted: () => false });
+    const exposition = await registry.metrics();
+    expect(exposition).toContain('checkpoint_policy_info{policy="0123456789ab",mode="DryRun"} 1');
+    expect(exposition).toContain("checkpoint_directory_mounted 0");
+  });
+
+  it("tell bytes by state, those of archives that nobody owns included", async () => {
+    const stranger = { ...[...archivesOf(1, () => "a")][0], state: "unidentified", identity: undefined } as Archive;
+    const series = seriesOf(await metricsOf(() => [stranger]).registry.metrics(), "checkpoint_archive_state_bytes");
+    expect(series.get('{state="unidentified"}')).toBe(stranger.size);
+    expect(series.size).toBe(ARCHIVE_STATES.length);
+  });
 });

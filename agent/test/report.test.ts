@@ -37,12 +37,12 @@ function input(changes: Partial<ReportInput> = {}): ReportInput {
     time: "2026-01-02T03:04:05Z",
     directory: { path: "/archives", state: "watching" as const },
     paused: false,
-    planned: 0,
     deleteErrors: 0,
     certificates: { authorities: [] },
   };
-  const deletions = { last: [], total: 0 };
-  return { head, archives: [], govern: undefined, unreachable: [], deletions, orphanCursor: 0, ...changes };
+  const deletions = { last: [], total: 0, sums: {} };
+  const rest = { govern: undefined, unreachable: [], planned: {}, deletions, orphanCursor: 0 };
+  return { head, archives: [], ...rest, ...changes };
 }
 
 it("counts what limits count: pinned halves in bytes alone, strangers nowhere", () => {

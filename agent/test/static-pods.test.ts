@@ -36,7 +36,8 @@ it("the real archive of a static pod stays whatever is proved of it, nobody is a
     archives: entries,
     govern: createGovernor(input.policy),
     unreachable: [],
-    deletions: { last: [], total: 0 },
+    planned: {},
+    deletions: { last: [], total: 0, sums: {} },
     orphanCursor: 0,
   });
   const asked = report.orphanScopes.map(({ namespace, pod }) => `${namespace}/${pod}`).sort();

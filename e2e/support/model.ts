@@ -192,10 +192,17 @@ export function countsInNumber({ identity, state, pinned }: Archive): boolean {
 const isDeletable = ({ identity, state, pinned }: Archive) =>
   identity !== undefined && !pinned && (state === "complete" || state === "incomplete");
 
-/** What the plain planner makes of the model, with what is too fresh and of which pods it is proved that they are gone. */
+/**
+ * What the plain planner makes of the model, with what is too fresh and of which pods it is proved that they are gone;
+ * `isEverywhere`: as if no scope waited for its next event.
+ */
 function planOf(
   model: NodeModel,
-  { unsettled, proved }: { unsettled: ReadonlySet<string>; proved: readonly string[] },
+  {
+    unsettled,
+    proved,
+    isEverywhere = false,
+  }: { unsettled: ReadonlySet<string>; proved: readonly string[]; isEverywhere?: boolean },
 ) {
   const { policy } = model;
   if (policy === undefined) return undefined;
@@ -207,30 +214,31 @@ function planOf(
       const [namespace = "", pod = ""] = key.split("/");
       return { namespace, pod, listedUpTo: Number.MAX_SAFE_INTEGER };
     }),
-    isActive: (scope) => policy.applyImmediately || model.active.has(scope),
+    isActive: (scope) => isEverywhere || policy.applyImmediately || model.active.has(scope),
     node: { disk: undefined },
   });
 }
 
 /**
- * What the agent tells of deletions that a pause or DryRun holds back, and of limits that cannot be reached, by the names
+ * What the agent tells of deletions that a pause, DryRun or the wait for an event holds back, and of limits that cannot be reached, by the names
  * of its metrics. Where proofs come and go it tells now the one and now the other, and what it told of ages stands while
  * the clock is not believed: that is left out.
  */
 export function heldBack(model: NodeModel): Map<string, number> {
   const told = new Map<string, number>();
-  const plan = planOf(model, { unsettled: new Set(), proved: [] });
-  if (plan === undefined || model.gone.size > 0) return told;
-  const isHeld = model.policy?.mode === "DryRun" || mountedFolder(model).isPaused;
+  const facts = { unsettled: new Set<string>(), proved: [] };
+  const everywhere = planOf(model, { ...facts, isEverywhere: true });
+  const acted = model.policy?.mode === "DryRun" ? everywhere : planOf(model, facts);
+  if (everywhere === undefined || acted === undefined || model.gone.size > 0) return told;
   for (const reason of REASONS) {
     if (reason === "max_age" && model.wallShiftMs !== 0) continue;
     told.set(
       `checkpoint_archives_planned{reason="${reason}"}`,
-      isHeld ? plan.deletions.filter((one) => one.reason === reason).length : 0,
+      everywhere.deletions.filter((one) => one.reason === reason).length,
     );
     told.set(
       `checkpoint_limits_unreachable{limit="${reason}"}`,
-      plan.unreachable.filter(({ limit }) => limit === reason).length,
+      acted.unreachable.filter(({ limit }) => limit === reason).length,
     );
   }
   return told;

@@ -246,7 +246,7 @@ describe("an event that was not acted upon to the end", () => {
     // Nothing can be written in the place of a folder.
     mkdirSync(`${file}.new`);
     await until(async () => expect(await metric("checkpoint_agent_state_errors_total")).toBeGreaterThan(0), 30_000);
-    expect(existsSync(file)).toBe(false);
+    await until(() => expect(existsSync(file)).toBe(false), 5000);
     writeFileSync(join(node.root, `${dying}.keep`), "");
     unlinkSync(join(node.root, ".pause"));
     rmdirSync(`${file}.new`);

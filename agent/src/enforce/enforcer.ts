@@ -37,6 +37,8 @@ const DISK_EVERY_MS = 10_000;
 export interface EnforcerEvents {
   deleted(deletion: { entry: Entry; reason: Reason; sinceEventMs: number }): void;
   deleteFailed(failure: { entry: Entry; code: string }): void;
+  /** DryRun keeps an archive from being deleted. Told once of each archive and reason. */
+  wouldDelete(deletion: { entry: Entry; reason: Reason }): void;
   enforced(run: { durationMs: number }): void;
   /** The entry is not what the index says: look at it again. */
   stale(file: string): void;
@@ -54,7 +56,7 @@ export interface EnforcerOptions {
 
 /** What is held back, cannot be done, or waits. */
 export interface EnforcerStatus {
-  /** What DryRun, or a pause, keeps from being deleted. */
+  /** What would be deleted now, did not DryRun, a pause, or the wait for its scope's next event keep it. */
   planned: ReadonlyMap<string, Reason>;
   unreachable: readonly UnreachableLimit[];
   deleteErrors: number;
@@ -96,6 +98,12 @@ interface Ground {
   inForce: InForce;
 }
 
+/** A plan, and all archives that it was made for. */
+interface MadePlan {
+  plan: Plan;
+  archives: ReadonlySet<Entry>;
+}
+
 export function createEnforcer(options: EnforcerOptions): Enforcer {
   const { index, proofs, clock, log, events, time, readDisk } = options;
   const attention = createAttention({ index, clock });
@@ -118,6 +126,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   let stopped = false;
 
   const planned = new Map<string, Reason>();
+  /** The archives that were told of as ones that DryRun keeps, and why they would go. */
+  const toldOfDryRun = new Map<string, Reason>();
   const deferred = new Set<string>();
   const unreachable = new Map<string, UnreachableLimit>();
   let deleteErrors = 0;
@@ -199,10 +209,11 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const keys = new Set(scopes.map(keyOf));
     keepBooks(plan, archives, { isOfNode: false, isReplanned: (limit) => isWithin(limit, keys) });
     const { ending, undone } = await execute(plan, { ground, sinceMs });
+    const { isOvertaken } = basis;
+    await notePlanned(made, input, { ground, ending });
     // If the observer knows what was changed, the plan is made anew at once; else the observer first looks. So it does where
     // this plan got nothing done: an archive that changes all the time would be planned for without a pause.
-    if (ending === "overtaken" && basis.isOvertaken && undone.length < plan.deletions.length)
-      attention.markAgain(scopes);
+    if (ending === "overtaken" && isOvertaken && undone.length < plan.deletions.length) attention.markAgain(scopes);
     else if (ending === "overtaken") postpone(scopes);
     if (ending === "stopped") return false;
     if (ending !== "done") return true;
@@ -228,6 +239,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const isOverDisk = usage !== undefined && isDiskOverLimit();
     if (!isOverTotal && !isOverDisk) {
       failures.forgetOfNode();
+      for (const [file, reason] of planned) if (isNodeRule(reason)) planned.delete(file);
       if (watermark.phase === "ready") forgetUnreachable(({ limit }) => isNodeRule(limit));
       else noteStalled();
       return;
@@ -237,7 +249,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const node = { disk: usage, passLimitBytes };
     // Proved orphans are freed as well: no other archive goes for their bytes.
     const orphans = proofs.current(clock.monotonicMs());
-    const made = await makePlan(index.all(), { ...situation(ground), orphans, node });
+    const input = { ...situation(ground), orphans, node };
+    const made = await makePlan(index.all(), input);
     if (!isStill(ground)) return;
     if (made === undefined) {
       isNodePostponed = true;
@@ -249,6 +262,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     keepBooks(plan, archives, { isOfNode: true, isReplanned });
     const errorsBefore = deleteErrors;
     const { ending, undone } = await execute(plan, { ground, sinceMs });
+    await notePlanned(made, input, { ground, ending });
     if (ending === "overtaken") isNodePostponed = true;
     if (deleteErrors === errorsBefore) return;
     // What could not be deleted rests now, and others must go for the disk's sake. If nothing can be deleted at all, as on
@@ -270,20 +284,51 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
    * Makes a plan in slices, for the archives that `found` yields while it is made. Undefined if another hand changed what the
    * plan rests on before it was made.
    */
-  async function makePlan(
-    found: Iterable<Entry>,
-    input: Omit<PlanInput, "archives">,
-  ): Promise<{ plan: Plan; archives: ReadonlySet<Entry> } | undefined> {
+  async function makePlan(found: Iterable<Entry>, input: Omit<PlanInput, "archives">): Promise<MadePlan | undefined> {
     basis = newBasis();
     const archives = new Set<Entry>();
+    const plan = await planInSlices({ ...input, archives: watched(found, archives) });
+    return basis.isOvertaken ? undefined : { plan, archives };
+  }
+
+  async function planInSlices(input: PlanInput): Promise<Plan> {
     const slice = startSlice(clock);
-    const steps = planInSteps({ ...input, archives: watched(found, archives) });
+    const steps = planInSteps(input);
     let step = steps.next();
     while (!step.done) {
       if (slice.isOver()) await slice.next();
       step = steps.next();
     }
-    return basis.isOvertaken ? undefined : { plan: step.value, archives };
+    return step.value;
+  }
+
+  /**
+   * Notes what is kept although the policy would have it gone, once a plan has been carried out as far as it may be. What
+   * waits for the next event of its scope is found by another plan, made only if anything waits.
+   */
+  async function notePlanned(
+    { plan, archives }: MadePlan,
+    input: Omit<PlanInput, "archives">,
+    { ground, ending }: { ground: Ground; ending: Ending },
+  ): Promise<void> {
+    if (ending === "overtaken" || ending === "stopped") return;
+    const isDryRun = ground.inForce.document.mode === "DryRun";
+    let kept = isDryRun || ending === "paused" ? plan.deletions : [];
+    if (plan.waits) {
+      const left = [...archives].filter((entry) => index.get(entry.file) === entry);
+      const active = await planInSlices({ ...input, archives: left, isActive: () => true });
+      if (!isStill(ground)) return;
+      kept = active.deletions;
+    }
+    for (const { file } of archives) planned.delete(file);
+    for (const { archive, reason } of kept) {
+      // Meanwhile another hand may have taken it away.
+      if (index.get(archive.file) !== archive) continue;
+      planned.set(archive.file, reason);
+      if (!isDryRun || toldOfDryRun.get(archive.file) === reason) continue;
+      toldOfDryRun.set(archive.file, reason);
+      events.wouldDelete({ entry: archive as Entry, reason });
+    }
   }
 
   /** Each of these archives once, watched from the moment at which the plan reads it. The index may change on the way. */
@@ -302,8 +347,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       policy: inForce.document,
       govern: inForce.govern,
       nowMs: time.nowMs(),
-      isActive: attention.isActive,
+      // DryRun tells of everything, whatever waits for an event.
+      isActive: inForce.document.mode === "DryRun" ? () => true : attention.isActive,
       stuck: failures.resting(),
+      failing: failures.codes(),
     };
   }
 
@@ -312,16 +359,14 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     archives: ReadonlySet<Entry>,
     { isOfNode, isReplanned }: { isOfNode: boolean; isReplanned: (limit: UnreachableLimit) => boolean },
   ): void {
-    for (const { file } of archives) {
-      planned.delete(file);
-      deferred.delete(file);
-    }
-    for (const { archive, reason } of plan.deletions) planned.set(archive.file, reason);
+    for (const { file } of archives) deferred.delete(file);
     for (const { archive } of plan.deferred) deferred.add(archive.file);
-    for (const failure of failures.due()) {
+    const due = failures.due();
+    const going = new Set(due.length > 0 ? plan.deletions.map(({ archive }) => archive.file) : []);
+    for (const failure of due) {
       // None of the rules that wanted it gone does so any more.
       const isReplannedFor = failure.isOfNode === isOfNode && archives.has(index.get(failure.file) as Entry);
-      if (isReplannedFor && !planned.has(failure.file)) failures.forget(failure.file);
+      if (isReplannedFor && !going.has(failure.file)) failures.forget(failure.file);
     }
     const known = new Set(unreachable.keys());
     forgetUnreachable(isReplanned);
@@ -422,6 +467,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     switch (removal.outcome) {
       case "deleted":
       case "gone":
+        // The limits of its scopes were told as ones that it stands in the way of.
+        if (failures.has(file)) attention.mark(entry.identity as ContainerIdentity);
         failures.forget(file);
         planned.delete(file);
         // Meanwhile another may have been seen under its name.
@@ -447,9 +494,11 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
         events.deleteFailed({ entry, code });
         // Of a directory that is gone nothing is tried again.
         if (directory !== from) return;
-        if (failures.note(file, { isOfNode: isNodeRule(reason) }) === 1) {
-          log.error({ archive: file, err: cause }, "archive cannot be deleted; it is tried again");
-        }
+        const isOfNode = isNodeRule(reason);
+        if (failures.note(file, { isOfNode, code }) > 1) return;
+        log.error({ archive: file, err: cause }, "archive cannot be deleted; it is tried again");
+        // Its limits are told from now on as ones that it stands in the way of. The node is planned for again anyway.
+        if (!isOfNode) attention.mark(entry.identity as ContainerIdentity);
       }
     }
   }
@@ -513,7 +562,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       directory = next;
       isListed = false;
       attention.setDirectory(resumed);
-      for (const memory of [planned, deferred, unreachable, failures, postponed]) memory.clear();
+      for (const memory of [planned, toldOfDryRun, deferred, unreachable, failures, postponed]) memory.clear();
       isNodePostponed = false;
       watermark = READY;
       disk = undefined;
@@ -532,6 +581,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       policy = { ...next, govern: createGovernor(next.document) };
       attention.setPolicy(policy);
       ages.setPolicy(policy);
+      toldOfDryRun.clear();
       watermark = afterPolicy(watermark);
       lookAtDisk();
       attention.markEverything();
@@ -545,6 +595,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       if (basis.archives.has(entry) && isWeaker(entry)) basis.isOvertaken = true;
       if (index.get(entry.file) !== entry) {
         planned.delete(entry.file);
+        toldOfDryRun.delete(entry.file);
         deferred.delete(entry.file);
         attention.deactivateEmpty(entry);
       }
@@ -598,7 +649,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       schedule();
     },
     status: () => ({
-      planned: policy?.document.mode === "DryRun" || paused ? planned : new Map(),
+      planned,
       unreachable: [...unreachable.values()],
       deleteErrors,
       isPaused: paused,

@@ -11,26 +11,29 @@ export interface Failure {
 
 /** Deletions that failed, and when each is tried again. */
 export interface Failures {
-  /** A deletion failed; returns how often in a row that was. */
-  note(file: string, how: Pick<Failure, "isOfNode">): number;
+  /** A deletion failed with that error code; returns how often in a row that was. */
+  note(file: string, how: Pick<Failure, "isOfNode"> & { code: string }): number;
   forget(file: string): void;
   /** No rule of the node wants anything gone. */
   forgetOfNode(): void;
   /** Files that cannot be deleted just now: they rest until they are tried again. */
   resting(): ReadonlySet<string>;
+  /** The error code of each file whose last deletion failed, resting or not. */
+  codes(): ReadonlyMap<string, string>;
+  has(file: string): boolean;
   /** Those whose rest is over and that have not been tried since. */
   due(): Failure[];
   clear(): void;
 }
 
 export function createFailures(clock: Clock): Failures {
-  const failures = new Map<string, { attempts: number; notBeforeMs: number; isOfNode: boolean }>();
+  const failures = new Map<string, { attempts: number; notBeforeMs: number; isOfNode: boolean; code: string }>();
   const isResting = ({ notBeforeMs }: { notBeforeMs: number }) => clock.monotonicMs() < notBeforeMs;
   return {
-    note(file, { isOfNode }) {
+    note(file, { isOfNode, code }) {
       const attempts = (failures.get(file)?.attempts ?? 0) + 1;
       const restMs = Math.min(RETRY_MS.first * 2 ** (attempts - 1), RETRY_MS.longest);
-      failures.set(file, { attempts, notBeforeMs: clock.monotonicMs() + restMs, isOfNode });
+      failures.set(file, { attempts, notBeforeMs: clock.monotonicMs() + restMs, isOfNode, code });
       return attempts;
     },
     forget: (file) => void failures.delete(file),
@@ -38,6 +41,8 @@ export function createFailures(clock: Clock): Failures {
       for (const [file, { isOfNode }] of failures) if (isOfNode) failures.delete(file);
     },
     resting: () => new Set([...failures].filter(([, failure]) => isResting(failure)).map(([file]) => file)),
+    codes: () => new Map([...failures].map(([file, { code }]) => [file, code])),
+    has: (file) => failures.has(file),
     due: () =>
       [...failures].filter(([, failure]) => !isResting(failure)).map(([file, { isOfNode }]) => ({ file, isOfNode })),
     clear: () => failures.clear(),

@@ -8,6 +8,8 @@ export const PIN_SUFFIX = ".keep";
 /** The file that stops every deletion in its directory. */
 export const PAUSE_FILE = ".pause";
 
+const OWN_DESCRIPTOR = /\/proc\/self\/fd\/\d+/;
+
 /** A file as it was when something was decided about it. */
 export type Seen = Pick<Archive, "file" | "size" | "mtimeNs"> & { inode: bigint };
 
@@ -19,7 +21,7 @@ export type Removal =
   | { outcome: "refused"; why: string }
   /** A {@link PAUSE_FILE} is there. */
   | { outcome: "paused" }
-  | { outcome: "failed"; code: string; cause: unknown };
+  | { outcome: "failed"; code: string; cause: Error };
 
 /**
  * Deletes an archive, if it still is what the plan was made for: the same inode, size and mtime, a regular file, not
@@ -34,7 +36,7 @@ export async function removeArchive(directory: Directory, archive: Seen, survivo
     await unlink(directory.at(archive.file));
     return { outcome: "deleted" };
   } catch (cause) {
-    return failure(cause);
+    return failure(cause, directory);
   }
 }
 
@@ -46,7 +48,7 @@ function lookAgain(directory: Directory, archive: Seen, survivor: Seen | undefin
     if (now.ino !== archive.inode) return refuse("was replaced");
     if (hasOtherContent(now, archive)) return refuse("was changed");
   } catch (cause) {
-    return failure(cause);
+    return failure(cause, directory);
   }
   if (isPinned(directory, archive.file)) return refuse("was pinned");
   if (survivor !== undefined && !isStill(directory, survivor)) {
@@ -89,7 +91,10 @@ function isThere(directory: Directory, file: string): boolean {
   }
 }
 
-function failure(cause: unknown): Removal {
-  const code = (cause as NodeJS.ErrnoException).code ?? "UNKNOWN";
-  return code === "ENOENT" ? { outcome: "gone" } : { outcome: "failed", code, cause };
+function failure(cause: unknown, directory: Directory): Removal {
+  const { code = "UNKNOWN", message } = cause as NodeJS.ErrnoException;
+  if (code === "ENOENT") return { outcome: "gone" };
+  // An operator knows the directory by its path, and not by this process's descriptor.
+  const told = message.replace(OWN_DESCRIPTOR, directory.path);
+  return { outcome: "failed", code, cause: Object.assign(new Error(told), { code }) };
 }

@@ -33,6 +33,11 @@ export interface PlanInput {
    * their stead. Rules of the node do not take them and count them as still there, so that others go for the disk's sake.
    */
   stuck?: ReadonlySet<string> | undefined;
+  /**
+   * The error codes of files whose last deletion failed, by file: those of `stuck`, and those that are tried again now. Only
+   * what is told of limits rests on them.
+   */
+  failing?: ReadonlyMap<string, string> | undefined;
   /** Undefined where `archives` are not all of the node's: then no rule of the node acts. */
   node:
     | { disk: DiskUsage | undefined /** What may go for free space, in allocated bytes. */; passLimitBytes?: number }
@@ -58,8 +63,10 @@ export interface Plan {
   deferred: PlannedDeletion[];
   /** What would be deleted, could it be: files of {@link PlanInput.stuck}. Nothing goes in their stead but for the node. */
   stuck: PlannedDeletion[];
-  /** Limits that do not hold even when all of the plan is carried out. */
+  /** Limits that do not hold even when all of the plan is carried out, or would not if deletions fail again as they did. */
   unreachable: UnreachableLimit[];
+  /** Whether rules would act on scopes on which they may not act before their next event. */
+  waits: boolean;
   /** Allocated bytes of those deletions that the watermark and minFree ask for. */
   watermarkBytes: number;
 }
@@ -110,7 +117,7 @@ export function* planInSteps(input: PlanInput): Generator<void, Plan> {
   for (const scope of survey.scopes) enforceTotalSize(scope, survey.mayActOn, draft);
   yield;
   const watermarkBytes = enforceNode(input, survey, draft);
-  return { ...draft, watermarkBytes };
+  return { ...draft, waits: survey.waits(), watermarkBytes };
 }
 
 type Draft = Pick<Plan, "deletions" | "deferred" | "stuck" | "unreachable">;
@@ -125,6 +132,8 @@ interface Entry {
   isDeletable: boolean;
   /** Whether deleting it fails just now. */
   isStuck: boolean;
+  /** The error code with which its last deletion failed; undefined if none did. */
+  failure: string | undefined;
   /** Whether only orphan deletion may take it. */
   isKept: boolean;
   isTaken: boolean;
@@ -161,6 +170,8 @@ interface Survey {
   scopes: Scope[];
   /** Whether rules may act on a scope: every archive that may lie in it was walked, and it is active. */
   mayActOn: (scope: Scope) => boolean;
+  /** Whether that was refused of a scope for want of an event alone. */
+  waits: () => boolean;
   isNodeBlocked: boolean;
 }
 
@@ -192,7 +203,7 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
   const scopes: [Scope[], Scope[], Scope[]] = [[], [], []];
   for (const archive of inOrder) {
     if (entries.length % ENTRIES_A_STEP === 0) yield;
-    const entry = toEntry(archive, containerOf(archive.identity), input.stuck);
+    const entry = toEntry(archive, containerOf(archive.identity), input);
     entries.push(entry);
     for (const scope of entry.container.limited) {
       // Only now, for the order of scopes must follow from the archives and not from the order in which they came.
@@ -204,6 +215,7 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
   keepNewest(entries, ({ policy }) => policy.minCheckpoints ?? 0);
   // Most plans have nothing to do, and none of these to ask.
   let blockedKeys: ReadonlySet<string> | undefined;
+  let waits = false;
   return {
     entries,
     scopes: scopes.flat(),
@@ -211,22 +223,34 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
       if (scope.acts === undefined) {
         const key = keyOf(scope);
         blockedKeys ??= unwalkedScopes(unwalked);
-        scope.acts = !blockedKeys.has(key) && input.isActive(key);
+        const isWalked = !blockedKeys.has(key);
+        scope.acts = isWalked && input.isActive(key);
+        waits ||= isWalked && !scope.acts;
       }
       return scope.acts;
     },
+    waits: () => waits,
     isNodeBlocked: unwalked.length > 0,
   };
 }
 
-function toEntry(archive: Archive, container: Container, stuck: PlanInput["stuck"]): Entry {
+/** What failed in a way that nobody named. */
+const UNKNOWN_FAILURE = "UNKNOWN";
+
+function toEntry(
+  archive: Archive,
+  container: Container,
+  { stuck, failing }: Pick<PlanInput, "stuck" | "failing">,
+): Entry {
+  const isStuck = stuck?.has(archive.file) ?? false;
   return {
     archive,
     container,
     isComplete: archive.state === "complete",
     isIncomplete: archive.state === "incomplete",
     isDeletable: isDeletable(archive),
-    isStuck: stuck?.has(archive.file) ?? false,
+    isStuck,
+    failure: failing?.get(archive.file) ?? (isStuck ? UNKNOWN_FAILURE : undefined),
     isKept: false,
     isTaken: false,
   };
@@ -403,19 +427,18 @@ function takeViolating(
   draft: Draft,
   { reason, violates }: { reason: Reason; violates: (archive: Archive, policy: Policy) => boolean },
 ): void {
-  const violated = new Map<Scope, { wanted: number; freed: number }>();
+  const violated = new Map<Scope, Entry[]>();
   for (const entry of entries) {
     const { container } = entry;
     if (entry.isTaken || !violates(entry.archive, container.policy) || !mayActOn(container.own)) continue;
-    const tally = violated.get(container.own) ?? { wanted: 0, freed: 0 };
-    violated.set(container.own, tally);
-    tally.wanted += 1;
-    if (!mayGo(entry)) continue;
-    take(entry, reason, draft);
-    tally.freed += 1;
+    getOrMake(violated, container.own, () => []).push(entry);
+    if (mayGo(entry)) take(entry, reason, draft);
   }
-  for (const [scope, { wanted, freed }] of violated) {
-    if (freed < wanted) draft.unreachable.push({ limit: reason, ...namesOf(scope), wanted, freed, unit: "archives" });
+  for (const [scope, wanted] of violated) {
+    const freed = wanted.filter(({ isTaken, failure }) => isTaken && failure === undefined).length;
+    if (freed === wanted.length) continue;
+    const amounts = { wanted: wanted.length, freed, unit: "archives" } as const;
+    draft.unreachable.push({ limit: reason, ...namesOf(scope), ...amounts, ...obstaclesOf(wanted) });
   }
 }
 
@@ -426,7 +449,7 @@ function enforceCount(scope: Scope, mayActOn: Survey["mayActOn"], draft: Draft):
   if (over <= 0 || !mayActOn(scope)) return;
   const excess = createExcess(over, { reason: "max_checkpoints", amountOf: inNumbers, draft });
   excess.takeFrom(scope.entries);
-  excess.report(namesOf(scope), "archives");
+  excess.report(scope.entries, { ...namesOf(scope), unit: "archives" });
 }
 
 function enforceTotalSize(scope: Scope, mayActOn: Survey["mayActOn"], draft: Draft): void {
@@ -437,7 +460,7 @@ function enforceTotalSize(scope: Scope, mayActOn: Survey["mayActOn"], draft: Dra
   const excess = createExcess(over, { reason: "max_total_size", amountOf: sizeOf, draft });
   excess.takeFrom(scope.entries, ({ archive }) => archive.size > limit);
   excess.takeFrom(scope.entries);
-  excess.report(namesOf(scope), "bytes");
+  excess.report(scope.entries, { ...namesOf(scope), unit: "bytes" });
 }
 
 function hasNodeRules({ policy, node }: PlanInput): boolean {
@@ -468,7 +491,7 @@ function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft
     excess.takeFrom(entries, ({ archive }) => archive.size > limit);
     excess.takeFrom(entries, isIncomplete);
     excess.takeFromLargest(entries);
-    excess.report({}, "bytes");
+    excess.report(entries, { unit: "bytes" });
   }
   if (input.node?.disk === undefined) return 0;
   const before = sumAllocated(draft.deletions);
@@ -479,7 +502,7 @@ function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft
   const excess = createExcess(over, { reason: "node_watermark", amountOf: allocatedOf, draft });
   excess.takeFrom(entries, isIncomplete);
   excess.takeFromLargest(entries);
-  excess.report({}, "bytes");
+  excess.report(entries, { unit: "bytes" });
   return sumAllocated(draft.deletions) - before;
 }
 
@@ -546,10 +569,13 @@ function createExcess(
   }: { reason: Reason; amountOf: AmountOf; draft: Draft; toleratedAmount?: number },
 ) {
   let left = over - toleratedAmount;
+  /** Of what was taken, what probably cannot be deleted. */
+  let failingAmount = 0;
 
   function takeOne(entry: Entry): void {
     take(entry, reason, draft);
     left -= amountOf(entry);
+    if (entry.failure !== undefined) failingAmount += amountOf(entry);
   }
 
   return {
@@ -575,11 +601,42 @@ function createExcess(
       }
     },
 
-    report(names: ReturnType<typeof namesOf>, unit: UnreachableLimit["unit"]): void {
-      const stillOver = left + toleratedAmount;
+    /** Tells that the limit still does not hold, if that is so, and what of `entries` stands in the way. */
+    report(
+      entries: readonly Entry[],
+      { unit, ...names }: Partial<ReturnType<typeof namesOf>> & Pick<UnreachableLimit, "unit">,
+    ): void {
+      const stillOver = left + toleratedAmount + failingAmount;
       if (stillOver <= 0) return;
-      draft.unreachable.push({ limit: reason, ...names, wanted: over, freed: over - stillOver, unit });
+      const amounts = { wanted: over, freed: over - stillOver, unit };
+      draft.unreachable.push({
+        limit: reason,
+        ...names,
+        ...amounts,
+        ...obstaclesOf(entries.filter((entry) => amountOf(entry) > 0)),
+      });
     },
+  };
+}
+
+/** How many error codes are told of one limit. */
+const MAX_CODES = 5;
+
+/** What keeps archives from going, by how many; nothing where none is left. */
+function obstaclesOf(entries: readonly Entry[]): Pick<UnreachableLimit, "obstacles" | "codes"> {
+  const codes = new Set<string>();
+  const count = { pinned: 0, floor: 0, failing: 0 };
+  for (const { archive, isTaken, isKept, failure } of entries) {
+    if (failure !== undefined) {
+      count.failing += 1;
+      codes.add(failure);
+    } else if (archive.pinned) count.pinned += 1;
+    else if (isKept && !isTaken) count.floor += 1;
+  }
+  const obstacles = Object.fromEntries(Object.entries(count).filter(([, archives]) => archives > 0));
+  return {
+    ...(Object.keys(obstacles).length > 0 && { obstacles }),
+    ...(codes.size > 0 && { codes: [...codes].sort().slice(0, MAX_CODES) }),
   };
 }
 

@@ -436,7 +436,7 @@ describe("the books", () => {
     expect(driven.enforcer.status().unreachable).toEqual([
       {
         ...{ limit: "max_checkpoints", namespace: "shop", pod: "web-0", container: "main" },
-        ...{ wanted: 1, freed: 0, unit: "archives" },
+        ...{ wanted: 1, freed: 0, unit: "archives", obstacles: { pinned: 2 } },
       },
     ]);
     unlinkSync(join(folder, files[0] ?? ""));

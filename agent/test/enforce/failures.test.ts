@@ -51,6 +51,24 @@ describe("an archive that cannot be deleted", () => {
     expect(driven.deleted).toEqual([]);
   });
 
+  it("is told of as what stands in the way of its limit, with the code, until it is gone", async () => {
+    const { folder, stuck, driven, free, triesAfter } = aStuckOne();
+    const unreachable = () => driven.enforcer.status().unreachable;
+    await driven.calm();
+    const told = { limit: "max_checkpoints", wanted: 1, freed: 0, obstacles: { failing: 1 }, codes: ["ENOTDIR"] };
+    expect(unreachable()).toMatchObject([told]);
+    // It stays so while it is tried again.
+    for (const seconds of [1, 2, 4]) {
+      await triesAfter(seconds * 1000);
+      expect(unreachable()).toMatchObject([told]);
+    }
+    expect(driven.logged.filter(({ msg }) => msg === "limit cannot be reached")).toHaveLength(1);
+    free();
+    await triesAfter(8000);
+    expect(existsSync(join(folder, stuck))).toBe(false);
+    expect(unreachable()).toEqual([]);
+  });
+
   it("is not told of as planned", async () => {
     const { driven } = aStuckOne();
     await driven.calm();
@@ -79,7 +97,8 @@ describe("an archive that cannot be deleted", () => {
     expect(driven.files()).toEqual([stuck]);
     expect([existsSync(join(folder, stuck)), existsSync(join(folder, kept))]).toEqual([false, true]);
     await triesAfter(600_000);
-    expect(driven.runs()).toBe(3);
+    // Three tries, and a plan for what is told of the limit after the first one and after the last.
+    expect(driven.runs()).toBe(5);
   });
 
   it("rests also where an event has it planned again", async () => {
@@ -87,7 +106,7 @@ describe("an archive that cannot be deleted", () => {
     await driven.calm();
     driven.see(kept, { isEvent: true });
     await driven.calm();
-    expect([driven.runs(), driven.failed.length]).toEqual([2, 1]);
+    expect([driven.runs(), driven.failed.length]).toEqual([3, 1]);
     expect(await triesAfter(1000)).toBe(2);
   });
 

@@ -16,6 +16,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
+import { isMainThread } from "node:worker_threads";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { systemClock } from "../../src/clock.ts";
 import type { Watched } from "../../src/policy/state-folder.ts";
@@ -136,6 +137,7 @@ describe("the first listing", () => {
 
   it("makes no news of archives that it could not look at, once it can", async ({ skip }) => {
     if (process.getuid?.() !== 0) skip("giving up rights for a moment needs root");
+    if (!isMainThread) skip("the rights of a process are not to be changed in one of its threads");
     const folder = aFolder();
     const files = series(folder, 3);
     let isListing = false;

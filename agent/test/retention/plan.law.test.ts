@@ -308,6 +308,18 @@ describe("planRetention, whatever the archives and the policy", () => {
     );
   });
 
+  it("says whether something waits for an event: if not, it takes all that it would take were every scope active", () => {
+    fc.assert(
+      fc.property(arbInput({ isWalked: false }), (input) => {
+        const plan = planRetention(input);
+        const active = planRetention({ ...input, isActive: () => true });
+        expect(active.waits).toBe(false);
+        if (!plan.waits) expect(sorted(plan.deletions)).toEqual(sorted(active.deletions));
+      }),
+      RUNS,
+    );
+  });
+
   it("takes no complete archive for a count while an incomplete one of that scope is left", () => {
     fc.assert(
       fc.property(arbArchives(), fc.integer({ min: 1, max: 4 }), (archives, maxCheckpointsPerNamespace) => {

@@ -108,8 +108,23 @@ describe("maxCheckpointSize", () => {
     );
     expect(told(plan)).toEqual(["max_checkpoint_size a"]);
     expect(plan.unreachable).toEqual([
-      { limit: "max_checkpoint_size", ...container, wanted: 4, freed: 1, unit: "archives" },
-      { limit: "max_checkpoint_size", ...container, container: "side", wanted: 1, freed: 0, unit: "archives" },
+      {
+        limit: "max_checkpoint_size",
+        ...container,
+        wanted: 4,
+        freed: 1,
+        unit: "archives",
+        obstacles: { pinned: 2, floor: 1 },
+      },
+      {
+        limit: "max_checkpoint_size",
+        ...container,
+        container: "side",
+        wanted: 1,
+        freed: 0,
+        unit: "archives",
+        obstacles: { floor: 1 },
+      },
     ]);
   });
 
@@ -120,7 +135,7 @@ describe("maxCheckpointSize", () => {
     const archives = [named("a", { mib: 5, pinned: true }), named("b", { mib: 5, container: "side", pinned: true })];
     const plan = planRetention(anInput(archives, { [list]: [{ ...names, maxCheckpointSize: "4Mi" }] }));
     expect(plan.unreachable).toEqual([
-      { limit: "max_checkpoint_size", ...names, wanted: 2, freed: 0, unit: "archives" },
+      { limit: "max_checkpoint_size", ...names, wanted: 2, freed: 0, unit: "archives", obstacles: { pinned: 2 } },
     ]);
   });
 });
@@ -148,7 +163,9 @@ describe("maxAge", () => {
     const archives = [named("a", { age: 9001 }), named("b", { age: 9000 }), named("c", { age: 9999, pinned: true })];
     const plan = planRetention(anInput(archives, containerPolicy({ maxAge: "1h", minCheckpoints: 1 })));
     expect(told(plan)).toEqual(["max_age a"]);
-    expect(plan.unreachable).toEqual([{ limit: "max_age", ...container, wanted: 3, freed: 1, unit: "archives" }]);
+    expect(plan.unreachable).toEqual([
+      { limit: "max_age", ...container, wanted: 3, freed: 1, unit: "archives", obstacles: { pinned: 1, floor: 1 } },
+    ]);
   });
 });
 
@@ -221,7 +238,15 @@ describe("counts", () => {
     );
     expect(plan.deletions).toHaveLength(2);
     expect(plan.unreachable).toEqual([
-      { limit: "max_checkpoints", namespace: "team", pod: "web", wanted: 3, freed: 2, unit: "archives" },
+      {
+        limit: "max_checkpoints",
+        namespace: "team",
+        pod: "web",
+        wanted: 3,
+        freed: 2,
+        unit: "archives",
+        obstacles: { floor: 4 },
+      },
     ]);
   });
 
@@ -357,7 +382,14 @@ describe("total sizes", () => {
     const plan = planRetention(anInput(archives, containerPolicy({ maxTotalSize: "10Mi", minCheckpoints: 1 })));
     expect(files(plan.deletions)).toEqual(["a"]);
     expect(plan.unreachable).toEqual([
-      { limit: "max_total_size", ...container, wanted: 6 * MIB, freed: 3 * MIB, unit: "bytes" },
+      {
+        limit: "max_total_size",
+        ...container,
+        wanted: 6 * MIB,
+        freed: 3 * MIB,
+        unit: "bytes",
+        obstacles: { pinned: 1, floor: 1 },
+      },
     ]);
   });
 
@@ -474,7 +506,13 @@ describe("the node's maxTotalSize", () => {
     const plan = planRetention(anInput(archives, spec));
     expect(files(plan.deletions)).toEqual(["a-old", "b-old"]);
     expect(plan.unreachable).toEqual([
-      { limit: "node_max_total_size", wanted: 15 * MIB, freed: 3 * MIB, unit: "bytes" },
+      {
+        limit: "node_max_total_size",
+        wanted: 15 * MIB,
+        freed: 3 * MIB,
+        unit: "bytes",
+        obstacles: { pinned: 1, floor: 1 },
+      },
     ]);
   });
 
@@ -588,7 +626,9 @@ describe("the watermark and minFree", () => {
   it("tell what is missing when all that may go has gone, and keep each container's newest", () => {
     const { deletions, unreachable } = plan({ minFree: "20Gi" }, 90, 10);
     expect(deletions).toHaveLength(5);
-    expect(unreachable).toEqual([{ limit: "node_watermark", wanted: gib(10), freed: gib(5), unit: "bytes" }]);
+    expect(unreachable).toEqual([
+      { limit: "node_watermark", wanted: gib(10), freed: gib(5), unit: "bytes", obstacles: { floor: 1 } },
+    ]);
   });
 
   it("do nothing on a disk whose usage is unknown", () => {
@@ -707,11 +747,51 @@ describe("the node's rules, beside an archive that cannot be deleted just now", 
     ];
     const planFor = (maxTotalSize: string) =>
       planRetention(anInput(archives, { nodePolicy: { maxTotalSize } }, stuckOn("torn")));
-    const exceeded = { limit: "node_max_total_size", wanted: 4 * MIB, freed: 0, unit: "bytes" };
+    const inTheWay = { obstacles: { failing: 1, floor: 1 }, codes: ["UNKNOWN"] };
+    const exceeded = { limit: "node_max_total_size", wanted: 4 * MIB, freed: 0, unit: "bytes", ...inTheWay };
     expect(told(planFor("10Mi"))).toEqual([]);
     expect(planFor("10Mi").unreachable).toEqual([exceeded]);
     expect(told(planFor("5Mi"))).toEqual(["node_max_total_size old"]);
     expect(planFor("5Mi").unreachable).toEqual([{ ...exceeded, wanted: 9 * MIB, freed: 3 * MIB }]);
+  });
+});
+
+describe("a limit for which an archive must go whose last deletion failed", () => {
+  const archives = [
+    named("old", { mib: 3, age: 9 }),
+    named("middle", { mib: 2, age: 8 }),
+    named("new", { mib: 2, age: 7 }),
+  ];
+  const failing = new Map([["old", "EPERM"]]);
+
+  it.each([
+    ["maxCheckpoints", { maxCheckpoints: 1 }, { limit: "max_checkpoints", wanted: 2, freed: 1, unit: "archives" }],
+    [
+      "maxTotalSize",
+      { maxTotalSize: "3Mi" },
+      { limit: "max_total_size", wanted: 4 * MIB, freed: 2 * MIB, unit: "bytes" },
+    ],
+    ["maxAge", { maxAge: "1s" }, { limit: "max_age", wanted: 3, freed: 2, unit: "archives" }],
+  ])("is told as one that does not hold, with the code: %s", (_, limits, told) => {
+    for (const input of [{ failing }, { failing, stuck: new Set(["old"]) }]) {
+      const nowMs = NOW_MS + 86_400_000;
+      const plan = planRetention(anInput(archives, containerPolicy(limits), { ...input, nowMs }));
+      expect(plan.unreachable).toEqual([{ ...container, ...told, obstacles: { failing: 1 }, codes: ["EPERM"] }]);
+    }
+  });
+
+  it("is told with at most five codes, in order", () => {
+    const many = archivesOf(8);
+    const codes = new Map(many.map(({ file }, at) => [file, `E${8 - at}`]));
+    const spec = containerPolicy({ maxCheckpoints: 1 });
+    const [limit] = planRetention(anInput(many, spec, { failing: codes })).unreachable;
+    expect(limit?.obstacles).toEqual({ failing: 8 });
+    expect(limit?.codes).toEqual(["E1", "E2", "E3", "E4", "E5"]);
+  });
+
+  it("does not keep the rule from taking that archive first, and no other in its stead", () => {
+    const plan = planRetention(anInput(archives, containerPolicy({ maxCheckpoints: 2 }), { failing }));
+    expect(told(plan)).toEqual(["max_checkpoints old"]);
   });
 });
 
@@ -776,10 +856,13 @@ describe("scopes that wait for their next event", () => {
     ["team/web", { podPolicies: [{ namespace: "team", pod: "web", maxCheckpoints: 1, ...all }] }],
     ["team", { namespacePolicies: [{ namespace: "team", maxCheckpoints: 1, ...all }] }],
   ])("act only when %s is active: %j", (active, spec) => {
-    const taken = (isActive: (scope: string) => boolean) =>
-      planRetention(anInput(archives, spec, { isActive, orphans })).deletions.length;
-    expect(taken((scope) => scope === active)).toBeGreaterThan(0);
-    expect(taken((scope) => scope !== active)).toBe(0);
+    const planWith = (isActive: (scope: string) => boolean) =>
+      planRetention(anInput(archives, spec, { isActive, orphans }));
+    expect(planWith((scope) => scope === active).deletions).not.toEqual([]);
+    const waiting = planWith((scope) => scope !== active);
+    expect(waiting.deletions).toEqual([]);
+    expect(waiting.waits).toBe(true);
+    expect(planWith(() => true).waits).toBe(false);
   });
 
   it("are not told of as unreachable before", () => {

@@ -90,6 +90,21 @@ export function referencePlan(input: PlanInput) {
     );
   const ownDepth = (policy: Policy) => ({ global: 3, container: 3, pod: 2, namespace: 1 })[policy.level];
   const ownActs = (archive: Owned) => acts(archive.identity, ownDepth(policyOf(archive)));
+  const obstacles = (members: readonly Owned[], kept: ReadonlySet<Archive> = floor) => {
+    const failing = members.filter(isStuck).length;
+    const others = members.filter((archive) => !isStuck(archive));
+    const pinned = others.filter((archive) => archive.pinned).length;
+    const floored = others.filter((archive) => !archive.pinned && kept.has(archive) && !gone.has(archive)).length;
+    const told = {
+      ...(pinned > 0 && { pinned }),
+      ...(floored > 0 && { floor: floored }),
+      ...(failing > 0 && { failing }),
+    };
+    return {
+      ...(Object.keys(told).length > 0 && { obstacles: told }),
+      ...(failing > 0 && { codes: ["UNKNOWN"] }),
+    };
+  };
   const take = (archive: Archive, reason: Reason) => {
     gone.add(archive);
     planned.push({ archive, reason });
@@ -113,6 +128,7 @@ export function referencePlan(input: PlanInput) {
     const violating = left().filter((archive) => inBytes(archive) && ownActs(archive) && violates(archive));
     const going = violating.filter((archive) => candidates().includes(archive));
     for (const archive of going) take(archive, reason);
+    const freeing = going.filter((archive) => !isStuck(archive));
     const scopes = new Map(
       violating.map((archive) => {
         const depth = ownDepth(policyOf(archive));
@@ -123,8 +139,11 @@ export function referencePlan(input: PlanInput) {
       const inScope = (archive: Owned) =>
         ownDepth(policyOf(archive)) === depth && keyOf(archive.identity, depth) === key;
       const wanted = violating.filter(inScope).length;
-      const freed = going.filter(inScope).length;
-      if (freed < wanted) unreachable.push({ limit: reason, ...names, wanted, freed, unit: "archives" });
+      const freed = freeing.filter(inScope).length;
+      if (freed < wanted) {
+        const amounts = { wanted, freed, unit: "archives" } as const;
+        unreachable.push({ limit: reason, ...names, ...amounts, ...obstacles(violating.filter(inScope)) });
+      }
     }
   };
   each("max_checkpoint_size", (archive) => archive.size > (policyOf(archive).maxCheckpointBytes ?? Infinity));
@@ -133,7 +152,9 @@ export function referencePlan(input: PlanInput) {
     each("max_age", (archive) => nowMs - archive.timeMs > (policyOf(archive).maxAgeMs ?? Infinity));
   }
 
-  const perScope = (act: (members: () => Owned[], limits: NonNullable<Policy["perPod"]>, names: object) => void) => {
+  const perScope = (
+    act: (members: () => Owned[], limits: NonNullable<Policy["perPod"]>, names: object, ever: Owned[]) => void,
+  ) => {
     for (const [depth, field] of [
       [3, "perContainer"],
       [2, "perPod"],
@@ -145,39 +166,59 @@ export function referencePlan(input: PlanInput) {
         const [first] = members();
         const limits = first && policyOf(first)[field];
         if (first === undefined || limits === undefined || !acts(first.identity, depth)) continue;
-        act(members, limits, namesOf(first.identity, depth));
+        const ever = archives.filter(
+          (archive): archive is Owned =>
+            archive.identity !== undefined &&
+            inBytes(archive) &&
+            keyOf(archive.identity, depth) === key &&
+            policyOf(archive as Owned)[field] !== undefined,
+        );
+        act(members, limits, namesOf(first.identity, depth), ever);
       }
     }
   };
-  perScope((members, { maxCheckpoints = Infinity }, names) => {
+  perScope((members, { maxCheckpoints = Infinity }, names, ever) => {
     const count = () => members().filter(inNumbers).length;
     const wanted = count() - maxCheckpoints;
     let freed = 0;
+    let failing = 0;
     for (const archive of candidates().filter((one) => members().includes(one))) {
-      if (count() <= maxCheckpoints) return;
+      if (count() <= maxCheckpoints) break;
       take(archive, "max_checkpoints");
-      freed += 1;
+      if (isStuck(archive)) failing += 1;
+      else freed += 1;
     }
-    if (count() > maxCheckpoints)
-      unreachable.push({ limit: "max_checkpoints", ...names, wanted, freed, unit: "archives" });
+    if (count() + failing > maxCheckpoints) {
+      const amounts = { wanted, freed, unit: "archives" } as const;
+      unreachable.push({ limit: "max_checkpoints", ...names, ...amounts, ...obstacles(ever.filter(inNumbers)) });
+    }
   });
   const shrink = (reason: Reason, names: object, options: Shrink) => {
-    const { members, limit, of, orders, tolerated = 0 } = options;
+    const { members, ever, limit, of, orders, tolerated = 0, kept } = options;
     const sum = () => total(members(), of);
     const wanted = sum() - limit;
     let freed = 0;
+    let failing = 0;
     for (const next of orders) {
       for (let archive = next(); archive !== undefined && sum() > limit + tolerated; archive = next()) {
         take(archive, reason);
-        freed += of(archive);
+        if (isStuck(archive)) failing += of(archive);
+        else freed += of(archive);
       }
     }
-    if (sum() > limit) unreachable.push({ limit: reason, ...names, wanted, freed, unit: "bytes" });
+    if (sum() + failing > limit) {
+      const inTheWay = obstacles(
+        ever.filter((archive) => of(archive) > 0),
+        kept,
+      );
+      unreachable.push({ limit: reason, ...names, wanted, freed, unit: "bytes", ...inTheWay });
+    }
   };
-  perScope((members, { maxTotalBytes = Infinity }, names) => {
+  perScope((members, { maxTotalBytes = Infinity }, names, ever) => {
     const mine = () => candidates().filter((archive) => members().includes(archive));
     shrink("max_total_size", names, {
       members: () => members().filter(inBytes),
+      ever,
       limit: maxTotalBytes,
       of: ({ size }) => size,
       orders: [() => mine().find(({ size }) => size > maxTotalBytes), () => mine()[0]],
@@ -208,12 +249,17 @@ export function referencePlan(input: PlanInput) {
       )[0];
     };
     const torn = () => mine().find(({ state }) => state === "incomplete");
+    const ofNode = {
+      members: counted,
+      ever: archives.filter((archive): archive is Owned => archive.identity !== undefined && inBytes(archive)),
+      kept: new Set<Archive>([...floor, ...[...spared].filter((archive) => archive !== undefined)]),
+    };
     const limit = node.maxTotalBytes ?? Infinity;
     shrink(
       "node_max_total_size",
       {},
       {
-        members: counted,
+        ...ofNode,
         limit,
         of: ({ size }) => size,
         tolerated: total(
@@ -243,7 +289,7 @@ export function referencePlan(input: PlanInput) {
         "node_watermark",
         {},
         {
-          members: counted,
+          ...ofNode,
           limit: before - (used - target),
           of: ({ allocated }) => allocated,
           orders: [torn, largest(({ allocated }) => allocated)],
@@ -261,6 +307,10 @@ export function referencePlan(input: PlanInput) {
 
 interface Shrink {
   members: () => Owned[];
+  /** The same before any rule took one. */
+  ever: Owned[];
+  /** What the floor keeps, if it is another one. */
+  kept?: ReadonlySet<Archive>;
   limit: number;
   of: (archive: Archive) => number;
   /** By how much the limit may be exceeded before anything is taken. */

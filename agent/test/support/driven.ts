@@ -72,6 +72,7 @@ export function driveEnforcer(
   const index = createArchiveIndex<Entry>();
   const proofs = createOrphanProofs("boot", clock.monotonicMs);
   const deleted: Array<{ file: string; reason: Reason; bytes: number }> = [];
+  const wouldDelete: Array<{ file: string; reason: Reason }> = [];
   const failed: Array<{ file: string; code: string }> = [];
   const stale: string[] = [];
   const logged: Array<Record<string, unknown>> = [];
@@ -92,6 +93,7 @@ export function driveEnforcer(
         deleted.push({ file: entry.file, reason, bytes: entry.size });
         options.onDeleted?.(entry.file);
       },
+      wouldDelete: ({ entry, reason }) => wouldDelete.push({ file: entry.file, reason }),
       deleteFailed: ({ entry, code }) => failed.push({ file: entry.file, code }),
       enforced: ({ durationMs }) => durationsMs.push(durationMs),
       stale: (file) => stale.push(file),
@@ -155,6 +157,7 @@ export function driveEnforcer(
     enforcer,
     directory,
     deleted,
+    wouldDelete,
     failed,
     stale,
     logged,

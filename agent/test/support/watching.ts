@@ -62,6 +62,7 @@ export function watchDirectory(
     time: { nowMs: () => ((options.isTimeTrusted?.() ?? true) ? clock.wallMs() : undefined) },
     events: {
       deleted: ({ entry, reason }) => deleted.push({ file: entry.file, reason }),
+      wouldDelete: () => {},
       deleteFailed: ({ entry, code }) => failed.push({ file: entry.file, code }),
       enforced: () => {},
       stale: (file) => observer.lookAgain(file),

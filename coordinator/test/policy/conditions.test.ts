@@ -3,8 +3,18 @@ import { acceptedCondition, unitlessCondition } from "../../src/policy/condition
 
 describe("the conditions of a policy", () => {
   it("accept what has no problem", () => {
-    expect(acceptedCondition([])).toMatchObject({ type: "Accepted", status: "True" });
-    expect(unitlessCondition([])).toMatchObject({ type: "UnitlessQuantity", status: "False" });
+    expect(acceptedCondition([])).toEqual({
+      type: "Accepted",
+      status: "True",
+      reason: "Valid",
+      message: "the policy is in force",
+    });
+    expect(unitlessCondition([])).toEqual({
+      type: "UnitlessQuantity",
+      status: "False",
+      reason: "AllHaveUnits",
+      message: "every size has a unit",
+    });
   });
 
   it("name every field and what is wrong with it", () => {
@@ -18,6 +28,11 @@ describe("the conditions of a policy", () => {
       reason: "Invalid",
       message: "spec.mode: is wrong; cannot be read",
     });
-    expect(unitlessCondition(problems.slice(0, 1))).toMatchObject({ status: "True", message: "spec.mode: is wrong" });
+    expect(unitlessCondition(problems.slice(0, 1))).toEqual({
+      type: "UnitlessQuantity",
+      status: "True",
+      reason: "TakenAsMiB",
+      message: "spec.mode: is wrong",
+    });
   });
 });

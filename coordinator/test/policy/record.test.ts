@@ -36,7 +36,10 @@ const arbMemory: fc.Arbitrary<RulingMemory> = fc.record({
   ranks: fc
     .dictionary(
       fc.constantFrom("p/x", "p/y"),
-      fc.record({ createdAt: fc.constant("2026-01-01T00:00:00Z"), goneMs: fc.option(fc.nat(9), { nil: undefined }) }),
+      fc.record({
+        createdAt: fc.constantFrom("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"),
+        goneMs: fc.option(fc.nat(9), { nil: undefined }),
+      }),
     )
     .map((all) => new Map(Object.entries(all))),
   isCut: fc.boolean(),
@@ -59,12 +62,33 @@ describe("the record that outlives a leader", () => {
       const ages = [...ranks].map(([key, { createdAt, goneMs }]) => [key, createdAt, goneMs === undefined]).sort();
       return JSON.stringify([plain(nodes), plain(gone), ages, isCut, isGoneCut]);
     };
+    const parts = ["nodes", "gone", "ranks", "isCut", "isGoneCut"] as const;
     fc.assert(
-      fc.property(arbMemory, arbMemory, (a, b) => {
-        expect(isSameRecord(a, b)).toBe(withoutTimes(a) === withoutTimes(b));
+      fc.property(arbMemory, arbMemory, fc.constantFrom(...parts), (a, other, part) => {
+        // Most pairs differ in everything. What differs in one part alone shows whether that part is looked at.
+        for (const b of [other, { ...a, [part]: other[part] }]) {
+          expect(isSameRecord(a, b)).toBe(withoutTimes(a) === withoutTimes(b));
+          expect(isSameRecord(b, a)).toBe(isSameRecord(a, b));
+        }
         expect(isSameRecord(a, { ...a, nodes: new Map([...a.nodes].reverse()) })).toBe(true);
       }),
     );
+  });
+
+  it("is another one if a single fact of a single node is", () => {
+    const nodes: NodeMemory[] = [
+      { state: "default" },
+      ...["p/x", "p/y"].flatMap((ruler) => rests.map((rest): NodeMemory => ({ state: "ruled", ruler, rest }))),
+      ...["p/x", "p/y", undefined].flatMap((ruler) =>
+        rests.map((rest): NodeMemory => ({ state: "resting", ruler, rest, restedMs: 0 })),
+      ),
+    ];
+    const recordOf = (node: NodeMemory) => ({ ...EMPTY_MEMORY, nodes: new Map([["a", node]]) });
+    for (const [at, one] of nodes.entries()) {
+      for (const [of, other] of nodes.entries()) {
+        expect([at, of, isSameRecord(recordOf(one), recordOf({ ...other }))]).toEqual([at, of, at === of]);
+      }
+    }
   });
 
   it("says that nothing ruled only if there is none", () => {
@@ -153,6 +177,30 @@ describe("the record that outlives a leader", () => {
     expect(Buffer.byteLength(few)).toBeLessThanOrEqual(1000);
     expect(readRecord(few)).toEqual({ ...EMPTY_MEMORY, ranks, isCut: true });
     expect(readRecord(writeRecord(memory, { maxBytes: 90 }))).toEqual({ ...EMPTY_MEMORY, isCut: true });
+  });
+
+  it("is as long as it may be, and not a byte longer", () => {
+    const nodes = new Map([["a", ruled("p/x")]]);
+    const ranks = new Map([["p/x", { createdAt: "2026-01-01T00:00:00Z", goneMs: undefined }]]);
+    const memory = { ...EMPTY_MEMORY, nodes, ranks };
+    const maxBytes = Buffer.byteLength(writeRecord(memory));
+    expect(readRecord(writeRecord(memory, { maxBytes }))).toEqual(memory);
+    expect(readRecord(writeRecord(memory, { maxBytes: maxBytes - 1 })).nodes.size).toBe(0);
+    const ranksAlone = { ...EMPTY_MEMORY, ranks, isCut: true };
+    const shortest = Buffer.byteLength(writeRecord(ranksAlone));
+    expect(readRecord(writeRecord(memory, { maxBytes: shortest }))).toEqual(ranksAlone);
+    expect(readRecord(writeRecord(memory, { maxBytes: shortest - 1 })).ranks.size).toBe(0);
+  });
+
+  it("still says that gone nodes are forgotten if it forgets everything else too", () => {
+    const gone = new Map([["gone", ruled("p/x")]]);
+    const nodes = new Map([["here".repeat(50), ruled("p/x")]]);
+    for (const memory of [
+      { ...EMPTY_MEMORY, nodes, gone },
+      { ...EMPTY_MEMORY, nodes, isGoneCut: true },
+    ]) {
+      expect(readRecord(writeRecord(memory, { maxBytes: 90 }))).toMatchObject({ isCut: true, isGoneCut: true });
+    }
   });
 
   it("counts bytes and not characters", () => {
