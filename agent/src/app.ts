@@ -25,6 +25,7 @@ import { type AcceptedPolicy, acceptDirective, type Verdict } from "./policy/acc
 import { createOrphanProofs } from "./policy/orphan-proofs.ts";
 import { createStateFolder, type Watched } from "./policy/state-folder.ts";
 import { addToSums, buildReport, type SumsByReason } from "./report.ts";
+import { createReportNews } from "./report-news.ts";
 
 const TICK_MS = 1000;
 /** How often what was seen in the directory is kept, if it changed, in milliseconds. */
@@ -72,6 +73,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   let waitingForCoordinator: NodeJS.Timeout | undefined;
   let reports = 0;
   let orphanCursor = 0;
+  const news = createReportNews({ bootId, clock });
   const deletions: Deletion[] = [];
   let deletionCount = 0;
   const deletedSums: SumsByReason = {};
@@ -93,6 +95,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
         metrics.deleted.inc(counted);
         metrics.deletedBytes.inc(counted, bytes);
         metrics.eventToDeletion.observe(sinceEventMs / 1000);
+        news.raise();
         deletionCount += 1;
         const when = new Date(clock.wallMs()).toISOString();
         deletions.push({ number: deletionCount, time: when, file, namespace, pod, container, bytes, reason });
@@ -100,7 +103,10 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       },
       wouldDelete: ({ entry, reason }) => log.info(deletionFields(entry, reason), "archive would be deleted"),
       deleteFailed: ({ code }) => metrics.deleteErrors.inc({ code }),
-      enforced: ({ durationMs }) => metrics.enforcement.observe(durationMs / 1000),
+      enforced: ({ durationMs }) => {
+        news.raise();
+        metrics.enforcement.observe(durationMs / 1000);
+      },
       stale: (file) => observer.lookAgain(file),
     },
   });
@@ -133,6 +139,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
           metrics.arrived.inc(counted);
           metrics.arrivedBytes.inc(counted, size);
         }
+        news.raise();
         enforcer.changed(entry, isEvent);
       },
       goneMount: (root) => {
@@ -176,6 +183,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   function adopt(policy: AcceptedPolicy): void {
     if (govern === undefined || accepted?.digest !== policy.digest) govern = createGovernor(policy.document);
     accepted = policy;
+    news.raise();
     enforcer.setPolicy(policy);
     observer.setPath(policy.document.directory, watched);
   }
@@ -279,7 +287,20 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       orphanCursor,
     });
     orphanCursor = result.orphanCursor;
+    news.told(result.report);
     return result.report;
+  }
+
+  /** What a report tells that no event tells of. */
+  let condition = "";
+  function noteCondition(): void {
+    const { path, state: seen, message, isListed } = observer.status();
+    const { isPaused, disk, deleteErrors } = enforcer.status();
+    // Of a disk in use every byte would be news.
+    const usedPercent = disk && Math.floor((100 * disk.usedBytes) / (disk.usedBytes + disk.availableBytes));
+    const now = JSON.stringify([path, seen, message, isListed, isPaused, usedPercent, deleteErrors]);
+    if (now !== condition) news.raise();
+    condition = now;
   }
 
   let keptAtMs = Number.NEGATIVE_INFINITY;
@@ -329,9 +350,10 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   const watching = watchCertificates(config.certsDir, {
     certificates: (next) => {
       certificates = next;
+      news.raise();
       log.info({ notAfter: new Date(next.notAfterMs).toISOString() }, "certificates loaded");
       if (api !== undefined) return api.setCertificates(next);
-      api = createApi({ certificates: next, directive, report });
+      api = createApi({ certificates: next, directive, report, hasNews: news.isNewTo });
       api.listen(config.apiAddress).then(
         ({ port }) => log.info({ address: config.apiAddress.host, port }, "waiting for the coordinator"),
         (cause: Error) => end({ code: EXIT.failed, problem: `--api-address: ${cause.message}; name another one` }),
@@ -342,6 +364,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
 
   const timer = setInterval(() => {
     enforcer.tick();
+    noteCondition();
     if (clock.monotonicMs() - keptAtMs < KEEP_WATCHED_MS) return;
     void keepWatched();
     if (accepted !== undefined) directing = directing.then(() => accepted && keepAccepted(accepted)).catch(() => {});

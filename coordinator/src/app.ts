@@ -44,6 +44,7 @@ export function defaultTimings({ lifetimes }: Pick<Config, "lifetimes">): Timing
   return {
     resyncMs: 5 * 60_000,
     reportMs: 30_000,
+    changeMs: 7000,
     // Nobody announces that an agent of a given list is there, so it is asked for more often than in a cluster.
     minBackoffMs: 250,
     maxBackoffMs: 5000,

@@ -47,6 +47,7 @@ const policyPath = ({ namespace, name }: { namespace: string; name: string }) =>
 const TIMINGS: Omit<Timings, "policyFile"> = {
   resyncMs: 5 * 60_000,
   reportMs: 30_000,
+  changeMs: 7000,
   minBackoffMs: 250,
   maxBackoffMs: 30_000,
   callDeadlineMs: 10_000,

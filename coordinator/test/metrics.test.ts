@@ -8,6 +8,7 @@ function anAgent(name: string, state: AgentView["state"], archives?: number): Ag
     address: { node: name, podUID: name, url: "https://127.0.0.1:1" },
     state,
     report: archives === undefined ? undefined : aReport({ archives, bytes: archives * 1000 }),
+    heardAtMs: undefined,
     problem: undefined,
   };
 }

@@ -487,7 +487,7 @@ describeWithKube("the policy resource on a real API server", (kube) => {
       observedGeneration: created.metadata.generation,
       conditions: CONDITION_TYPES.map((type) => ({
         type,
-        status: type === "Enforcing" ? "True" : "Unknown",
+        status: type === "Ready" ? "True" : "Unknown",
         observedGeneration: 1,
         lastTransitionTime: "2026-11-22T10:00:00Z",
         reason: "Testing",
@@ -498,11 +498,14 @@ describeWithKube("the policy resource on a real API server", (kube) => {
       archives: 12,
       bytes: 5_368_709_120,
       size: "5Gi",
+      planned: { archives: 4, bytes: 4096, byReason: { max_age: { archives: 4, bytes: 4096 } } },
+      fullest: { node: "node-a", usedPercent: 81, summary: "node-a 81%" },
       pinned: 1,
       incomplete: 0,
       unidentified: 0,
       effectiveGlobalPolicy: { retainOrphan: true, maxCheckpointsPerContainer: 10 },
       lastEnforcementTime: "2026-11-22T10:00:00Z",
+      lastReportTime: "2026-11-22T10:00:00Z",
     };
     const path = policyPath(namespace, "shown");
     const written = unwrap(
@@ -524,9 +527,15 @@ describeWithKube("the policy resource on a real API server", (kube) => {
       "Nodes",
       "Archives",
       "Size",
+      "Planned",
       "Ready",
+      "Reason",
       "Age",
+      "Pinned",
+      "Unidentified",
+      "Fullest",
+      "Updated",
     ]);
-    expect(table.rows[0].cells.slice(0, 6)).toEqual(["shown", "Enforce", "2/3", 12, "5Gi", "True"]);
+    expect(table.rows[0].cells.slice(0, 8)).toEqual(["shown", "Enforce", "2/3", 12, "5Gi", 4, "True", "Testing"]);
   });
 });

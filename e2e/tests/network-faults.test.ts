@@ -105,7 +105,7 @@ describe("the link between a coordinator and an agent", () => {
     const pusher = createPusher({
       client,
       term: 1,
-      timings: { resyncMs: 60_000, reportMs: 500, minBackoffMs: 50, maxBackoffMs: 500 },
+      timings: { resyncMs: 60_000, reportMs: 500, changeMs: 500, minBackoffMs: 50, maxBackoffMs: 500 },
       concurrency: 4,
       wallMs: Date.now,
       monotonicMs: () => performance.now(),

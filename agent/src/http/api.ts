@@ -2,7 +2,7 @@ import type { TLSSocket } from "node:tls";
 import { makeRoom } from "@cro/shared/make-room";
 import { DIRECTIVE_PATH, MAX_DIRECTIVE_BYTES, type Refusal } from "@cro/shared/wire/directive";
 import { COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
-import { REPORT_PATH, type Report } from "@cro/shared/wire/report";
+import { NOT_MODIFIED, REPORT_PATH, type Report } from "@cro/shared/wire/report";
 import Fastify from "fastify";
 import type { Certificates } from "./certificates.ts";
 import { PATIENCE } from "./patience.ts";
@@ -26,8 +26,10 @@ export function createApi(options: {
   /** Takes in the body of a directive. */
   directive: (body: unknown) => Promise<{ ok: true } | { ok: false; status: number; refusal: Refusal }>;
   report: () => Report;
+  /** Whether a report tells anything that the reader of this one does not know. */
+  hasNews: (known: { bootId: string; number: number }) => boolean;
 }): Api {
-  const { certificates, directive, report } = options;
+  const { certificates, directive, report, hasNews } = options;
   const app = Fastify({
     bodyLimit: MAX_DIRECTIVE_BYTES,
     requestTimeout: PATIENCE.requestTimeoutMs,
@@ -56,7 +58,10 @@ export function createApi(options: {
     const result = await directive(request.body);
     return result.ok ? report() : reply.code(result.status).send(result.refusal);
   });
-  app.get(REPORT_PATH, async () => report());
+  app.get<{ Querystring: { boot?: string; after?: string } }>(REPORT_PATH, async ({ query }, reply) => {
+    const known = { bootId: String(query.boot), number: Number(query.after) };
+    return hasNews(known) ? report() : reply.code(NOT_MODIFIED).send();
+  });
   app.setNotFoundHandler((request, reply) =>
     reply.code(404).send({ error: `${request.method} ${request.url} does not exist` }),
   );

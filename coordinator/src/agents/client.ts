@@ -2,7 +2,7 @@ import { type ConnectionOptions, checkServerIdentity, createSecureContext, type 
 import { DIRECTIVE_PATH, REFUSED, Refusal } from "@cro/shared/wire/directive";
 import { AGENT_DNS_NAME } from "@cro/shared/wire/identities";
 import { createReportReader, plain } from "@cro/shared/wire/read-report";
-import { REPORT_PATH, type Report } from "@cro/shared/wire/report";
+import { NOT_MODIFIED, REPORT_PATH, type Report, reportQuery } from "@cro/shared/wire/report";
 import { Compile } from "typebox/compile";
 import { Agent } from "undici";
 import type { TlsMaterial } from "../certs/rotate.ts";
@@ -12,6 +12,8 @@ import type { AgentAddress } from "./directive.ts";
 export type AgentOutcome =
   /** It answered, and it is who it should be. For a directive: it has taken it. `dropped` is what is not believed of it. */
   | { outcome: "accepted"; report: Report; dropped?: readonly string[] }
+  /** It has nothing to tell beside the report that its reader has. */
+  | { outcome: "unchanged" }
   /** It does not have the policy of that digest. */
   | { outcome: "documentNeeded" }
   /** It has accepted a newer directive, of this place in the order. */
@@ -22,11 +24,14 @@ export type AgentOutcome =
   /** Not reached, no proper answer, or too late: nothing is known. */
   | { outcome: "failed"; cause: Error };
 
+/** What names a report. */
+export type KnownReport = Pick<Report, "bootId" | "number">;
+
 export interface AgentClient {
   /** Puts a directive, whose JSON is `body`. Never rejects. */
   putDirective(address: AgentAddress, body: string, signal: AbortSignal): Promise<AgentOutcome>;
-  /** Never rejects. */
-  getReport(address: AgentAddress, signal: AbortSignal): Promise<AgentOutcome>;
+  /** Fetches a report; `known` is the last one, which an agent need not send again. Never rejects. */
+  getReport(address: AgentAddress, signal: AbortSignal, known?: KnownReport): Promise<AgentOutcome>;
   /** Uses other certificates from the next call on; calls on the way end undisturbed. */
   reload(material: TlsMaterial): void;
   /** Ends when the calls on the way have ended. */
@@ -116,6 +121,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
   }
 
   function readAnswer(address: AgentAddress, status: number, text: string): AgentOutcome {
+    if (status === NOT_MODIFIED) return { outcome: "unchanged" };
     const answer = parseJson(text);
     if (status === 200) {
       const read = readReport(answer, options.wallMs());
@@ -142,7 +148,8 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
 
   return {
     putDirective: (address, body, signal) => call(address, { method: "PUT", path: DIRECTIVE_PATH, body }, signal),
-    getReport: (address, signal) => call(address, { method: "GET", path: REPORT_PATH }, signal),
+    getReport: (address, signal, known) =>
+      call(address, { method: "GET", path: `${REPORT_PATH}${known === undefined ? "" : reportQuery(known)}` }, signal),
     reload(material) {
       const retired = dispatcher;
       dispatcher = connectWith(material);

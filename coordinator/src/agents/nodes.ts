@@ -27,5 +27,6 @@ function combine(all: AgentView[]): AgentView {
   );
   const aside = silent && `its agent ${silent.address.podUID} does not answer: ${silent.problem}`;
   // They watch one directory, so either report tells of it; the one that answers tells what is there now.
-  return { address: best.address, report: best.report, state: worst.state, problem: worst.problem ?? aside };
+  const { address, report, heardAtMs } = best;
+  return { address, report, heardAtMs, state: worst.state, problem: worst.problem ?? aside };
 }

@@ -31,6 +31,8 @@ export interface AgentView {
   state: (typeof AGENT_VIEW_STATES)[number];
   /** Its last one, however old. */
   report: Report | undefined;
+  /** When it last sent one, or said that nothing has changed since; milliseconds since 1970. */
+  heardAtMs: number | undefined;
   /** Why it does not answer, or does not get or take its directive. */
   problem: string | undefined;
 }
@@ -101,6 +103,7 @@ interface Entry {
   orphans: readonly OrphanFact[];
   revision: number;
   report: Report | undefined;
+  heardAtMs: number | undefined;
   /** What its policy needs and it does not know. */
   unknownFields: readonly string[];
   /** What is not believed of its report, as text. */
@@ -178,7 +181,8 @@ export function createPusher(options: PusherOptions): Pusher {
     const { desired, documentWanted: withDocument } = entry.state;
     const { policy } = entry;
     if (nextCall(entry.state).call === "report" || desired === undefined || policy === undefined) {
-      const outcome = await client.getReport(entry.address, entry.abort.signal);
+      const known = entry.state.tellsChanges ? entry.report : undefined;
+      const outcome = await client.getReport(entry.address, entry.abort.signal, known);
       settle(entry, outcome, () => afterReport(entry.state, outcome, context()));
       if (!entry.abort.signal.aborted) tell(entry);
       return;
@@ -210,6 +214,7 @@ export function createPusher(options: PusherOptions): Pusher {
     if (entry.abort.signal.aborted) return;
     entry.state = step();
     entry.silence = entry.state.silences === 0 ? undefined : describeProblem(outcome);
+    if (outcome.outcome === "accepted" || outcome.outcome === "unchanged") entry.heardAtMs = options.wallMs();
     if (outcome.outcome !== "accepted") return;
     const { report, dropped = [] } = outcome;
     entry.report = report;
@@ -257,6 +262,7 @@ export function createPusher(options: PusherOptions): Pusher {
           orphans: [],
           revision: 0,
           report: undefined,
+          heardAtMs: undefined,
           unknownFields: [],
           dropped: "",
           silence: undefined,
@@ -299,6 +305,7 @@ export function createPusher(options: PusherOptions): Pusher {
         address: entry.address,
         state: entry.state.silences > 0 ? "stale" : isApplied(entry.state) ? "applied" : "pending",
         report: entry.report,
+        heardAtMs: entry.heardAtMs,
         problem: problemOf(entry),
       }));
     },
@@ -325,6 +332,8 @@ function describeProblem(outcome: AgentOutcome): string {
   switch (outcome.outcome) {
     case "accepted":
       return "answered a directive without having taken it";
+    case "unchanged":
+      return "answered a directive as if it were a question for its report";
     case "documentNeeded":
       return "asked for the policy that the directive carried";
     case "older":

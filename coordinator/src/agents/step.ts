@@ -6,8 +6,10 @@ import type { AgentOutcome } from "./client.ts";
 export interface PushTimings {
   /** Between two directives to an agent that has the current one already. */
   resyncMs: number;
-  /** Between two reports of an agent. */
+  /** Between two reports of an agent that sends the whole one each time. */
   reportMs: number;
+  /** Between two questions to an agent that answers whether anything has changed. */
+  changeMs: number;
   /** The wait after the first failed call; doubled with each further one. */
   minBackoffMs: number;
   maxBackoffMs: number;
@@ -15,6 +17,9 @@ export interface PushTimings {
 
 /** How many reports at most come for hints that an agent restarted, in the time in which one would come without. */
 const HINTS_PER_REPORT = 6;
+
+/** The first version of the protocol in which an agent says that nothing has changed. */
+const TELLS_CHANGES = 2;
 
 /** What names a directive: its place in the order, and the policy it carries. */
 export interface DirectiveKey extends Fence {
@@ -40,6 +45,8 @@ export interface AgentState {
   /** When it is due if the agent has it. */
   resyncAtMs: number;
   reportAtMs: number;
+  /** Whether it answers a question for its report by saying that nothing has changed. */
+  tellsChanges: boolean;
   /** When the last report came; undefined before the first one. */
   reportedAtMs: number | undefined;
 }
@@ -69,6 +76,7 @@ export function newAgentState(nowMs: number): AgentState {
     pushAtMs: nowMs,
     resyncAtMs: nowMs,
     reportAtMs: nowMs,
+    tellsChanges: false,
     reportedAtMs: undefined,
   };
 }
@@ -123,7 +131,7 @@ export function afterPush(
   const accepted = outcome.outcome === "accepted" ? outcome.report.accepted : undefined;
   if (outcome.outcome === "accepted" && accepted !== undefined && isSame(accepted, sent)) {
     return {
-      ...reported(state, context),
+      ...reported(state, context, outcome.report),
       applied: { ...sent, bootId: outcome.report.bootId },
       documentWanted: false,
       refusals: 0,
@@ -140,12 +148,16 @@ export function afterPush(
   };
   if (isSilent(outcome)) return silent(refused, context);
   // It does not have what was sent, whatever it said before.
-  const next = outcome.outcome === "accepted" ? reported(refused, context) : answered(refused, context);
+  const next = outcome.outcome === "accepted" ? reported(refused, context, outcome.report) : answered(refused, context);
   return { ...next, applied: undefined };
 }
 
 /** What is known after a report was fetched, or was not. */
 export function afterReport(state: AgentState, outcome: AgentOutcome, context: StepContext): AgentState {
+  if (outcome.outcome === "unchanged") {
+    const next = { ...answered(state, context), reportAtMs: nextReportMs(state, context) };
+    return state.silences > 0 ? { ...next, pushAtMs: context.nowMs } : next;
+  }
   if (outcome.outcome !== "accepted") {
     const next = silent(state, context);
     return { ...next, reportAtMs: next.retryAtMs };
@@ -153,7 +165,7 @@ export function afterReport(state: AgentState, outcome: AgentOutcome, context: S
   const { accepted, bootId } = outcome.report;
   const { applied } = state;
   const isUnchanged = applied !== undefined && bootId === applied.bootId && accepted && isSame(accepted, applied);
-  const next = { ...reported(state, context), applied: isUnchanged ? applied : undefined };
+  const next = { ...reported(state, context, outcome.report), applied: isUnchanged ? applied : undefined };
   // It is back: what it did not take may only not have reached it.
   return state.silences > 0 ? { ...next, pushAtMs: context.nowMs } : next;
 }
@@ -184,9 +196,13 @@ function answered(state: AgentState, { nowMs }: StepContext): AgentState {
   return { ...state, silences: 0, retryAtMs: nowMs };
 }
 
-function reported(state: AgentState, context: StepContext): AgentState {
-  const reportAtMs = context.nowMs + jitter(context.timings.reportMs, context.random);
-  return { ...answered(state, context), reportAtMs, reportedAtMs: context.nowMs };
+function reported(state: AgentState, context: StepContext, { protocol = 1 }: Report): AgentState {
+  const next = { ...answered(state, context), tellsChanges: protocol >= TELLS_CHANGES, reportedAtMs: context.nowMs };
+  return { ...next, reportAtMs: nextReportMs(next, context) };
+}
+
+function nextReportMs({ tellsChanges }: AgentState, { nowMs, random, timings }: StepContext): number {
+  return nowMs + jitter(tellsChanges ? timings.changeMs : timings.reportMs, random);
 }
 
 function silent(state: AgentState, context: StepContext): AgentState {

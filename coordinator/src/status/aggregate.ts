@@ -1,7 +1,8 @@
 import type { Condition, ConditionType, PolicyStatus } from "@cro/shared/crd/status";
+import { getOrMake } from "@cro/shared/get-or-make";
 import { formatProblems } from "@cro/shared/policy/compile";
 import { formatBytes, formatQuantity } from "@cro/shared/quantity";
-import type { ReportedLimit } from "@cro/shared/wire/report";
+import { type ArchiveSum, OBSTACLES, type Obstacle, type Report, type ReportedLimit } from "@cro/shared/wire/report";
 import type { AgentView } from "../agents/push.ts";
 import { type HeldProofs, NAMED_PODS } from "../liveness/hold.ts";
 import type { ReadyPolicy } from "../policy/judge.ts";
@@ -15,6 +16,10 @@ const NAMED_NODES = 10;
 const NAMED_RULERS = 10;
 /** How many limits a message tells of. */
 const NAMED_LIMITS = 5;
+
+/** How many reasons a status tells apart: an agent may give any word for one. */
+const MAX_REASONS = 20;
+const OTHER_REASONS = "other";
 
 const DURATION_UNITS: ReadonlyArray<readonly [string, number]> = [
   ["d", 86_400_000],
@@ -63,10 +68,14 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
   const unreachableOmitted = sum((report) => report.unreachableOmitted);
   const paused = reports.filter((report) => report.paused).map(({ node }) => node);
   const heldNodes = ruled.filter((node) => (held.get(node)?.count ?? 0) > 0);
+  const plan = sumPlans(reports);
   const accepted = acceptedOf(ruling);
-  const conditions: Array<Omit<Condition, "lastTransitionTime">> = [
-    { type: "Accepted", ...accepted },
-    { type: "Enforcing", ...enforcingOf(ruling, { ruled, waiting, applied, paused }, input) },
+  const enforcing = enforcingOf(ruling, { ruled, waiting, applied }, input);
+  const others = [
+    flag("Paused", paused.length > 0, {
+      reason: "PauseFile",
+      message: () => `a .pause stops all deletion on ${nameNodes(paused)}`,
+    }),
     flag("Conflict", ruling.conflicts.size > 0, {
       reason: "OlderResourceRules",
       message: () => describeConflicts(ruling.conflicts, nodes),
@@ -88,6 +97,12 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
       reason: "SuspiciouslyMany",
       message: () => describeHeld(heldNodes, held),
     }),
+  ];
+  const conditions: Array<Omit<Condition, "lastTransitionTime">> = [
+    { type: "Ready", ...readyOf({ accepted, enforcing, others, unreachable, plan, mode: document?.mode }) },
+    { type: "Accepted", ...accepted },
+    { type: "Enforcing", ...enforcing },
+    ...others,
   ];
   // Of what was deleted before the resource existed, it says nothing.
   const lastEnforcementTime = reports
@@ -116,11 +131,14 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
     archives: sum((report) => report.archives),
     bytes,
     size: formatBytes(bytes),
+    ...(plan !== undefined && { planned: plan }),
+    ...fullestOf(reports),
     pinned: sum((report) => report.pinned),
     incomplete: sum((report) => report.states.incomplete ?? 0),
     unidentified: sum((report) => report.states.unidentified ?? 0),
     ...(ruling.policy && { effectiveGlobalPolicy: effectiveGlobalPolicy(ruling.policy) }),
     ...(lastEnforcementTime !== undefined && { lastEnforcementTime }),
+    ...lastReportOf(views),
   };
 }
 
@@ -158,10 +176,10 @@ function acceptedOf({ problems, isNamespaceAllowed, resource, policy }: Resource
 
 function enforcingOf(
   { policy, isNamespaceAllowed }: ResourceRuling,
-  state: { ruled: string[]; waiting: string[]; applied: number; paused: string[] },
+  state: { ruled: string[]; waiting: string[]; applied: number },
   { agents, nodes, nowMs }: StatusInput,
 ): Verdict {
-  const { ruled, waiting, applied, paused } = state;
+  const { ruled, waiting, applied } = state;
   if (!isNamespaceAllowed || policy === undefined) {
     return { status: "False", reason: "NotAccepted", message: "no version of this policy can be enforced" };
   }
@@ -173,7 +191,6 @@ function enforcingOf(
     const held = [
       untold[0] === undefined ? undefined : `${nameNodes(untold)}: ${agents.get(untold[0])?.problem}`,
       policy.compiled.document.mode === "DryRun" ? "DryRun: nothing is deleted" : undefined,
-      paused.length > 0 ? `a .pause stops all deletion on ${nameNodes(paused)}` : undefined,
     ].filter((text) => text !== undefined);
     const message = [`on all of ${ruled.length} nodes`, ...held].join("; ");
     return { status: "True", reason: "Applied", message };
@@ -185,6 +202,90 @@ function enforcingOf(
     reason: "Pending",
     message: `not yet on ${nameNodes(missing)}${problem === undefined ? "" : `: ${problem}`}`,
   };
+}
+
+type Planned = NonNullable<PolicyStatus["planned"]>;
+
+/** What would go on all nodes; undefined until an agent has told. */
+function sumPlans(reports: readonly Report[]): Planned | undefined {
+  if (reports.length === 0) return undefined;
+  const total = { archives: 0, bytes: 0 };
+  const byReason = new Map<string, ArchiveSum>();
+  const add = (to: ArchiveSum, { archives, bytes }: ArchiveSum) => {
+    to.archives = Math.min(Number.MAX_SAFE_INTEGER, to.archives + archives);
+    to.bytes = Math.min(Number.MAX_SAFE_INTEGER, to.bytes + bytes);
+  };
+  for (const { planned, plan } of reports) {
+    add(total, { archives: planned, bytes: plan?.bytes ?? 0 });
+    for (const [named, sum] of Object.entries(plan?.byReason ?? {})) {
+      const reason = byReason.has(named) || byReason.size < MAX_REASONS ? named : OTHER_REASONS;
+      add(
+        getOrMake(byReason, reason, () => ({ archives: 0, bytes: 0 })),
+        sum,
+      );
+    }
+  }
+  return { ...total, byReason: Object.fromEntries(byReason) };
+}
+
+/** The node whose file system is fullest, of those whose agents tell; a node that is not to be trusted tells at most 100 %. */
+function fullestOf(reports: ReadonlyArray<Report & { node: string }>): Pick<PolicyStatus, "fullest"> {
+  let fullest: PolicyStatus["fullest"];
+  for (const { node, disk } of reports) {
+    if (disk?.usedBytes === undefined || disk.usedBytes + disk.freeBytes === 0) continue;
+    const usedPercent = Math.floor((100 * disk.usedBytes) / (disk.usedBytes + disk.freeBytes));
+    if (fullest !== undefined && usedPercent <= fullest.usedPercent) continue;
+    fullest = { node, usedPercent, summary: `${node} ${usedPercent}%` };
+  }
+  return fullest === undefined ? {} : { fullest };
+}
+
+function lastReportOf(views: ReadonlyArray<AgentView | undefined>): Pick<PolicyStatus, "lastReportTime"> {
+  const lastMs = views.reduce((last, view) => Math.max(last, view?.heardAtMs ?? 0), 0);
+  return lastMs === 0 ? {} : { lastReportTime: new Date(lastMs).toISOString() };
+}
+
+/**
+ * Whether the policy does its work, and the first thing that is wrong if not. What is told beside a Ready that is True is
+ * what an operator should know all the same.
+ */
+function readyOf(state: {
+  accepted: Verdict;
+  enforcing: Verdict;
+  others: ReadonlyArray<Omit<Condition, "lastTransitionTime">>;
+  unreachable: ReadonlyArray<ReportedLimit & { node: string }>;
+  plan: Planned | undefined;
+  mode: string | undefined;
+}): Verdict {
+  const { accepted, enforcing, others, unreachable, plan, mode } = state;
+  const held = describePlan(plan, mode);
+  const withPlan = (verdict: Verdict): Verdict =>
+    held === undefined ? verdict : { ...verdict, message: `${verdict.message}; ${held}` };
+  const trueOf = (type: ConditionType) =>
+    others.find((condition) => condition.type === type && condition.status === "True");
+  const unready = [accepted, enforcing].find(({ status }) => status !== "True");
+  if (unready !== undefined) return { ...unready, status: "False" };
+  for (const type of ["DirectoryNotMounted", "Paused"] as const) {
+    const found = trueOf(type);
+    if (found !== undefined) return withPlan({ status: "False", reason: type, message: found.message });
+  }
+  const failing = unreachable.filter(({ obstacles }) => (obstacles?.failing ?? 0) > 0);
+  if (failing.length > 0) {
+    return withPlan({ status: "False", reason: "DeletionsFailing", message: describeLimits(failing, 0) });
+  }
+  for (const type of ["LimitUnreachable", "OrphansHeld"] as const) {
+    const found = trueOf(type);
+    if (found !== undefined) return withPlan({ status: "True", reason: type, message: found.message });
+  }
+  return withPlan({ status: "True", reason: mode === "DryRun" ? "DryRun" : "Enforcing", message: enforcing.message });
+}
+
+function describePlan(plan: Planned | undefined, mode: string | undefined): string | undefined {
+  if (plan === undefined || plan.archives === 0) return undefined;
+  const { archives, bytes } = plan;
+  const amount = `${archives} ${archives === 1 ? "archive" : "archives"} (${formatBytes(bytes)}B)`;
+  if (mode === "DryRun") return `${amount} would be deleted, were it not for DryRun`;
+  return `${amount} would be deleted with the next event of their scopes, or once nothing is paused`;
 }
 
 function rulesNode(key: string, rules: NodeRuling | undefined): boolean {
@@ -255,13 +356,33 @@ export function nameNodes(nodes: string[]): string {
 }
 
 function describeLimits(limits: Array<ReportedLimit & { node: string }>, omitted: number): string {
-  const told = limits.slice(0, NAMED_LIMITS).map(({ node, limit, namespace, pod, container, wanted, freed, unit }) => {
+  const named = limits.slice(0, NAMED_LIMITS).map((one) => {
+    const { node, limit, namespace, pod, container, wanted, freed, unit, obstacles, codes } = one;
     const scope = [namespace, pod, container].filter((name) => name !== undefined).join("/") || "the node";
     const amount = (value: number) => (unit === "bytes" ? `${formatBytes(value)}B` : `${value} ${unit}`);
-    return `${node}: ${limit} of ${scope} is exceeded by ${amount(wanted)}, of which ${amount(freed)} could go`;
+    const over = `${node}: ${limit} of ${scope} is exceeded by ${amount(wanted)}, of which ${amount(freed)} could go`;
+    return `${over}${describeObstacles(obstacles, codes)}`;
   });
-  const more = limits.length - told.length + omitted;
-  return `${told.join("; ")}${more > 0 ? `; and ${more} more` : ""}`;
+  const more = limits.length - named.length + omitted;
+  return `${named.join("; ")}${more > 0 ? `; and ${more} more` : ""}`;
+}
+
+const OBSTACLE_WORDS: Record<Obstacle, string> = {
+  pinned: "pinned",
+  held: "held",
+  floor: "kept by the floor",
+  failing: "failing to be deleted",
+  unsettled: "not settled",
+};
+
+/** What stands in the way of a limit; nothing if its agent does not tell. */
+function describeObstacles(obstacles: ReportedLimit["obstacles"], codes: readonly string[] = []): string {
+  const told = OBSTACLES.flatMap((name) => {
+    const archives = obstacles?.[name] ?? 0;
+    const why = name === "failing" && codes.length > 0 ? ` (${codes.join(", ")})` : "";
+    return archives > 0 ? [`${archives} ${OBSTACLE_WORDS[name]}${why}`] : [];
+  });
+  return told.length === 0 ? "" : `; in the way: ${told.join(", ")}`;
 }
 
 /** The global policy as one would write it, defaults filled in; what is off is left out. */

@@ -7,9 +7,10 @@ import type { KubeClient, KubeObject, KubeResult } from "../kube/client.ts";
 import type { PolicyResource } from "../policy/judge.ts";
 import { continueStatus } from "./aggregate.ts";
 
-/** The shortest time between two writes of one resource, and between two that only numbers call for; in milliseconds. */
-const CONDITIONS_MS = 5000;
-const NUMBERS_MS = 60_000;
+/** The shortest time between two writes of one resource, in milliseconds. */
+const REST_MS = 5000;
+/** If nothing else changes, the time of the last report is written when it is so much later, in milliseconds. */
+const RENEW_MS = 110_000;
 
 /** How many requests are made in a second, over all resources. */
 const REQUESTS_PER_SECOND = 20;
@@ -21,7 +22,7 @@ const CLOCK_TOLERANCE_MS = 5 * 60_000;
 /** Where the status of a resource is written. */
 export type StatusPath = (resource: Pick<PolicyResource, "namespace" | "name">) => string;
 
-/** Writes statuses, each only when it differs, conditions soon and numbers now and then. */
+/** Writes statuses, each only when it differs, and now and then to show that it is still looked after. */
 export interface StatusWriter {
   /**
    * Writes what is due of these; never overlaps with itself. Statuses are made one after the other, each when it may be
@@ -87,7 +88,7 @@ export function createStatusWriter(options: {
    * what they have, and the status shall not flap meanwhile.
    */
   async function read(resource: PolicyResource): Promise<Known | undefined> {
-    if (nowMs() - (triedAtMs.get(resource.uid) ?? Number.NEGATIVE_INFINITY) < CONDITIONS_MS) return undefined;
+    if (nowMs() - (triedAtMs.get(resource.uid) ?? Number.NEGATIVE_INFINITY) < REST_MS) return undefined;
     triedAtMs.set(resource.uid, nowMs());
     const answer = await patch(resource, []);
     if (!answer.ok) {
@@ -119,14 +120,15 @@ export function createStatusWriter(options: {
           const { resource } = one;
           const before = known.get(resource.uid) ?? (await read(resource));
           // The turn of one that may not be written yet is not over.
-          if (before === undefined || nowMs() - before.atMs < CONDITIONS_MS) continue;
+          if (before === undefined || nowMs() - before.atMs < REST_MS) continue;
           const startMs = nowMs();
           turnAtMs.set(resource.uid, startMs);
           const status = continueStatus(makeStatus(one), before.status);
-          const isSame = isDeepStrictEqual(before.status, status);
-          const restMs = headline(before.status) === headline(status) ? NUMBERS_MS : CONDITIONS_MS;
+          const isDue =
+            !isDeepStrictEqual(withoutReportTime(before.status), withoutReportTime(status)) ||
+            isOld(before.status, status);
           madeMs += nowMs() - startMs;
-          if (nowMs() - before.atMs < restMs || isSame) continue;
+          if (!isDue) continue;
           // Reading may have taken long.
           if (signal.aborted || !mayAct()) return;
           before.atMs = nowMs();
@@ -152,12 +154,12 @@ function compare(a: number, b: number): number {
   return a === b ? 0 : a < b ? -1 : 1;
 }
 
-/** What a change of is worth telling at once. */
-function headline({ conditions = [], nodes, observedGeneration, mode }: PolicyStatus): string {
-  return JSON.stringify([
-    conditions.map(({ type, status, reason }) => [type, status, reason]),
-    nodes?.summary,
-    observedGeneration,
-    mode,
-  ]);
+function withoutReportTime({ lastReportTime: _, ...status }: PolicyStatus): PolicyStatus {
+  return status;
+}
+
+/** Whether a status would soon be taken for one that nobody looks after. */
+function isOld({ lastReportTime: written }: PolicyStatus, { lastReportTime: now }: PolicyStatus): boolean {
+  if (now === undefined) return false;
+  return written === undefined || Date.parse(now) - Date.parse(written) >= RENEW_MS;
 }

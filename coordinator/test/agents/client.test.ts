@@ -76,6 +76,19 @@ describe("createAgentClient", () => {
     expect(peer.serverNames).toEqual([AGENT_DNS_NAME]);
   });
 
+  it("names the report that it knows, and yields that nothing has changed since", async () => {
+    peer.interfere = (_call, response) => {
+      response.writeHead(304).end();
+      return true;
+    };
+    const known = { bootId: "a&b", number: 7 };
+    expect(await client.getReport(peer.address, never, known)).toEqual({ outcome: "unchanged" });
+    expect(peer.calls.at(-1)?.url).toBe("/v1/report?boot=a%26b&after=7");
+    peer.interfere = undefined;
+    expect((await client.getReport(peer.address, never)).outcome).toBe("accepted");
+    expect(peer.calls.at(-1)?.url).toBe("/v1/report");
+  });
+
   it("yields each refusal as what it is", async () => {
     expect(await client.putDirective(peer.address, body({ withDocument: false }), never)).toEqual({
       outcome: "documentNeeded",

@@ -17,7 +17,8 @@ function aView(
 ): AgentView {
   const problem = state === "stale" ? `${podUID} is silent` : undefined;
   const address = { node, podUID, url: "https://10.0.0.1:9810", ...(isLeaving && { isLeaving }) };
-  return { address, state, report: isHeard ? aReport({ node, podUID, number: 7 }) : undefined, problem };
+  const report = isHeard ? aReport({ node, podUID, number: 7 }) : undefined;
+  return { address, state, report, heardAtMs: isHeard ? 1 : undefined, problem };
 }
 
 describe("the agents to be called", () => {

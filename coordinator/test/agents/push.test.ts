@@ -57,7 +57,14 @@ function aPusher(
   const pusher = createPusher({
     client,
     term: 1,
-    timings: { resyncMs: 60_000, reportMs: 60_000, minBackoffMs: 20, maxBackoffMs: 100, ...timings },
+    timings: {
+      resyncMs: 60_000,
+      reportMs: 60_000,
+      changeMs: timings.reportMs ?? 60_000,
+      minBackoffMs: 20,
+      maxBackoffMs: 100,
+      ...timings,
+    },
     concurrency: 4,
     wallMs: () => Date.UTC(2030, 0, 1),
     monotonicMs: () => performance.now(),
@@ -272,6 +279,42 @@ describe("createPusher", () => {
     await peer.restart();
     await expect.poll(() => seen.applied).toEqual(["node-a 1.1", "node-a 1.1"]);
     expect(directives(peer).at(-1)?.policy.document).toBeDefined();
+  });
+
+  it("asks an agent for what changed since its last report, and keeps that report while nothing has", async () => {
+    const peer = await aPeer();
+    let isChanged = false;
+    peer.interfere = ({ method, url }, response) => {
+      const isAsked = url.endsWith(`after=${peer.report.number}`);
+      if (method !== "GET" || isChanged || !isAsked) return false;
+      response.writeHead(304).end();
+      return true;
+    };
+    let wallMs = Date.UTC(2030, 0, 1);
+    const { pusher, seen } = aPusher({ changeMs: 5 }, { wallMs: () => wallMs });
+    pusher.setAgents([peer.address]);
+    await expect.poll(() => pusher.view()[0]?.report).toBeDefined();
+    const first = pusher.view()[0]?.report?.number;
+    wallMs += 1000;
+    await expect.poll(() => pusher.view()[0]?.heardAtMs).toBe(wallMs);
+    expect(pusher.view()).toMatchObject([{ state: "pending", report: { number: first }, problem: undefined }]);
+    isChanged = true;
+    peer.report = { ...peer.report, archives: 5 };
+    await expect.poll(() => pusher.view()[0]?.report?.archives).toBe(5);
+    expect(seen.failures).toEqual([]);
+  });
+
+  it("takes it for a failure if an agent answers a directive as if it had been asked for a report", async () => {
+    const peer = await aPeer();
+    peer.interfere = ({ method }, response) => {
+      if (method === "PUT") response.writeHead(304).end();
+      return method === "PUT";
+    };
+    const { pusher, seen } = aPusher();
+    pusher.setPolicy(() => defaults);
+    pusher.setAgents([peer.address]);
+    await expect.poll(() => seen.failures).toEqual(["answered a directive as if it were a question for its report"]);
+    expect(seen.applied).toEqual([]);
   });
 
   it("brings the successor of an agent its directive at once, and leaves the predecessor alone", async () => {

@@ -15,13 +15,17 @@ import {
 } from "../../src/agents/step.ts";
 import { aReport } from "../support/agent-peer.ts";
 
-const timings = { resyncMs: 300_000, reportMs: 30_000, minBackoffMs: 1000, maxBackoffMs: 60_000 };
+const timings = { resyncMs: 300_000, reportMs: 30_000, changeMs: 7000, minBackoffMs: 1000, maxBackoffMs: 60_000 };
 const at = (nowMs: number, random = 0.5) => ({ nowMs, random: () => random, timings });
 const key = (revision: number, { term = 1, digest = "d" } = {}): DirectiveKey => ({ term, revision, digest });
-const accepted = (accepted?: DirectiveKey, bootId = "boot-1"): AgentOutcome => ({
+/** Of an agent that sends the whole report each time. */
+const accepted = (accepted?: DirectiveKey, bootId = "boot-1", protocol = 1): AgentOutcome => ({
   outcome: "accepted",
-  report: aReport({ bootId, ...(accepted && { accepted }) }),
+  report: aReport({ bootId, protocol, ...(accepted && { accepted }) }),
 });
+/** Of one that tells whether anything has changed. */
+const acceptedByNewer = (directive?: DirectiveKey, bootId = "boot-1") => accepted(directive, bootId, 2);
+const unchanged: AgentOutcome = { outcome: "unchanged" };
 const failed: AgentOutcome = { outcome: "failed", cause: new Error("down") };
 const push = (state: AgentState, outcome: AgentOutcome, nowMs = 0) =>
   afterPush(state, { sent: state.desired as DirectiveKey, withDocument: state.documentWanted, outcome }, at(nowMs));
@@ -44,6 +48,27 @@ describe("the steps of an agent", () => {
       state = afterReport(state, accepted(key(1)), at(nowMs));
     }
     expect(nextCall(state)).toEqual({ call: "push", atMs: 300_000 });
+  });
+
+  it("asks an agent that tells of changes every 7 s, and takes for well what it says to be unchanged", () => {
+    let state = push(wanting(key(1)), acceptedByNewer(key(1)));
+    const { resyncAtMs } = state;
+    for (let nowMs = 7000; nowMs < 70_000; nowMs += 7000) {
+      expect(nextCall(state)).toEqual({ call: "report", atMs: nowMs });
+      state = afterReport(state, unchanged, at(nowMs));
+      expect([isApplied(state), state.silences]).toEqual([true, 0]);
+    }
+    expect(state.resyncAtMs).toBe(resyncAtMs);
+    // An agent of 0.1.0 took its place.
+    expect(nextCall(afterReport(state, accepted(key(1)), at(70_000))).atMs).toBe(100_000);
+  });
+
+  it("pushes at once to an agent that was silent and now says that nothing has changed", () => {
+    let state = push(wanting(key(1)), acceptedByNewer(key(1)));
+    state = afterReport(state, failed, at(7000));
+    state = desire(state, key(2), 7500);
+    state = afterReport(state, unchanged, at(8000));
+    expect([state.silences, nextCall(state)]).toEqual([0, { call: "push", atMs: 8000 }]);
   });
 
   it("spreads reports and resyncs by a tenth around their time", () => {
@@ -285,6 +310,9 @@ describe("the steps of an agent", () => {
       accepted(undefined),
       accepted(key(1)),
       accepted(key(2), "boot-2"),
+      acceptedByNewer(key(1)),
+      acceptedByNewer(undefined),
+      unchanged,
     );
     fc.assert(
       fc.property(fc.array(fc.tuple(arbOutcome, fc.boolean(), fc.nat({ max: 3 })), { maxLength: 40 }), (events) => {
@@ -296,12 +324,13 @@ describe("the steps of an agent", () => {
           nowMs = Math.max(nowMs, next.atMs);
           state = next.call === "push" ? push(state, outcome, nowMs) : afterReport(state, outcome, at(nowMs));
         };
+        const isTaken = () => isApplied(state) && state.silences + state.refusals === 0;
         for (const [outcome, isChange, revision] of events) {
           if (isChange) state = desire(state, key(revision + 1), nowMs);
           call(outcome);
         }
-        call(accepted(state.desired));
-        for (let calls = 0; !isApplied(state) && calls < 3; calls++) call(accepted(state.desired));
+        // Between two tries of a directive there may be some reports.
+        for (let calls = 0; calls < 1 || (!isTaken() && calls < 20); calls++) call(accepted(state.desired));
         expect(isApplied(state)).toBe(true);
         expect(state).toMatchObject({ refusals: 0, silences: 0 });
       }),

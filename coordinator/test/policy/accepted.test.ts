@@ -16,6 +16,7 @@ function aView(
     address: { node, podUID: "u", url: "https://10.0.0.1:9810" },
     state,
     report: digest === undefined ? undefined : aReport({ node, accepted: undefined, ...accepted }),
+    heardAtMs: undefined,
     problem: undefined,
   };
 }

@@ -20,6 +20,7 @@ function aView(
     address: { node, podUID: `uid-${node}`, url: "https://127.0.0.1:1" },
     state: changes.state ?? "applied",
     report: aReport({ node, ...changes.report }),
+    heardAtMs: Date.parse("2026-01-31T23:59:50Z"),
     problem: changes.problem,
   };
 }
@@ -212,9 +213,8 @@ describe("a status", () => {
     const one = input(["a", "b"], [aView("a", { report: { paused: true } }), aView("b")]);
     const status = aggregateStatus({ ...one, ruling: { ...one.ruling, policy: readyPolicy(compiled.policy) } });
     expect(status.mode).toBe("DryRun");
-    expect(conditionsOf(status).Enforcing?.[2]).toBe(
-      "on all of 2 nodes; DryRun: nothing is deleted; a .pause stops all deletion on a",
-    );
+    expect(conditionsOf(status).Enforcing?.[2]).toBe("on all of 2 nodes; DryRun: nothing is deleted");
+    expect(conditionsOf(status).Paused).toEqual(["True", "PauseFile", "a .pause stops all deletion on a"]);
   });
 
   it("names some limits of many, and tells how many more there are", () => {
@@ -354,4 +354,123 @@ describe("a status", () => {
     expect(status.nodes?.summary).toBe("1/1");
     expect(conditionsOf(status).Conflict).toEqual(["True", "OlderResourceRules", "p/older is older and rules b"]);
   });
+});
+describe("Ready", () => {
+  const ready = (changes: Partial<Report> = {}, { spec = {}, ruling = {}, ...rest }: ReadyCase = {}) => {
+    const compiled = compilePolicy(spec);
+    if (!compiled.ok) throw new Error("must compile");
+    const one = input(["a"], [aView("a", { report: changes })], rest);
+    const status = aggregateStatus({
+      ...one,
+      ruling: { ...one.ruling, policy: readyPolicy(compiled.policy), ...ruling },
+    });
+    expect(Check(PolicyStatus, status)).toBe(true);
+    return conditionsOf(status).Ready;
+  };
+  type ReadyCase = Omit<Partial<StatusInput>, "ruling"> & { spec?: object; ruling?: Partial<ResourceRuling> };
+  const limit = { limit: "max_checkpoints", namespace: "n", wanted: 2, freed: 0, unit: "archives" };
+  const failing = { ...limit, obstacles: { failing: 2, pinned: 1 }, codes: ["EPERM"] };
+  const plan = { planned: 4, plan: { bytes: 4096, byReason: { max_checkpoints: { archives: 4, bytes: 4096 } } } };
+
+  it("is True if the policy does its work, and tells what it would delete", () => {
+    expect(ready()).toEqual(["True", "Enforcing", "on all of 1 nodes"]);
+    expect(ready(plan)?.[2]).toBe(
+      "on all of 1 nodes; 4 archives (4KiB) would be deleted with the next event of their scopes, or once nothing is paused",
+    );
+    expect(ready(plan, { spec: { mode: "DryRun" } })).toEqual([
+      "True",
+      "DryRun",
+      "on all of 1 nodes; DryRun: nothing is deleted; 4 archives (4KiB) would be deleted, were it not for DryRun",
+    ]);
+  });
+
+  it("names beside True what an operator should know all the same", () => {
+    expect(ready({ unreachable: [limit] })?.slice(0, 2)).toEqual(["True", "LimitUnreachable"]);
+    const held = new Map([["a", { count: 1, podCount: 1, pods: ["n/web"] }]]);
+    expect(ready({}, { held })?.slice(0, 2)).toEqual(["True", "OrphansHeld"]);
+  });
+
+  it.each<[string, Partial<Report>, ReadyCase, string[]]>([
+    [
+      "the policy is refused",
+      {},
+      { ruling: { problems: [{ field: "spec.mode", message: "is wrong" }] } },
+      ["Invalid", "spec.mode: is wrong (the last good version stays in force)"],
+    ],
+    ["nothing is ruled", {}, { ruling: { matched: [] } }, ["NoNodes", "it rules no node"]],
+    [
+      "a node has not got it",
+      {},
+      { agents: new Map([["a", aView("a", { state: "stale", problem: "connect ECONNREFUSED" })]]) },
+      ["Pending", "not yet on a: connect ECONNREFUSED"],
+    ],
+    [
+      "a directory is not mounted",
+      { directory: { path: "/x", state: "missing", message: "/x does not exist" } },
+      {},
+      ["DirectoryNotMounted", "a: /x does not exist"],
+    ],
+    ["deletion is paused", { paused: true }, {}, ["Paused", "a .pause stops all deletion on a"]],
+    [
+      "deletions fail",
+      { unreachable: [limit, failing] },
+      {},
+      [
+        "DeletionsFailing",
+        "a: max_checkpoints of n is exceeded by 2 archives, of which 0 archives could go; in the way: 1 pinned, 2 failing to be deleted (EPERM)",
+      ],
+    ],
+  ])("is False where %s", (_, report, changes, [reason, message]) => {
+    expect(ready(report, changes)).toEqual(["False", reason, message]);
+  });
+
+  it("says what waits behind a pause", () => {
+    expect(ready({ paused: true, ...plan })?.[2]).toMatch(
+      /^a \.pause stops all deletion on a; 4 archives \(4KiB\) would/,
+    );
+  });
+});
+
+describe("what would go", () => {
+  it("is summed over the nodes and by reason, whatever words agents have for reasons", () => {
+    const sum = { archives: 1, bytes: 10 };
+    const odd = Object.fromEntries(Array.from({ length: 40 }, (_, at) => [`constructor${at || ""}`, sum]));
+    const a = aView("a", { report: { planned: 1, plan: { bytes: 10, byReason: { orphan: sum } } } });
+    const b = aView("b", { report: { planned: 41, plan: { bytes: 410, byReason: { orphan: sum, ...odd } } } });
+    const { planned } = aggregateStatus(input(["a", "b"], [a, b]));
+    expect(planned).toMatchObject({ archives: 42, bytes: 420 });
+    const byReason = planned?.byReason ?? {};
+    expect(byReason.orphan).toEqual({ archives: 2, bytes: 20 });
+    expect(Object.keys(byReason).length).toBeLessThanOrEqual(21);
+    const told = Object.values(byReason);
+    expect(told.reduce((all, { archives }) => all + archives, 0)).toBe(42);
+  });
+
+  it("is a number alone where an agent of 0.1.0 tells of it, and unknown where none does", () => {
+    expect(aggregateStatus(input(["a"], [aView("a", { report: { planned: 3 } })])).planned).toEqual({
+      ...{ archives: 3, bytes: 0, byReason: {} },
+    });
+    expect(aggregateStatus(input(["a"], [])).planned).toBeUndefined();
+  });
+});
+
+it("names the fullest node, by what the watermarks compare, of those that tell", () => {
+  const disk = (usedBytes: number, freeBytes: number) => ({ disk: { sizeBytes: 1000, usedBytes, freeBytes } });
+  const views = [
+    aView("a", { report: disk(10, 90) }),
+    aView("b", { report: disk(730, 27) }),
+    aView("c", { report: { disk: { sizeBytes: 100, freeBytes: 0 } } }),
+    aView("d", { report: disk(0, 0) }),
+  ];
+  const status = aggregateStatus(input(["a", "b", "c", "d"], views));
+  expect(status.fullest).toEqual({ node: "b", usedPercent: 96, summary: "b 96%" });
+  expect(aggregateStatus(input(["d"], views.slice(3))).fullest).toBeUndefined();
+});
+
+it("tells when an agent was last heard, by the coordinator's clock", () => {
+  const early = { ...aView("a"), heardAtMs: Date.parse("2026-01-01T00:00:00Z") };
+  const late = { ...aView("b"), heardAtMs: Date.parse("2026-01-02T00:00:00Z") };
+  const never = { ...aView("c"), heardAtMs: undefined };
+  expect(aggregateStatus(input(["a", "b", "c"], [early, late, never])).lastReportTime).toBe("2026-01-02T00:00:00.000Z");
+  expect(aggregateStatus(input(["c"], [never])).lastReportTime).toBeUndefined();
 });

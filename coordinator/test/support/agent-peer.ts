@@ -57,6 +57,7 @@ export async function aPki(): Promise<{
 
 export interface Call {
   method: string;
+  url: string;
   directive: Directive | undefined;
 }
 
@@ -108,7 +109,11 @@ export async function startAgentPeer(
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk as Buffer);
     const body = Buffer.concat(chunks).toString();
-    const call: Call = { method: request.method ?? "", directive: body === "" ? undefined : JSON.parse(body) };
+    const call: Call = {
+      method: request.method ?? "",
+      url: request.url ?? "",
+      directive: body === "" ? undefined : JSON.parse(body),
+    };
     peer.calls.push(call);
     if (peer.interfere?.(call, response, request)) return;
     const { directive } = call;

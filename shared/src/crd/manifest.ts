@@ -102,8 +102,14 @@ export function policyDefinition(): JsonObject {
             { name: "Nodes", type: "string", jsonPath: ".status.nodes.summary" },
             { name: "Archives", type: "integer", jsonPath: ".status.archives" },
             { name: "Size", type: "string", jsonPath: ".status.size" },
-            { name: "Ready", type: "string", jsonPath: '.status.conditions[?(@.type=="Enforcing")].status' },
+            { name: "Planned", type: "integer", jsonPath: ".status.planned.archives" },
+            { name: "Ready", type: "string", jsonPath: '.status.conditions[?(@.type=="Ready")].status' },
+            { name: "Reason", type: "string", jsonPath: '.status.conditions[?(@.type=="Ready")].reason' },
             { name: "Age", type: "date", jsonPath: ".metadata.creationTimestamp" },
+            { name: "Pinned", type: "integer", jsonPath: ".status.pinned", priority: 1 },
+            { name: "Unidentified", type: "integer", jsonPath: ".status.unidentified", priority: 1 },
+            { name: "Fullest", type: "string", jsonPath: ".status.fullest.summary", priority: 1 },
+            { name: "Updated", type: "date", jsonPath: ".status.lastReportTime", priority: 1 },
           ],
           schema: {
             openAPIV3Schema: {

@@ -6,6 +6,17 @@ import { Fence } from "./fence.ts";
 export const REPORT_PATH = "/v1/report";
 
 /**
+ * Names the last report that its reader has, in the query of {@link REPORT_PATH}. An agent that has nothing else to tell
+ * answers 304 then; one of 0.1.0 sends the whole report.
+ */
+export function reportQuery({ bootId, number }: Pick<Report, "bootId" | "number">): string {
+  return `?boot=${encodeURIComponent(bootId)}&after=${number}`;
+}
+
+/** HTTP's status for an answer that is the one its reader has (RFC 9110, 15.4.5). */
+export const NOT_MODIFIED = 304;
+
+/**
  * What two versions may say to each other: 2 from this version on, which tells of it; absent is 1, that of 0.1.0. A
  * directive holds no member that its reader's protocol does not have, for readers refuse members that they do not know.
  */
