@@ -76,6 +76,12 @@ export async function startClusterCoordinator(config: ClusterConfig, { log }: { 
     const health = createHealth({ nowMs });
     const metricsUrl = await startHttp(config.metricsAddress, { metrics, stops, ...health });
 
+    const complaining = setInterval(() => {
+      const problem = health.complaint();
+      if (problem !== undefined) log.error({ problem }, "not ready for a minute");
+    }, TICK_MS);
+    stops.push(() => clearInterval(complaining));
+
     const ending = new AbortController();
     const identity = `${config.identity}_${randomUUID()}`;
     const election = runElection({

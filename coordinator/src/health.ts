@@ -4,6 +4,9 @@
  */
 const STUCK_MS = 60_000;
 
+/** How long a coordinator is not ready before it complains, and how long it rests between two complaints, in milliseconds. */
+const COMPLAIN_MS = 60_000;
+
 /** What a coordinator answers to probes: what is missing, or undefined if nothing is. */
 export interface Health {
   /** The election has used the Lease; `problem` is what was wrong with it. */
@@ -14,6 +17,8 @@ export interface Health {
   notReady(): string | undefined;
   /** Why only a restart can help. */
   notAlive(): string | undefined;
+  /** To be asked about once a second: why it has not been ready for a minute, once a minute. */
+  complaint(): string | undefined;
 }
 
 /** @param options.nowMs a monotonic clock */
@@ -21,6 +26,9 @@ export function createHealth({ nowMs }: { nowMs: () => number }): Health {
   let leaseProblem: string | undefined = "the Lease has not been read yet";
   let usedAtMs = nowMs();
   let leaderNotReady: (() => string | undefined) | undefined;
+  /** When it ceased to be ready, or last complained; undefined while it is ready. */
+  let quietSinceMs: number | undefined;
+  const notReady = () => leaseProblem ?? leaderNotReady?.();
   return {
     leaseUsed(problem) {
       leaseProblem = problem;
@@ -29,7 +37,18 @@ export function createHealth({ nowMs }: { nowMs: () => number }): Health {
     setLeader(notReady) {
       leaderNotReady = notReady;
     },
-    notReady: () => leaseProblem ?? leaderNotReady?.(),
+    notReady,
+    complaint() {
+      const problem = notReady();
+      if (problem === undefined) {
+        quietSinceMs = undefined;
+        return undefined;
+      }
+      quietSinceMs ??= nowMs();
+      if (nowMs() - quietSinceMs < COMPLAIN_MS) return undefined;
+      quietSinceMs = nowMs();
+      return problem;
+    },
     notAlive() {
       const restMs = nowMs() - usedAtMs;
       return restMs < STUCK_MS ? undefined : `the election last used its Lease ${Math.floor(restMs / 1000)} s ago`;

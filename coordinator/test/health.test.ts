@@ -6,44 +6,53 @@ function aHealth() {
   return { clock, health: createHealth({ nowMs: () => clock.nowMs }) };
 }
 
-describe("a coordinator's health", () => {
-  it("is not ready before its Lease was read, and as long as it cannot be", () => {
+describe("the health of a coordinator", () => {
+  it("is not ready before it has used the Lease, while that fails, and while its leader lacks something", () => {
     const { health } = aHealth();
     expect(health.notReady()).toBe("the Lease has not been read yet");
     health.leaseUsed(undefined);
     expect(health.notReady()).toBeUndefined();
-    health.leaseUsed("GET lease: 403 forbidden");
-    expect(health.notReady()).toBe("GET lease: 403 forbidden");
+    health.setLeader(() => "no certificates");
+    expect(health.notReady()).toBe("no certificates");
+    health.leaseUsed("the Lease is gone");
+    expect(health.notReady()).toBe("the Lease is gone");
     health.leaseUsed(undefined);
-    expect(health.notReady()).toBeUndefined();
-  });
-
-  it("asks of a leader what it needs besides, and of one that leads no more nothing", () => {
-    const { health } = aHealth();
-    health.leaseUsed(undefined);
-    let missing: string | undefined = "the leader does not know all pods";
-    health.setLeader(() => missing);
-    expect(health.notReady()).toBe("the leader does not know all pods");
-    health.leaseUsed("no Lease");
-    expect(health.notReady()).toBe("no Lease");
-    health.leaseUsed(undefined);
-    missing = undefined;
-    expect(health.notReady()).toBeUndefined();
-    missing = "again";
     health.setLeader(undefined);
     expect(health.notReady()).toBeUndefined();
   });
 
-  it("is alive as long as its election goes on, be it in vain", () => {
+  it("is not alive when the election has not used the Lease for a minute, and says for how long", () => {
     const { health, clock } = aHealth();
-    clock.nowMs += 59_999;
-    expect(health.notAlive()).toBeUndefined();
-    health.leaseUsed("timeout");
     clock.nowMs += 59_999;
     expect(health.notAlive()).toBeUndefined();
     clock.nowMs += 1;
     expect(health.notAlive()).toBe("the election last used its Lease 60 s ago");
-    health.leaseUsed(undefined);
+    health.leaseUsed("it fails");
     expect(health.notAlive()).toBeUndefined();
+  });
+
+  it("complains once a minute of what has been missing for a minute, and begins anew once it was ready", () => {
+    const { health, clock } = aHealth();
+    const complaints: Array<[number, string]> = [];
+    const pass = (seconds: number) => {
+      for (let second = 0; second < seconds; second += 1) {
+        const problem = health.complaint();
+        if (problem !== undefined) complaints.push([clock.nowMs - 5000, problem]);
+        clock.nowMs += 1000;
+      }
+    };
+    health.leaseUsed("the Lease is gone");
+    pass(150);
+    expect(complaints).toEqual([
+      [60_000, "the Lease is gone"],
+      [120_000, "the Lease is gone"],
+    ]);
+    health.leaseUsed(undefined);
+    pass(10);
+    health.leaseUsed("the Lease is gone");
+    pass(60);
+    expect(complaints).toHaveLength(2);
+    pass(1);
+    expect(complaints).toHaveLength(3);
   });
 });

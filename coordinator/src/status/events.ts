@@ -10,8 +10,13 @@ import { nameNodes } from "./aggregate.ts";
 
 /** The shortest time between two Events about deletions under one resource, in milliseconds. */
 const DELETIONS_MS = 60_000;
-/** How long deletions are gathered before they are told of, in milliseconds: a policy acts on many nodes at once. */
+/**
+ * Deletions are told of when none was heard of for so long, in milliseconds: the pass is over then, on all nodes. Longer than an
+ * agent is left alone.
+ */
 const GATHER_MS = 10_000;
+/** How many deleted archives an Event names. */
+const NAMED_ARCHIVES = 5;
 /** How many Events are written in a second, over all resources. */
 const EVENTS_PER_SECOND = 5;
 /** How many reasons of deletions an Event tells apart: an agent may give any word for one. */
@@ -52,10 +57,20 @@ interface Note {
 interface Pending {
   resource: PolicyResource;
   sinceMs: number;
+  lastMs: number;
   nodes: Set<string>;
   reasons: Map<string, Sum>;
-  /** Deletions of which no report told in time. */
+  /** Some of the archives. */
+  files: string[];
+  /** Deletions of which no report told in time: only an agent of 0.1.0 does not count them by reason. */
   omitted: number;
+}
+
+/** The last deletion heard of, and how many there had been by then. */
+interface Heard {
+  bootId: string;
+  number: number;
+  sums: ReadonlyMap<string, Sum>;
 }
 
 interface Sum {
@@ -85,7 +100,7 @@ export function createEventWriter(options: {
   const budget = createBudget({ perSecond: EVENTS_PER_SECOND, nowMs });
   let count = 0;
   /** The last deletion heard of, by the agent's pod: two agents of one node count each for itself. */
-  const heard = new Map<string, { bootId: string; number: number }>();
+  const heard = new Map<string, Heard>();
   /** By the resource's UID, as all that follows. */
   const pending = new Map<string, Pending>();
   const toldAtMs = new Map<string, number>();
@@ -121,10 +136,12 @@ export function createEventWriter(options: {
     return answer.status !== undefined && answer.status < 500 && answer.status !== 429;
   }
 
-  function enqueue({ resource, nodes, reasons, omitted }: Omit<Pending, "sinceMs">): void {
+  function enqueue({ resource, nodes, reasons, files, omitted }: Omit<Pending, "sinceMs" | "lastMs">): void {
     const entry = getOrMake(pending, resource.uid, (): Pending => {
-      return { resource, sinceMs: nowMs(), nodes: new Set(), reasons: new Map(), omitted: 0 };
+      return { resource, sinceMs: nowMs(), lastMs: 0, nodes: new Set(), reasons: new Map(), files: [], omitted: 0 };
     });
+    entry.lastMs = nowMs();
+    entry.files = [...entry.files, ...files].slice(0, NAMED_ARCHIVES);
     for (const node of nodes) entry.nodes.add(node);
     for (const [reason, sum] of reasons) add(entry.reasons, reason, sum);
     entry.omitted += omitted;
@@ -134,7 +151,8 @@ export function createEventWriter(options: {
     for (const [uid, entry] of pending) {
       if (budget.left() <= 0) return;
       const restMs = nowMs() - (toldAtMs.get(uid) ?? Number.NEGATIVE_INFINITY);
-      if (restMs < DELETIONS_MS || nowMs() - entry.sinceMs < GATHER_MS) continue;
+      const isOver = nowMs() - entry.lastMs >= GATHER_MS || nowMs() - entry.sinceMs >= DELETIONS_MS;
+      if (restMs < DELETIONS_MS || !isOver) continue;
       toldAtMs.set(uid, nowMs());
       pending.delete(uid);
       void write(entry.resource, { type: "Normal", reason: "ArchivesDeleted", ...describe(entry) }).then((isDone) => {
@@ -158,10 +176,14 @@ export function createEventWriter(options: {
   }
 
   return {
-    deletions(resource, { bootId, node, podUID, deletions }) {
+    deletions(resource, { bootId, node, podUID, deletions, deleted }) {
       const last = heard.get(podUID);
-      const lastNumber = last?.bootId === bootId ? last.number : 0;
-      heard.set(podUID, { bootId, number: Math.max(lastNumber, deletions.at(-1)?.number ?? 0) });
+      const lastOfStart = last?.bootId === bootId ? last : undefined;
+      const lastNumber = lastOfStart?.number ?? 0;
+      const sums = new Map(
+        Object.entries(deleted ?? {}).map(([reason, { archives, bytes }]) => [reason, { count: archives, bytes }]),
+      );
+      heard.set(podUID, { bootId, number: Math.max(lastNumber, deletions.at(-1)?.number ?? 0), sums });
       if (resource === undefined) return;
       let fresh = deletions.filter(({ number }) => number > lastNumber);
       let omitted = Math.max(0, (fresh[0]?.number ?? 0) - lastNumber - 1);
@@ -171,7 +193,12 @@ export function createEventWriter(options: {
         fresh = fresh.filter(({ time }) => time !== undefined && Date.parse(time) >= sinceMs);
         omitted = 0;
       }
-      if (fresh.length > 0) enqueue({ resource, nodes: new Set([node]), reasons: byReason(fresh), omitted });
+      // Counters know of deletions that the list no longer holds.
+      const isCounted = deleted !== undefined && last !== undefined;
+      const reasons = isCounted ? since(sums, lastOfStart?.sums) : byReason(fresh);
+      if (reasons.size === 0) return;
+      const files = fresh.flatMap(({ file }) => file ?? []).slice(-NAMED_ARCHIVES);
+      enqueue({ resource, nodes: new Set([node]), reasons, files, omitted: isCounted ? 0 : omitted });
     },
     note(resource, { type, reason, message }) {
       if (signal.aborted || !mayAct()) return;
@@ -200,6 +227,15 @@ export function createEventWriter(options: {
   };
 }
 
+/** What was added to the counters since; an agent that counts backwards tells of nothing. */
+function since(sums: ReadonlyMap<string, Sum>, before: ReadonlyMap<string, Sum> = new Map()): Map<string, Sum> {
+  const added = [...sums].map(([reason, { count, bytes }]): [string, Sum] => {
+    const then = before.get(reason) ?? { count: 0, bytes: 0 };
+    return [reason, { count: count - then.count, bytes: Math.max(0, bytes - then.bytes) }];
+  });
+  return new Map(added.filter(([, { count }]) => count > 0));
+}
+
 function byReason(deletions: ReportedDeletion[]): Map<string, Sum> {
   const reasons = new Map<string, Sum>();
   for (const { reason, bytes } of deletions) add(reasons, reason, { count: 1, bytes });
@@ -213,16 +249,15 @@ function add(reasons: Map<string, Sum>, named: string, { count, bytes }: Sum): v
   reasons.set(reason, { count: sum.count + count, bytes: Math.min(Number.MAX_SAFE_INTEGER, sum.bytes + bytes) });
 }
 
-function describe({ nodes, reasons, omitted }: Pending): { message: string; count: number } {
+function describe({ nodes, reasons, files, omitted }: Pending): { message: string; count: number } {
   const told = [...reasons].map(([reason, { count, bytes }]) => `${count} for ${reason} (${formatBytes(bytes)}B)`);
   const more = omitted > 0 ? `, and ${omitted} more that no report held any longer` : "";
   const where = `${nodes.size === 1 ? "node" : "nodes"} ${nameNodes([...nodes].sort())}`;
+  const all = [...reasons.values()].reduce((sum, { count }) => sum + count, omitted);
+  const which = files.length === 0 ? "" : `: ${files.join(", ")}${all > files.length ? " and others" : ""}`;
   return {
-    message: `${where}: deleted ${told.join(", ")}${more}`,
+    message: `${where}: deleted ${told.join(", ")}${more}${which}`,
     // A node that is not to be trusted may name any number.
-    count: Math.min(
-      MAX_COUNT,
-      [...reasons.values()].reduce((sum, { count }) => sum + count, omitted),
-    ),
+    count: Math.min(MAX_COUNT, all),
   };
 }

@@ -81,11 +81,55 @@ describe("Events about deletions", () => {
     await pass(1);
     await pass(10 * MINUTE_MS);
     expect(written.map(({ message, count }) => [message, count])).toEqual([
-      ["node node-a: deleted 2 for max_checkpoints (2KiB)", 2],
-      ["node node-a: deleted 2 for max_checkpoints (2KiB), 1 for orphan (1KiB)", 3],
+      ["node node-a: deleted 2 for max_checkpoints (2KiB): f1, f2", 2],
+      ["node node-a: deleted 2 for max_checkpoints (2KiB), 1 for orphan (1KiB): f3, f4, f5", 3],
     ]);
     expect(written[0]).toMatchObject({ involvedObject: { name: "policy", uid: "u" }, metadata: { namespace: "p" } });
     expect(new Set(written.map(({ metadata }) => metadata.name)).size).toBe(2);
+  });
+
+  it("come once when a pass is over, and of a pass that does not end after a minute", async () => {
+    const { writer, written, pass } = aWriter();
+    for (let at = 1; at <= 5; at += 1) {
+      writer.deletions(resource, aReport({ deletions: deletions(1, at) }));
+      await pass(GATHER_MS - 1);
+      expect(written).toHaveLength(0);
+    }
+    await pass(1);
+    expect(written.map(({ count }) => count)).toEqual([5]);
+    await pass(MINUTE_MS);
+    for (let at = 6; written.length < 2 && at < 30; at += 1) {
+      writer.deletions(resource, aReport({ deletions: deletions(1, at) }));
+      await pass(GATHER_MS - 1);
+    }
+    expect(written[1]?.count).toBe(7);
+  });
+
+  it("count by the agent's counters what its list no longer holds, and name some that it does", async () => {
+    const { writer, written, pass } = aWriter();
+    const counted = (archives: number, orphans = 0) => ({
+      max_checkpoints: { archives, bytes: archives * 1024 },
+      ...(orphans > 0 && { orphan: { archives: orphans, bytes: orphans } }),
+    });
+    writer.deletions(resource, aReport({ deletions: [], deleted: counted(10) }));
+    const last = { deletions: deletions(1801, 2000), deletionsOmitted: 1800 };
+    writer.deletions(resource, aReport({ ...last, deleted: counted(1907, 3) }));
+    await pass(GATHER_MS);
+    expect(written.map(({ message, count }) => [message, count])).toEqual([
+      [
+        "node node-a: deleted 1897 for max_checkpoints (1.9MiB), 3 for orphan (3B): f1996, f1997, f1998, f1999, f2000 and others",
+        1900,
+      ],
+    ]);
+    // The same again is nothing new, and neither is an agent that counts backwards.
+    writer.deletions(resource, aReport({ ...last, deleted: counted(1907, 3) }));
+    writer.deletions(resource, aReport({ ...last, deleted: counted(5) }));
+    await pass(10 * MINUTE_MS);
+    expect(written).toHaveLength(1);
+    // An agent that starts again counts from nothing.
+    writer.deletions(resource, aReport({ bootId: "next", deletions: deletions(1, 1), deleted: counted(1) }));
+    await pass(MINUTE_MS);
+    expect(written[1]?.message).toBe("node node-a: deleted 1 for max_checkpoints (1KiB): f1");
   });
 
   it("tell of all nodes at once, by name up to ten of them", async () => {
@@ -100,8 +144,8 @@ describe("Events about deletions", () => {
     await pass(MINUTE_MS);
     const ten = Array.from({ length: 10 }, (_, n) => `n000${n}`).join(", ");
     expect(written.map(({ message }) => message)).toEqual([
-      "nodes a, b: deleted 2 for max_checkpoints (2KiB)",
-      `nodes ${ten} and 1990 more nodes: deleted 6000 for max_checkpoints (5.9MiB)`,
+      "nodes a, b: deleted 2 for max_checkpoints (2KiB): f1, f1",
+      `nodes ${ten} and 1990 more nodes: deleted 6000 for max_checkpoints (5.9MiB): f1, f2, f3, f1, f2 and others`,
     ]);
   });
 
@@ -143,7 +187,8 @@ describe("Events about deletions", () => {
     writer.deletions(resource, aReport({ bootId: "boot-2", deletions: deletions(4, 4) }));
     await pass(MINUTE_MS);
     expect(written[1]).toMatchObject({
-      message: "node node-a: deleted 3 for max_checkpoints (3KiB), and 12 more that no report held any longer",
+      message:
+        "node node-a: deleted 3 for max_checkpoints (3KiB), and 12 more that no report held any longer: f11, f12, f4 and others",
       count: 15,
     });
   });
@@ -190,7 +235,9 @@ describe("Events about deletions", () => {
     writer.deletions(resource, aReport({ ...of("c"), deletions: deletions(1, 4) }));
     writer.deletions(resource, aReport({ ...of("d"), deletions: untimed }));
     await pass(GATHER_MS);
-    expect(written.map(({ message }) => message)).toEqual(["nodes a, c: deleted 2 for max_checkpoints (2KiB)"]);
+    expect(written.map(({ message }) => message)).toEqual([
+      "nodes a, c: deleted 2 for max_checkpoints (2KiB): f14, f4",
+    ]);
   });
 
   it("wait for an API server that cannot take them, and not for one that refuses them", async () => {
