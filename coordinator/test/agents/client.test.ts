@@ -105,6 +105,15 @@ describe("createAgentClient", () => {
       error: "this is node-a",
     });
     peer.interfere = (_, response) => {
+      response.writeHead(422).end();
+      return true;
+    };
+    expect(await client.putDirective(peer.address, body(), never)).toEqual({
+      outcome: "invalid",
+      field: undefined,
+      error: "no reason given",
+    });
+    peer.interfere = (_, response) => {
       answer(response, 422, { error: "must be an integer", field: "/term" });
       return true;
     };
@@ -120,8 +129,38 @@ describe("createAgentClient", () => {
       { ...peer.address, podUID: "uid-b" },
       { ...peer.address, node: "node-b" },
     ]) {
-      expect((await client.getReport(address, never)).outcome).toBe("misdirected");
+      expect(await client.getReport(address, never)).toEqual({
+        outcome: "misdirected",
+        error: "the agent of node node-a, pod uid-a, answered",
+      });
     }
+  });
+
+  it("keeps no connection to another agent than the one it calls, until the right one answers again", async () => {
+    const connections = () => peer.serverNames.length;
+    const wrong = { ...peer.address, podUID: "uid-b" };
+    const call = (address: typeof wrong) => client.getReport(address, never);
+    await call(wrong);
+    expect(connections()).toBe(1);
+    // The first one was kept before it was known whose it is.
+    for (let calls = 0; calls < 3; calls += 1) await call(wrong);
+    expect(connections()).toBeGreaterThanOrEqual(3);
+    await call(peer.address);
+    await call(peer.address);
+    const settled = connections();
+    for (let calls = 0; calls < 3; calls += 1) await call(peer.address);
+    expect(connections()).toBe(settled);
+  });
+
+  it("says what a directive is, and nothing of the body of a question", async () => {
+    const types: Array<string | undefined> = [];
+    peer.interfere = (_call, _response, { headers }) => {
+      types.push(headers["content-type"]);
+      return false;
+    };
+    await client.putDirective(peer.address, body(), never);
+    await client.getReport(peer.address, never);
+    expect(types).toEqual(["application/json", undefined]);
   });
 
   it.each<[string, (response: ServerResponse) => unknown, RegExp]>([
@@ -134,7 +173,17 @@ describe("createAgentClient", () => {
     ],
     ["an error", (response) => response.writeHead(500).end(), /answered 500/],
     ["a redirect", (response) => response.writeHead(302, { location: "/v1/report" }).end(), /answered 302/],
-    ["an empty 409", (response) => response.writeHead(409).end(), /answered 409/],
+    ["an empty 409", (response) => response.writeHead(409).end(), /answered 409: no reason given/],
+    [
+      "a 409 without a revision",
+      (response) => response.writeHead(409).end('{"error":"older","term":3}'),
+      /answered 409: older/,
+    ],
+    [
+      "a 400 that names a place in the order",
+      (response) => response.writeHead(400).end('{"error":"odd","term":3,"revision":1}'),
+      /answered 400: odd/,
+    ],
     [
       "half an answer",
       (response) => {
