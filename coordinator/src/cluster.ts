@@ -336,16 +336,16 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     });
     const { nodes: rules, resources: ruled } = ruling;
     const now = new Date().toISOString();
-    void statuses.write(ruled, (one) =>
-      aggregateStatus({
-        ruling: one,
-        nodes: rules,
-        agents: byNode,
-        held,
-        now,
-        nowMs: nowMs(),
-      }),
-    );
+    void statuses.write(ruled, (one) => {
+      const status = aggregateStatus({ ruling: one, nodes: rules, agents: byNode, held, now, nowMs: nowMs() });
+      // Without numbers, which the status has: the same again is told only of another version of the policy.
+      if (status.mode === "DryRun" && (status.planned?.archives ?? 0) > 0) {
+        const message =
+          "DryRun keeps archives that would be deleted: status.planned counts them, the agents' logs name them";
+        events.note(one.resource, { type: "Normal", reason: "ArchivesPlanned", message });
+      }
+      return status;
+    });
   }
 
   const follow = <T>(

@@ -1,3 +1,4 @@
+import { unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
 import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
@@ -81,6 +82,40 @@ describeWithKube("a release on a cluster", (kube) => {
     }, 20_000);
     for (const coordinator of coordinators) expect(coordinator.err).toEqual([]);
   }, 240_000);
+
+  it("shows what DryRun would delete, then what waits for an event, and what is paused, by kubectl alone", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const coordinator = release.startCoordinator();
+    const [node] = release.nodes;
+    const directory = node?.directory ?? "";
+    const files = series(directory, 6);
+    const globalPolicy = { maxCheckpointsPerContainer: 2 };
+    const shows = async (ready: { status: string; reason: string }, planned: number) => {
+      const status = await release.status("look");
+      expect(status.planned).toMatchObject({ archives: planned });
+      expect(status.conditions).toContainEqual(expect.objectContaining({ type: "Ready", ...ready }));
+      return status;
+    };
+    await release.apply("look", { mode: "DryRun", globalPolicy });
+    const patience = 60_000;
+    await until(async () => {
+      const { planned } = await shows({ status: "True", reason: "DryRun" }, 4);
+      expect(planned?.byReason?.max_checkpoints).toMatchObject({ archives: 4 });
+    }, patience);
+    await until(async () => {
+      expect(await release.events()).toContainEqual(expect.objectContaining({ reason: "ArchivesPlanned" }));
+    }, patience);
+    await release.apply("look", { mode: "Enforce", globalPolicy });
+    await until(() => shows({ status: "True", reason: "Enforcing" }, 4), patience);
+    writeFileSync(join(directory, ".pause"), "");
+    await until(() => shows({ status: "False", reason: "Paused" }, 4), patience);
+    expect(archivesIn(directory)).toEqual(files);
+    unlinkSync(join(directory, ".pause"));
+    const next = writeArchive(directory, { container: "main", time: archiveTime(Date.now()) });
+    await until(() => shows({ status: "True", reason: "Enforcing" }, 0), patience);
+    expect(archivesIn(directory)).toEqual([...files.slice(5), next]);
+    expect(coordinator.err).toEqual([]);
+  }, 300_000);
 
   it("keeps an invalid one's last good version, says what is wrong, and tells the younger of two of the conflict", async () => {
     const release = await installRelease(kube, { nodes: 1 });

@@ -93,7 +93,9 @@ describeWithInstallation("a helm release", (cluster) => {
       });
     }, 90_000);
     await until(async () => expect(await condition("Enforcing")).toMatchObject({ status: "True" }), 60_000);
-    expect(await cluster.user.kubectl("get", "cro")).toMatch(/NAME +MODE +NODES +ARCHIVES +SIZE +READY +AGE/);
+    expect(await cluster.user.kubectl("get", "cro")).toMatch(
+      /NAME +MODE +NODES +ARCHIVES +SIZE +PLANNED +READY +REASON +AGE/,
+    );
     await until(async () => {
       const { items } = await cluster.user.get("events");
       expect(items.some(({ message }: AnyObject) => message.includes("max_checkpoints"))).toBe(true);
