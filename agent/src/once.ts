@@ -9,7 +9,7 @@ import { type Basis, carryOut, type Ending, stepsOf } from "./enforce/carry-out.
 import { readDisk } from "./enforce/disk.ts";
 import { isPaused, isPinned, PIN_SUFFIX, type Removal } from "./enforce/remove.ts";
 import { InputError } from "./errors.ts";
-import { type Directory, openDirectory } from "./inventory/directory.ts";
+import { type Directory, openDirectory, withPath } from "./inventory/directory.ts";
 import { type Entry, findFile, newEntry, refresh, walkEntry } from "./inventory/entry.ts";
 import { createReadSpace, READ_AHEAD } from "./inventory/read-ahead.ts";
 import { type Decision, explainPlan } from "./retention/explain.ts";
@@ -69,7 +69,7 @@ async function readDirectory(
       }
       const found = findFile(directory, file);
       if (found.kind === "foreign") scan.ignored.push({ file, why: "is no regular file" });
-      if (found.kind === "unreadable") scan.ignored.push({ file, why: (found.cause as Error).message });
+      if (found.kind === "unreadable") scan.ignored.push({ file, why: withPath(found.cause, directory).message });
       if (found.kind !== "file") continue;
       const agoMs = clock.wallMs() - Number(found.stat.mtimeNs) / 1e6;
       const entry = newEntry(name, found.stat, {
@@ -89,7 +89,7 @@ async function readDirectory(
     }
   } catch (cause) {
     directory.close();
-    throw new InputError(`--directory: ${directory.path} cannot be listed: ${(cause as Error).message}`);
+    throw new InputError(`--directory: ${directory.path} cannot be listed: ${withPath(cause, directory).message}`);
   }
   return scan;
 }

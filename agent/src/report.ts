@@ -14,7 +14,7 @@ import {
   type Report,
   type UnreachableLimit,
 } from "@cro/shared/wire/report";
-import { type Archive, countsInBytes, countsInNumber, isDeletable } from "./archive/archive.ts";
+import { type Archive, countsInBytes, countsInNumber, isDeletable, isOwnerless } from "./archive/archive.ts";
 
 /** What a report tells beside what is counted from the archives. */
 export type ReportHead = Pick<
@@ -70,6 +70,7 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
   for (const archive of archives) {
     states[archive.state] = (states[archive.state] ?? 0) + 1;
     if (archive.pinned) sum.pinned += 1;
+    if (isOwnerless(archive)) sum.bytes += archive.size;
     if (!countsInBytes(archive)) continue;
     const { identity, size } = archive;
     const owner = getOrMake(owners, identity, () => {

@@ -45,19 +45,21 @@ function input(changes: Partial<ReportInput> = {}): ReportInput {
   return { head, archives: [], ...rest, ...changes };
 }
 
-it("counts what limits count: pinned halves in bytes alone, strangers nowhere", () => {
+it("counts what limits count: pinned halves in bytes alone, torn ones without an owner in the node's, strangers nowhere", () => {
   const archives = [
     anArchive(1),
     anArchive(1, { state: "incomplete" }),
     anArchive(1, { state: "incomplete", pinned: true }),
     anArchive(2, { state: "unsettled" }),
     anArchive(3, { state: "unidentified", identity: undefined, pinned: true }),
+    anArchive(4, { state: "incomplete", identity: undefined, size: 7 }),
+    anArchive(5, { state: "incomplete", identity: undefined, pinned: true }),
   ];
   const { report } = buildReport(input({ archives }));
   expect(Check(Report, report)).toBe(true);
-  expect(report).toMatchObject({ archives: 2, bytes: 3003, pinned: 2 });
+  expect(report).toMatchObject({ archives: 2, bytes: 3010, pinned: 3 });
   expect(report.namespaces).toEqual([{ namespace: "n1", archives: 2, bytes: 3003 }]);
-  expect(report.states).toMatchObject({ complete: 1, incomplete: 2, unsettled: 1, unidentified: 1 });
+  expect(report.states).toMatchObject({ complete: 1, incomplete: 4, unsettled: 1, unidentified: 1 });
 });
 
 it("stays bounded however much there is, tells what it left out, and gives each orphan scope its turn", () => {

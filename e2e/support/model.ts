@@ -146,10 +146,11 @@ export function judge(file: ModelFile): { identity: ContainerIdentity | undefine
   const hasSpec = content.kind === "whole" || (content.kind === "torn" && content.hasSpec);
   const told = hasSpec && content.written.runtime !== "none" ? content.written.owner : undefined;
   const identity = told !== undefined ? meant(possible, told) : possible.length === 1 ? possible[0] : undefined;
-  if (identity === undefined && (told !== undefined || !isTorn || isAbandoned))
+  if (identity === undefined && (told !== undefined || !isTorn || (isAbandoned && hasSpec)))
     return { identity, state: "unidentified" };
   if (file.isPostdated) return { identity, state: "postdated" };
-  if (isTorn) return { identity, state: isAbandoned ? "incomplete" : "unsettled" };
+  // Without an owner it would be incomplete after an hour, which no run lasts.
+  if (isTorn) return { identity, state: isAbandoned && identity !== undefined ? "incomplete" : "unsettled" };
   return { identity, state: content.kind === "whole" ? "complete" : "unread" };
 }
 

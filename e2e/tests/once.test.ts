@@ -99,6 +99,30 @@ describe("npm start -- --once --json", () => {
     expect(archivesIn(directory)).toHaveLength(3);
   });
 
+  it("takes what was torn an hour ago and has no owner by rules of the node alone, and gives it null names", () => {
+    const directory = aFolder();
+    const names = { namespace: "team", container: "prod-main" };
+    const torn = (ageMs: number) => {
+      const file = archiveName({ ...names, time: archiveTime(Date.now() - ageMs) });
+      writeFileSync(join(directory, file), archiveBytes({ ...names, pagesBytes: 3 << 20 }).subarray(0, 2 << 20));
+      execFileSync("touch", ["-d", `@${(Date.now() - ageMs) / 1000}`, join(directory, file)]);
+      return file;
+    };
+    const [abandoned, growing] = [torn(3_601_000), torn(3_500_000)];
+    const limits = { maxCheckpointsPerContainer: 1, maxCheckpointSize: "1Mi", maxAge: "1s" };
+    const run = (spec: object) => once("--policy", aPolicyFile(spec), "--directory", directory, "--json").json();
+    const nobody = { namespace: null, pod: null, container: null };
+    expect(run({ globalPolicy: limits })).toMatchObject([
+      { ...nobody, file: abandoned, state: "incomplete", action: "keep", reason: null },
+      { ...nobody, file: growing, state: "unsettled", action: "keep", reason: null },
+    ]);
+    expect(run({ nodePolicy: { maxTotalSize: "1Mi" } })).toMatchObject([
+      { ...nobody, file: abandoned, action: "delete", reason: "node_max_total_size" },
+      { ...nobody, file: growing, action: "keep", reason: null },
+    ]);
+    expect(archivesIn(directory)).toEqual([growing]);
+  });
+
   it("gives null names to what nobody is known to own", () => {
     const directory = aFolder();
     writeArchive(directory, { namespace: "team", container: "prod-main", spec: null });

@@ -5,7 +5,7 @@ import type { ArchiveState } from "@cro/shared/wire/report";
 export interface Archive {
   /** Name of the file in the checkpoint directory. */
   file: string;
-  /** Whose it is; undefined while that is not known, and for ever where it is unidentified. */
+  /** Whose it is; undefined while that is not known, and for ever if it is unidentified or {@link isOwnerless}. */
   identity: ContainerIdentity | undefined;
   /** Every reading that the name allows. While there is no identity, it may turn out to be any of them. */
   candidates: readonly ContainerIdentity[];
@@ -58,9 +58,23 @@ export function countsInBytes(archive: Archive): archive is OwnedArchive {
   return archive.identity !== undefined && (archive.pinned || isWhole(archive.state));
 }
 
+/**
+ * Whether it is torn before anything told its owner. Only the rules of the node count it, in bytes, and only they take it;
+ * a pinned one counts nowhere.
+ */
+export function isOwnerless({ identity, state, pinned }: Archive): boolean {
+  return identity === undefined && state === "incomplete" && !pinned;
+}
+
+/** Whether the node as a whole counts it in bytes. */
+export function countsForNode(archive: Archive): boolean {
+  return countsInBytes(archive) || isOwnerless(archive);
+}
+
 /** Whether a rule may take it at all. */
-export function isDeletable({ identity, state, pinned }: Archive): boolean {
-  return identity !== undefined && !pinned && isWhole(state);
+export function isDeletable(archive: Archive): boolean {
+  const { identity, state, pinned } = archive;
+  return isOwnerless(archive) || (identity !== undefined && !pinned && isWhole(state));
 }
 
 /**

@@ -11,6 +11,7 @@ export function archiveState({
   verdict,
   isPostdated,
   isStale,
+  isOwnerless,
 }: {
   identification: Identification;
   /** Undefined until a walk of the present content has been tried. */
@@ -18,12 +19,17 @@ export function archiveState({
   isPostdated: boolean;
   /** Whether size and mtime have been unchanged for so long that nobody writes any more. */
   isStale: boolean;
+  /** Whether they have been unchanged for so long that nobody will ever write what tells the owner. */
+  isOwnerless: boolean;
 }): ArchiveState {
   // A resumed walk may have skipped over what was overwritten meanwhile: only a fresh one proves that the end is missing.
   const isAbandoned = verdict?.kind === "torn" && !verdict.isResumed && isStale;
   if (identification.kind === "unidentified") return "unidentified";
-  if (identification.kind === "undecided" && isAbandoned) return "unidentified";
+  const isUndecided = identification.kind === "undecided";
+  // A spec.dump that is there and does not decide will not decide later.
+  if (isUndecided && isAbandoned && verdict.spec !== undefined) return "unidentified";
   if (isPostdated) return "postdated";
+  if (verdict?.kind === "torn" && isUndecided && !isOwnerless) return "unsettled";
   if (verdict?.kind === "torn") return isAbandoned ? "incomplete" : "unsettled";
   const isComplete =
     identification.kind === "identified" &&

@@ -23,7 +23,7 @@ export interface Step {
   /** Its number when the plan was made: it is raised whenever the content changes. */
   listed: number;
   reason: Reason;
-  /** The newest complete archive that the plan leaves to the same container. */
+  /** The newest complete archive that the plan leaves to the same container; undefined if there is none. */
   survivor: Entry | undefined;
 }
 
@@ -78,12 +78,14 @@ export function stepsOf(
   const planned = new Set(deletions.map(({ archive }) => archive));
   const survivors = new Map<string, Entry | undefined>();
   return deletions.map(({ archive, reason }) => {
-    // A plan is made of the very entries that it was made for, and takes none that is nobody's.
-    const entry = archive as Entry & { identity: ContainerIdentity };
-    const container = containerScope(entry.identity);
+    // A plan is made of the very entries that it was made for.
+    const entry = archive as Entry;
+    const { identity } = entry;
+    if (identity === undefined) return { entry, listed: entry.listed, reason, survivor: undefined };
+    const container = containerScope(identity);
     let survivor = survivors.get(container);
     if (!survivors.has(container)) {
-      const newest = newestKept(archivesOf(entry.identity), planned);
+      const newest = newestKept(archivesOf(identity), planned);
       survivor = newest && { ...newest };
       survivors.set(container, survivor);
     }

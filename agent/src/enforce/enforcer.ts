@@ -3,7 +3,7 @@ import type { NodePolicy } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
-import { countsInBytes, isDeletable } from "../archive/archive.ts";
+import { countsForNode, isDeletable } from "../archive/archive.ts";
 import type { Clock, TrustedTime } from "../clock.ts";
 import type { ArchiveIndex } from "../inventory/archive-index.ts";
 import type { Directory } from "../inventory/directory.ts";
@@ -220,8 +220,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const waiting = [...undone, ...[...plan.deferred, ...plan.stuck].map(({ archive }) => archive as Entry)];
     const isAgeUnknown = input.nowMs === undefined && hasAges(ground.inForce.document);
     if (waiting.length === 0 && !isAgeUnknown) attention.finish(scopes);
-    // A proof whose archives wait to settle, to be walked or to be deleted is still needed.
-    const needed = new Set(waiting.flatMap(({ identity }) => coversOf(identity as ContainerIdentity)));
+    // A proof whose archives wait to settle, to be walked or to be deleted is still needed; so is one that DryRun tells of.
+    const kept = ground.inForce.document.mode === "DryRun" ? plan.deletions.map(({ archive }) => archive as Entry) : [];
+    const needed = new Set([...waiting, ...kept].flatMap(({ identity }) => coversOf(identity as ContainerIdentity)));
     proofs.use(asked.filter((cover) => !needed.has(keyOf(cover)) && !index.isBlocked(keyOf(cover))));
     return true;
   }
@@ -337,7 +338,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       if (archives.has(entry)) continue;
       archives.add(entry);
       // What does not count is not counted on: an archive that is being written changes all the time.
-      if (countsInBytes(entry)) basis.archives.add(entry);
+      if (countsForNode(entry)) basis.archives.add(entry);
       yield entry;
     }
   }
@@ -468,7 +469,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       case "deleted":
       case "gone":
         // The limits of its scopes were told as ones that it stands in the way of.
-        if (failures.has(file)) attention.mark(entry.identity as ContainerIdentity);
+        if (failures.has(file)) markAround(entry);
         failures.forget(file);
         planned.delete(file);
         // Meanwhile another may have been seen under its name.
@@ -503,9 +504,15 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     }
   }
 
+  /** The scopes of an archive are to be planned for; of one without an owner, the node alone. */
+  function markAround({ identity }: Entry): void {
+    if (identity === undefined) attention.markNode();
+    else attention.mark(identity);
+  }
+
   /** Whether a plan that counted on an archive may take too much now. One that merely settled takes nothing away. */
   function isWeaker(entry: Entry): boolean {
-    return index.get(entry.file) !== entry || entry.pinned || !entry.walked || !countsInBytes(entry);
+    return index.get(entry.file) !== entry || entry.pinned || !entry.walked || !countsForNode(entry);
   }
 
   function isProved({ identity, listed }: Entry): boolean {
@@ -521,7 +528,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
 
   function countedBytes(): number {
     let bytes = 0;
-    for (const archive of index.all()) if (countsInBytes(archive)) bytes += archive.size;
+    for (const archive of index.all()) if (countsForNode(archive)) bytes += archive.size;
     return bytes;
   }
 
@@ -550,10 +557,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
 
   function retryFailures(): void {
     for (const { file, isOfNode } of failures.due()) {
-      const identity = index.get(file)?.identity;
-      if (identity === undefined) failures.forget(file);
-      else if (isOfNode) attention.markNode();
-      else attention.mark(identity);
+      const entry = index.get(file);
+      if (entry !== undefined && isOfNode) attention.markNode();
+      else if (entry?.identity === undefined) failures.forget(file);
+      else attention.mark(entry.identity);
     }
   }
 

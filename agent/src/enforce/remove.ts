@@ -1,14 +1,12 @@
 import { type BigIntStats, lstatSync } from "node:fs";
 import { unlink } from "node:fs/promises";
 import type { Archive } from "../archive/archive.ts";
-import type { Directory } from "../inventory/directory.ts";
+import { type Directory, withPath } from "../inventory/directory.ts";
 
 /** The suffix of the file that pins the archive beside it. */
 export const PIN_SUFFIX = ".keep";
 /** The file that stops every deletion in its directory. */
 export const PAUSE_FILE = ".pause";
-
-const OWN_DESCRIPTOR = /\/proc\/self\/fd\/\d+/;
 
 /** A file as it was when something was decided about it. */
 export type Seen = Pick<Archive, "file" | "size" | "mtimeNs"> & { inode: bigint };
@@ -92,9 +90,6 @@ function isThere(directory: Directory, file: string): boolean {
 }
 
 function failure(cause: unknown, directory: Directory): Removal {
-  const { code = "UNKNOWN", message } = cause as NodeJS.ErrnoException;
-  if (code === "ENOENT") return { outcome: "gone" };
-  // An operator knows the directory by its path, and not by this process's descriptor.
-  const told = message.replace(OWN_DESCRIPTOR, directory.path);
-  return { outcome: "failed", code, cause: Object.assign(new Error(told), { code }) };
+  const told = withPath(cause, directory);
+  return told.code === "ENOENT" ? { outcome: "gone" } : { outcome: "failed", code: told.code, cause: told };
 }

@@ -25,6 +25,14 @@ export interface Directory {
   close(): void;
 }
 
+const OWN_DESCRIPTOR = /\/proc\/self\/fd\/\d+/g;
+
+/** An error of a file operation, told by the directory's path: an operator does not know this process's descriptor. */
+export function withPath(cause: unknown, { path }: Pick<Directory, "path">): Error & { code: string } {
+  const { code = "UNKNOWN", message } = cause as NodeJS.ErrnoException;
+  return Object.assign(new Error(message.replace(OWN_DESCRIPTOR, path)), { code });
+}
+
 /** What tells a directory from every other, whatever its path. */
 export function directoryKey({ device, inode }: { device: bigint | string; inode: bigint | string }): string {
   return `${device} ${inode}`;

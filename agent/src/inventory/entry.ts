@@ -12,6 +12,9 @@ import { hashName } from "./seen.ts";
 /** How long a complete archive must have been unchanged to be deletable, in milliseconds. */
 export const SETTLED_MS = 2000;
 
+/** How long an archive that is torn before its spec.dump must have been unchanged to have no owner, in milliseconds. */
+export const OWNERLESS_AFTER_MS = 60 * 60_000;
+
 /** The walk of whatever has not been looked into: one for all, for a full directory holds thousands of them at its start. */
 const NOT_BEGUN: Walk = Object.freeze(startWalk());
 
@@ -32,7 +35,7 @@ export interface Entry extends Archive {
   walk: Walk;
   /** After a change of the mtime alone: what the walk had found before, to be compared with what the next one finds. */
   foundBefore: Verdict | undefined;
-  /** Why it is unidentified or unread, where it is. */
+  /** Why it is unidentified or unread, if it is. */
   problem: string | undefined;
 }
 
@@ -199,13 +202,14 @@ export function refresh(
     verdict,
     isPostdated: entry.isPostdated,
     isStale: unchangedMs >= incompleteAfterMs,
+    isOwnerless: unchangedMs >= Math.max(OWNERLESS_AFTER_MS, incompleteAfterMs),
   });
   const isIdentified = identification.kind === "identified";
   entry.identity = isIdentified ? identification.identity : undefined;
   entry.podUID = isIdentified ? identification.podUID : undefined;
   entry.isStaticPod = mayBeStaticPod({ pod: entry.identity?.pod, podUID: entry.podUID, nodeName });
   entry.settled = entry.state === "incomplete" || unchangedMs >= SETTLED_MS;
-  entry.problem = identification.kind === "unidentified" ? identification.reason : problemOf(verdict);
+  entry.problem = identification.kind === "unidentified" ? identification.reason : problemOf(entry, verdict);
   return identity !== entry.identity || state !== entry.state || settled !== entry.settled;
 }
 
@@ -219,7 +223,8 @@ function failed(cause: unknown): Verdict {
   return { kind: "failed", code: (cause as NodeJS.ErrnoException).code ?? "unknown" };
 }
 
-function problemOf(verdict: Verdict | undefined): string | undefined {
+function problemOf({ state }: Entry, verdict: Verdict | undefined): string | undefined {
+  if (state === "unidentified") return "the file name has more than one reading, and spec.dump does not decide";
   if (verdict?.kind === "refused") return verdict.message;
   if (verdict?.kind === "failed") return `reading failed: ${verdict.code}`;
   if (verdict?.kind !== "ended") return undefined;

@@ -3,6 +3,7 @@ import { opendir } from "node:fs/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { DirectoryState } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
+import { isOwnerless } from "../archive/archive.ts";
 import { parseArchiveName } from "../archive/name.ts";
 import { startWalk } from "../archive/walk.ts";
 import type { Clock } from "../clock.ts";
@@ -10,7 +11,7 @@ import { isPinned, PIN_SUFFIX } from "../enforce/remove.ts";
 import type { Watched } from "../policy/state-folder.ts";
 import { createAgenda } from "./agenda.ts";
 import type { ArchiveIndex } from "./archive-index.ts";
-import { type Directory, directoryKey, isGoneMount, isStillAt, openDirectory } from "./directory.ts";
+import { type Directory, directoryKey, isGoneMount, isStillAt, openDirectory, withPath } from "./directory.ts";
 import {
   adoptChange,
   compareContent,
@@ -19,6 +20,7 @@ import {
   findFile,
   hasChanged,
   newEntry,
+  OWNERLESS_AFTER_MS,
   refresh,
   SETTLED_MS,
   walkEntry,
@@ -78,6 +80,8 @@ export interface ObserverStatus {
   /** The number of the archive or content listed last. */
   listedUpTo: number;
   foreignFiles: number;
+  /** Bytes of all other files, as the last full listing found them. */
+  foreignBytes: number;
   /** Whether no archive waits to be looked at or walked. */
   isIdle: boolean;
 }
@@ -150,6 +154,9 @@ export function createObserver(options: ObserverOptions): Observer {
   const pending = () => pendingLooks() + toWalk.size + toWalkLater.size;
   const sharing = createSharing();
   const foreign = new Set<string>();
+  /** Names of the last full listing that are no archives, until their sizes have been summed up. */
+  let otherNames: string[] | undefined;
+  let foreignBytes = 0;
   const agenda = createAgenda(clock, (files) => {
     for (const file of files) wantLook(file);
     pump();
@@ -189,6 +196,8 @@ export function createObserver(options: ObserverOptions): Observer {
     for (const collection of [toLookFirst, toLook, toWalk, toWalkLater, foreign, unreadable, agenda])
       collection.clear();
     directory = undefined;
+    otherNames = undefined;
+    foreignBytes = 0;
     isListed = false;
     // A deletion under way names its file through the descriptor, whose number must not be given to another directory.
     if (old !== undefined) void on.directory(undefined).finally(() => old.close());
@@ -336,7 +345,7 @@ export function createObserver(options: ObserverOptions): Observer {
     const found = findFile(from, file);
     const known = index.get(file);
     if (found.kind === "unreadable") {
-      log.warn({ archive: file, err: found.cause }, "archive cannot be looked at");
+      log.warn({ archive: file, err: withPath(found.cause, from) }, "archive cannot be looked at");
       if (known === undefined) {
         unreadable.set(file, isNews(file));
         isRecordStale = true;
@@ -427,11 +436,18 @@ export function createObserver(options: ObserverOptions): Observer {
   /** Brings an entry up to date, tells of what changed, and plans the next look where time will change it. */
   function review(entry: Entry, { isNewContent = false, isRepinned = false }): void {
     const hadProblem = entry.problem;
+    const wasOwnerless = isOwnerless(entry);
     const isChanged = refresh(entry, clock, { incompleteAfterMs, nodeName });
     entry.walk = sharing.walk(entry.identity, entry.walk);
     index.put(entry);
     if (entry.problem !== undefined && entry.problem !== hadProblem) {
       log.warn({ archive: entry.file, state: entry.state, why: entry.problem }, "archive is kept and not counted");
+    }
+    if (isOwnerless(entry) && !wasOwnerless) {
+      log.warn(
+        { archive: entry.file, bytes: entry.size },
+        "archive is torn and has no owner: only node rules delete it",
+      );
     }
     planNextLook(entry);
     if (!isChanged && !isNewContent && !isRepinned) return;
@@ -444,9 +460,11 @@ export function createObserver(options: ObserverOptions): Observer {
   function planNextLook(entry: Entry): void {
     const nowMs = clock.monotonicMs();
     const unchangedMs = nowMs - entry.unchangedSinceMs;
-    const restMs = Math.min(Math.max(unchangedMs, LOOK_AGAIN_MS), LOOK_AT_LEAST_MS);
     if (entry.state === "unsettled") {
-      agenda.enter(entry.file, nowMs + Math.min(restMs, Math.max(LOOK_AGAIN_MS, incompleteAfterMs - unchangedMs)));
+      const waitsForOwner = entry.identity === undefined && unchangedMs >= incompleteAfterMs;
+      const endMs = waitsForOwner ? OWNERLESS_AFTER_MS : incompleteAfterMs;
+      const restMs = waitsForOwner ? RETRY_MS : Math.min(unchangedMs, LOOK_AT_LEAST_MS);
+      agenda.enter(entry.file, nowMs + Math.max(LOOK_AGAIN_MS, Math.min(restMs, endMs - unchangedMs)));
     } else if (entry.state === "complete" && !entry.settled) agenda.enter(entry.file, nowMs + SETTLED_MS - unchangedMs);
     else if (entry.state === "postdated" || entry.walk.verdict?.kind === "failed")
       agenda.enter(entry.file, nowMs + RETRY_MS);
@@ -454,10 +472,12 @@ export function createObserver(options: ObserverOptions): Observer {
 
   function requestListing(kind: Listing): void {
     if (wantedListing !== "full") wantedListing = kind;
-    listing ??= list().finally(() => {
-      listing = undefined;
-      if (wantedListing !== undefined && directory !== undefined && !stopped) requestListing(wantedListing);
-    });
+    listing ??= list()
+      .then(measureOthers)
+      .finally(() => {
+        listing = undefined;
+        if (wantedListing !== undefined && directory !== undefined && !stopped) requestListing(wantedListing);
+      });
   }
 
   async function list(): Promise<void> {
@@ -470,17 +490,21 @@ export function createObserver(options: ObserverOptions): Observer {
       directoryMtimeNs = current.stat().mtimeNs;
       const names = new Set<string>();
       const pins = new Set<string>();
+      const others: string[] = [];
       for await (const { name } of await opendir(current.at("."), { bufferSize: 1024 })) {
         if (name.endsWith(PIN_SUFFIX)) pins.add(name.slice(0, -PIN_SUFFIX.length));
         else if (name.startsWith("checkpoint-")) names.add(name);
+        else others.push(name);
         if (directory !== current || stopped) return;
       }
       // Also after the last name, or where there is none: another directory must not be taken for this one.
       if (directory !== current || stopped) return;
-      if (!(await takeListing(current, { names, pins, isFull: kind === "full" }))) return;
-    } catch (err) {
+      if (!(await takeListing(current, { names, pins, others, isFull: kind === "full" }))) return;
+      if (kind === "full") otherNames = others;
+    } catch (cause) {
       if (directory !== current || stopped) return;
-      const problem = `${current.path} cannot be listed: ${(err as Error).message}`;
+      const err = withPath(cause, current);
+      const problem = `${current.path} cannot be listed: ${err.message}`;
       if (problem !== message) log.warn({ err, directory: current.path }, "directory cannot be listed");
       state = "unreadable";
       message = problem;
@@ -506,8 +530,9 @@ export function createObserver(options: ObserverOptions): Observer {
   /** Notes what differs from the index, in slices; false where another directory is watched meanwhile. */
   async function takeListing(
     current: Directory,
-    { names, pins, isFull }: { names: ReadonlySet<string>; pins: ReadonlySet<string>; isFull: boolean },
+    listed: { names: ReadonlySet<string>; pins: ReadonlySet<string>; others: string[]; isFull: boolean },
   ): Promise<boolean> {
+    const { names, pins, others, isFull } = listed;
     const slice = startSlice(clock);
     const isGivenUp = () => directory !== current || stopped;
     for (const name of names) {
@@ -518,8 +543,9 @@ export function createObserver(options: ObserverOptions): Observer {
       if (entry !== undefined) {
         // A .keep may have come or gone since the listing passed it, so a difference is looked at and not believed.
         if (isFull || entry.pinned !== pinned) wantLook(name);
-      } else if (!toLook.has(name) && (isFull || !foreign.has(name)) && parseArchiveName(name) !== undefined) {
-        toLook.set(name, pinned);
+      } else if (!toLook.has(name) && (isFull || !foreign.has(name))) {
+        if (parseArchiveName(name) === undefined) others.push(name);
+        else toLook.set(name, pinned);
       }
     }
     // A listing may miss what is renamed meanwhile, so what it lacks is looked at and not simply forgotten.
@@ -530,6 +556,23 @@ export function createObserver(options: ObserverOptions): Observer {
     }
     for (const file of foreign) if (!names.has(file)) foreign.delete(file);
     return true;
+  }
+
+  /** Sums up what else lies in the directory, once it has been listed: nothing waits for that. */
+  async function measureOthers(): Promise<void> {
+    const current = directory;
+    const names = otherNames;
+    otherNames = undefined;
+    if (current === undefined || names === undefined) return;
+    const slice = startSlice(clock);
+    let bytes = 0;
+    for (const name of names) {
+      if (slice.isOver()) await slice.next();
+      if (directory !== current || stopped) return;
+      const found = findFile(current, name);
+      if (found.kind === "file") bytes += Number(found.stat.size);
+    }
+    foreignBytes = bytes;
   }
 
   /** Each second: is it still this directory, and does what the events told explain its mtime? */
@@ -587,6 +630,7 @@ export function createObserver(options: ObserverOptions): Observer {
       isDegraded: directory !== undefined && watcher === undefined,
       listedUpTo,
       foreignFiles: foreign.size,
+      foreignBytes,
       isIdle: isListed && pumping === undefined && pending() === 0,
     }),
     record: () => (directory !== undefined && isListed ? takeRecord(directory) : lastRecord),

@@ -2,7 +2,7 @@ import type { Policy } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import { formatQuantity } from "@cro/shared/quantity";
 import type { ArchiveState, Reason } from "@cro/shared/wire/report";
-import { type Archive, compareAge } from "../archive/archive.ts";
+import { type Archive, compareAge, isOwnerless } from "../archive/archive.ts";
 import type { Plan, PlanInput, PlannedDeletion } from "./plan.ts";
 import { containerScope, scopesOf, unwalkedScopes } from "./scope.ts";
 
@@ -38,6 +38,7 @@ export function explainPlan(plan: Plan, input: PlanInput): Decision[] {
     if (waiting !== undefined) return `to be deleted (${waiting}) once it has been unchanged for 2 s`;
     const floor = floors.get(archive);
     if (floor !== undefined) return floor;
+    if (isOwnerless(archive)) return "torn and without an owner; only the rules of the node may take it";
     const scopes = archive.identity === undefined ? [] : scopesOf(govern(archive.identity), archive.identity);
     if (scopes.some((scope) => unwalked.has(scope))) return "not every archive beside it has been read yet";
     if (!scopes.some(input.isActive)) return "waits for the next archive of its scope";

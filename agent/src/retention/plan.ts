@@ -3,7 +3,14 @@ import type { NodePolicy, Policy, PolicyDocument, ScopeLimits } from "@cro/share
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import TinyQueue from "tinyqueue";
-import { type Archive, compareAge, countsInBytes, isDeletable, type OwnedArchive } from "../archive/archive.ts";
+import {
+  type Archive,
+  compareAge,
+  countsInBytes,
+  isDeletable,
+  isOwnerless,
+  type OwnedArchive,
+} from "../archive/archive.ts";
 import { containerScope, namespaceScope, podScope, unwalkedScopes } from "./scope.ts";
 
 /** Proof that a pod, or one container of a pod that lives on, no longer exists. */
@@ -75,8 +82,9 @@ export interface Plan {
  * Decides which archives go, and why. Rules act in a fixed order, each on what earlier ones left, and each takes no more
  * than its limit asks for: orphans, too large ones, too old ones, counts and then total sizes by container, pod and
  * namespace, the node's total size, the node's free space. Within a rule incomplete archives go first, then the oldest.
- * What is pinned, what is neither complete nor incomplete, and what nobody is known to own is never in a plan. Apart
- * from orphans, each container keeps as many newest complete archives as its policy's floor says.
+ * What is pinned and what is neither complete nor incomplete is never in a plan. What is incomplete and has no owner is
+ * taken by rules of the node alone. Apart from orphans, each container keeps as many newest complete archives as its
+ * policy's floor says.
  *
  * Pure; the same archives in another order give the same plan. Costs O(n log n).
  */
@@ -123,9 +131,10 @@ export function* planInSteps(input: PlanInput): Generator<void, Plan> {
 type Draft = Pick<Plan, "deletions" | "deferred" | "stuck" | "unreachable">;
 
 /** An archive that counts, and what became of it so far. */
-interface Entry {
+interface Entry<C = Container | undefined> {
   archive: Archive;
-  container: Container;
+  /** Whose it is; undefined if it has no owner: then only rules of the node know it. */
+  container: C;
   isComplete: boolean;
   isIncomplete: boolean;
   /** Whether any rule at all may take it. */
@@ -138,6 +147,8 @@ interface Entry {
   isKept: boolean;
   isTaken: boolean;
 }
+
+type OwnedEntry = Entry<Container>;
 
 interface Container {
   policy: Policy;
@@ -164,8 +175,12 @@ interface Scope {
 }
 
 interface Survey {
-  /** Every archive that counts, in the order in which they go. */
-  entries: Entry[];
+  /** Every archive that counts in its scopes, in the order in which they go. */
+  entries: OwnedEntry[];
+  /** Those that have no owner. */
+  ownerless: Archive[];
+  /** How many archives take up disk space and may still be written. */
+  unsettled: number;
   /** Those with limits: containers, then pods, then namespaces. */
   scopes: Scope[];
   /** Whether rules may act on a scope: every archive that may lie in it was walked, and it is active. */
@@ -187,19 +202,23 @@ const ENTRIES_A_STEP = 2048;
 function* surveyArchives(input: PlanInput): Generator<void, Survey> {
   const incomplete: OwnedArchive[] = [];
   const others: OwnedArchive[] = [];
+  const ownerless: Archive[] = [];
   const unwalked: Archive[] = [];
+  let unsettled = 0;
   let read = 0;
   for (const archive of input.archives) {
     read += 1;
     if (read % ENTRIES_A_STEP === 0) yield;
     if (!archive.walked) unwalked.push(archive);
     if (countsInBytes(archive)) (archive.state === "incomplete" ? incomplete : others).push(archive);
+    else if (isOwnerless(archive)) ownerless.push(archive);
+    else if (archive.state === "unsettled" && !archive.pinned && archive.allocated > 0) unsettled += 1;
   }
   yield;
   const containerOf = createContainerLookup(input);
   // In the order in which they go: incomplete ones first, then the oldest.
   const inOrder = incomplete.sort(compareAge).concat(yield* sortByAge(others));
-  const entries: Entry[] = [];
+  const entries: OwnedEntry[] = [];
   const scopes: [Scope[], Scope[], Scope[]] = [[], [], []];
   for (const archive of inOrder) {
     if (entries.length % ENTRIES_A_STEP === 0) yield;
@@ -218,6 +237,8 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
   let waits = false;
   return {
     entries,
+    ownerless,
+    unsettled,
     scopes: scopes.flat(),
     mayActOn(scope) {
       if (scope.acts === undefined) {
@@ -237,11 +258,11 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
 /** What failed in a way that nobody named. */
 const UNKNOWN_FAILURE = "UNKNOWN";
 
-function toEntry(
+function toEntry<C>(
   archive: Archive,
-  container: Container,
+  container: C,
   { stuck, failing }: Pick<PlanInput, "stuck" | "failing">,
-): Entry {
+): Entry<C> {
   const isStuck = stuck?.has(archive.file) ?? false;
   return {
     archive,
@@ -390,10 +411,10 @@ function createOrphanLookup(orphans: readonly OrphanCover[]): (identity: Contain
 }
 
 /** Keeps so many newest complete archives of each container, of those that are still there. */
-function keepNewest(entries: readonly Entry[], countFor: (container: Container) => number): void {
+function keepNewest(entries: readonly OwnedEntry[], countFor: (container: Container) => number): void {
   for (const { container } of entries) container.kept = 0;
   for (let index = entries.length - 1; index >= 0; index -= 1) {
-    const entry = entries[index] as Entry;
+    const entry = entries[index] as OwnedEntry;
     if (!entry.isComplete || entry.isTaken || entry.container.kept >= countFor(entry.container)) continue;
     entry.container.kept += 1;
     entry.isKept = true;
@@ -427,7 +448,7 @@ function takeViolating(
   draft: Draft,
   { reason, violates }: { reason: Reason; violates: (archive: Archive, policy: Policy) => boolean },
 ): void {
-  const violated = new Map<Scope, Entry[]>();
+  const violated = new Map<Scope, OwnedEntry[]>();
   for (const entry of entries) {
     const { container } = entry;
     if (entry.isTaken || !violates(entry.archive, container.policy) || !mayActOn(container.own)) continue;
@@ -468,10 +489,12 @@ function hasNodeRules({ policy, node }: PlanInput): boolean {
 }
 
 /** Enforces the limits of the node as a whole; returns the allocated bytes of what goes for free space. */
-function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft: Draft): number {
-  if (isNodeBlocked || !hasNodeRules(input)) return 0;
+function enforceNode(input: PlanInput, survey: Survey, draft: Draft): number {
+  if (survey.isNodeBlocked || !hasNodeRules(input)) return 0;
+  const owned = survey.entries;
   // First: what an earlier rule wants gone, and cannot have, is not what its container will have left.
-  keepNewest(entries, () => 1);
+  keepNewest(owned, () => 1);
+  const entries = withOwnerless(survey, input);
   for (const entry of entries) {
     if (!entry.isStuck) continue;
     entry.isTaken = false;
@@ -490,7 +513,7 @@ function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft
     });
     excess.takeFrom(entries, ({ archive }) => archive.size > limit);
     excess.takeFrom(entries, isIncomplete);
-    excess.takeFromLargest(entries);
+    excess.takeFromLargest(owned);
     excess.report(entries, { unit: "bytes" });
   }
   if (input.node?.disk === undefined) return 0;
@@ -501,9 +524,18 @@ function enforceNode(input: PlanInput, { entries, isNodeBlocked }: Survey, draft
   const over = Math.min(wanted, input.node.passLimitBytes ?? Number.POSITIVE_INFINITY);
   const excess = createExcess(over, { reason: "node_watermark", amountOf: allocatedOf, draft });
   excess.takeFrom(entries, isIncomplete);
-  excess.takeFromLargest(entries);
-  excess.report(entries, { unit: "bytes" });
+  excess.takeFromLargest(owned);
+  excess.report(entries, { unit: "bytes", unsettled: survey.unsettled });
   return sumAllocated(draft.deletions) - before;
+}
+
+/** All that the node counts, in the order in which it goes: those without an owner go among the other incomplete ones. */
+function withOwnerless({ entries, ownerless }: Survey, input: PlanInput): readonly Entry[] {
+  if (ownerless.length === 0) return entries;
+  const incomplete: Entry[] = entries.filter(isIncomplete);
+  for (const archive of ownerless) incomplete.push(toEntry(archive, undefined, input));
+  incomplete.sort((a, b) => compareAge(a.archive, b.archive));
+  return incomplete.concat(entries.filter((entry) => !isIncomplete(entry)));
 }
 
 /** Whether a disk is above the high watermark, or less is free than must be: then archives go. */
@@ -588,7 +620,7 @@ function createExcess(
     },
 
     /** Takes the first of the namespace with the most at that moment, again and again. */
-    takeFromLargest(entries: readonly Entry[]): void {
+    takeFromLargest(entries: readonly OwnedEntry[]): void {
       if (left <= 0) return;
       const largest = new TinyQueue(sharesOf(entries, amountOf), compareShares);
       for (let share = largest.pop(); share !== undefined && left > 0; share = largest.pop()) {
@@ -601,10 +633,14 @@ function createExcess(
       }
     },
 
-    /** Tells that the limit still does not hold, if that is so, and what of `entries` stands in the way. */
+    /** Tells that the limit still does not hold, if that is so, and what of `entries` and else stands in the way. */
     report(
       entries: readonly Entry[],
-      { unit, ...names }: Partial<ReturnType<typeof namesOf>> & Pick<UnreachableLimit, "unit">,
+      {
+        unit,
+        unsettled = 0,
+        ...names
+      }: Partial<ReturnType<typeof namesOf>> & Pick<UnreachableLimit, "unit"> & { unsettled?: number },
     ): void {
       const stillOver = left + toleratedAmount + failingAmount;
       if (stillOver <= 0) return;
@@ -613,7 +649,10 @@ function createExcess(
         limit: reason,
         ...names,
         ...amounts,
-        ...obstaclesOf(entries.filter((entry) => amountOf(entry) > 0)),
+        ...obstaclesOf(
+          entries.filter((entry) => amountOf(entry) > 0),
+          unsettled,
+        ),
       });
     },
   };
@@ -623,9 +662,9 @@ function createExcess(
 const MAX_CODES = 5;
 
 /** What keeps archives from going, by how many; nothing where none is left. */
-function obstaclesOf(entries: readonly Entry[]): Pick<UnreachableLimit, "obstacles" | "codes"> {
+function obstaclesOf(entries: readonly Entry[], unsettled = 0): Pick<UnreachableLimit, "obstacles" | "codes"> {
   const codes = new Set<string>();
-  const count = { pinned: 0, floor: 0, failing: 0 };
+  const count = { pinned: 0, floor: 0, failing: 0, unsettled };
   for (const { archive, isTaken, isKept, failure } of entries) {
     if (failure !== undefined) {
       count.failing += 1;
@@ -644,11 +683,11 @@ function obstaclesOf(entries: readonly Entry[]): Pick<UnreachableLimit, "obstacl
 interface Share {
   namespace: string;
   amount: number;
-  takeable: Entry[];
+  takeable: OwnedEntry[];
   next: number;
 }
 
-function sharesOf(entries: readonly Entry[], amountOf: AmountOf): Share[] {
+function sharesOf(entries: readonly OwnedEntry[], amountOf: AmountOf): Share[] {
   const shares = new Map<string, Share>();
   for (const entry of entries) {
     if (entry.isTaken) continue;

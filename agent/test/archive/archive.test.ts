@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import {
   type Archive,
   compareAge,
+  countsForNode,
   countsInBytes,
   countsInNumber,
   isDeletable,
@@ -43,9 +44,13 @@ describe("what an archive counts in, and whether a rule may take it,", () => {
     expect(told(aStateOf(state, true))).toEqual(pinned[state]);
   });
 
-  it.each(ARCHIVE_STATES)("is nothing and no while nobody is known to own it, whatever its state (%s)", (state) => {
-    for (const isPinned of [false, true])
-      expect(told(anArchive({ state, pinned: isPinned, identity: null }))).toEqual([]);
+  it.each(ARCHIVE_STATES)("is nothing and no while nobody is known to own it, unless it is torn (%s)", (state) => {
+    for (const isPinned of [false, true]) {
+      const archive = anArchive({ state, pinned: isPinned, identity: null });
+      const isOwnerless = state === "incomplete" && !isPinned;
+      expect(told(archive)).toEqual(isOwnerless ? ["deletable"] : []);
+      expect(countsForNode(archive)).toBe(isOwnerless);
+    }
   });
 });
 

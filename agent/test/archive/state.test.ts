@@ -19,7 +19,8 @@ const failed: Verdict = { kind: "failed", code: "EIO" };
 const verdicts = [undefined, ended, torn, resumed, refused, failed];
 
 function stateOf(facts: Partial<Parameters<typeof archiveState>[0]>) {
-  return archiveState({ identification: identified, verdict: ended, isPostdated: false, isStale: false, ...facts });
+  const rest = { isPostdated: false, isStale: false, isOwnerless: false };
+  return archiveState({ identification: identified, verdict: ended, ...rest, ...facts });
 }
 
 describe("archiveState", () => {
@@ -46,7 +47,8 @@ describe("archiveState", () => {
 
   it("is never incomplete on the word of a resumed walk", () => {
     expect(stateOf({ verdict: resumed, isStale: true })).toBe("unsettled");
-    expect(stateOf({ verdict: resumed, isStale: true, identification: undecided })).toBe("unsettled");
+    const ownerless = { identification: undecided, isOwnerless: true };
+    expect(stateOf({ verdict: resumed, isStale: true, ...ownerless })).toBe("unsettled");
   });
 
   it("is unidentified before anything else", () => {
@@ -56,12 +58,20 @@ describe("archiveState", () => {
     }
   });
 
-  it("is unidentified when torn before what would have decided between several readings, and never incomplete", () => {
-    expect(stateOf({ identification: undecided, verdict: torn })).toBe("unsettled");
-    expect(stateOf({ identification: undecided, verdict: torn, isStale: true })).toBe("unidentified");
-    expect(stateOf({ identification: undecided, verdict: torn, isStale: true, isPostdated: true })).toBe(
-      "unidentified",
-    );
+  it("is unsettled when torn before what would have decided between several readings, and incomplete much later", () => {
+    const facts = { identification: undecided, verdict: torn };
+    expect(stateOf(facts)).toBe("unsettled");
+    expect(stateOf({ ...facts, isStale: true })).toBe("unsettled");
+    expect(stateOf({ ...facts, isStale: true, isOwnerless: true })).toBe("incomplete");
+    expect(stateOf({ ...facts, isStale: true, isOwnerless: true, isPostdated: true })).toBe("postdated");
+  });
+
+  it("is unidentified, and never incomplete, when torn behind a spec.dump that does not decide", () => {
+    const facts = { identification: undecided, verdict: { ...torn, spec: {} } };
+    expect(stateOf(facts)).toBe("unsettled");
+    for (const isOwnerless of [false, true]) {
+      expect(stateOf({ ...facts, isStale: true, isOwnerless })).toBe("unidentified");
+    }
   });
 
   it("is postdated before anything that its content tells", () => {
@@ -71,7 +81,7 @@ describe("archiveState", () => {
     }
   });
 
-  it("is neither complete nor incomplete while its owner is not known", () => {
+  it("is neither complete nor incomplete as long as its owner may still be told", () => {
     for (const identification of [undecided, unidentified]) {
       for (const verdict of verdicts) {
         for (const isStale of [false, true]) {

@@ -1,8 +1,10 @@
-import { existsSync, unlinkSync } from "node:fs";
+import { existsSync, truncateSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { readDisk } from "../../src/enforce/disk.ts";
 import { openDirectory } from "../../src/inventory/directory.ts";
+import { OWNERLESS_AFTER_MS } from "../../src/inventory/entry.ts";
+import { writeArchive } from "../support/archives.ts";
 import { aSeries, driveEnforcer, keepOne } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
 
@@ -67,6 +69,33 @@ describe("an archive that cannot be deleted", () => {
     await triesAfter(8000);
     expect(existsSync(join(folder, stuck))).toBe(false);
     expect(unreachable()).toEqual([]);
+  });
+
+  it("is tried again until it is gone, also if it is torn and has no owner", async () => {
+    const folder = aFolder();
+    const names = { namespace: "team", container: "prod-main" };
+    const file = writeArchive(folder, { ...names, pagesBytes: 2 << 20 });
+    truncateSync(join(folder, file), 3 << 19);
+    let isStuck = true;
+    const spec = { nodePolicy: { maxTotalSize: "1Mi" } };
+    const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(spec, folder), isStuck: () => isStuck });
+    driven.see(file, { isTold: false });
+    driven.clock.pass(OWNERLESS_AFTER_MS);
+    expect(driven.see(file, { isWalked: false })).toMatchObject({ state: "incomplete", identity: undefined });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.failed).toEqual([{ file, code: "ENOTDIR" }]);
+    driven.enforcer.tick();
+    await driven.calm();
+    expect(driven.enforcer.status().unreachable).toMatchObject([
+      { limit: "node_max_total_size", obstacles: { failing: 1 }, codes: ["ENOTDIR"] },
+    ]);
+    isStuck = false;
+    driven.clock.pass(1000);
+    driven.enforcer.tick();
+    await driven.calm();
+    expect(driven.deleted).toMatchObject([{ file, reason: "node_max_total_size" }]);
+    expect(driven.enforcer.status().unreachable).toEqual([]);
   });
 
   it("is not told of as planned", async () => {

@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import { soak } from "../../../shared/test/support/soak.ts";
 import { planRetention } from "../../src/retention/plan.ts";
 import { archivesIn } from "../support/archives.ts";
-import { aSeries, driveEnforcer } from "../support/driven.ts";
+import { aClock, aSeries, driveEnforcer } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
 
 const keepTwo = { globalPolicy: { maxCheckpointsPerContainer: 2 } };
@@ -60,7 +60,57 @@ describe("what DryRun keeps", () => {
   });
 });
 
+describe("an orphan that DryRun keeps", () => {
+  it("is told of as long as its proof holds, whatever else happens to its pod", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 2);
+    const spec = { mode: "DryRun", globalPolicy: { retainOrphan: false } };
+    const { driven, planned } = await watching(folder, files, spec);
+    driven.proofs.reported(1, driven.listedUpTo());
+    const facts = [{ bootId: "boot", report: 1, namespace: "shop", pod: "web-0" }];
+    driven.enforcer.proved(driven.proofs.receive(facts, driven.clock.monotonicMs()));
+    await driven.calm();
+    expect(driven.wouldDelete).toEqual(files.map((file) => ({ file, reason: "orphan" })));
+    const [later = ""] = aSeries(folder, 1, { container: "other" });
+    driven.see(later, { isEvent: true });
+    await driven.calm();
+    expect(planned()).toEqual(files);
+    expect(archivesIn(folder)).toHaveLength(3);
+  });
+});
+
 describe("what waits for the next event of its scope", () => {
+  it("is that of the policy in force, whenever in a plan that came", async () => {
+    const limit = (maxCheckpointsPerContainer: number) => ({ globalPolicy: { maxCheckpointsPerContainer } });
+    for (let at = 1; at <= 40; at += 1) {
+      const folder = aFolder();
+      const files = aSeries(folder, 3);
+      const plain = aClock();
+      let reads = 0;
+      const replaceInTime = () => {
+        reads += 1;
+        if (reads === at) driven.apply(limit(1));
+      };
+      const clock = {
+        ...plain,
+        monotonicMs: () => {
+          if (isArmed) replaceInTime();
+          return plain.monotonicMs();
+        },
+      };
+      let isArmed = false;
+      const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(limit(2), folder), clock });
+      for (const file of files) driven.see(file, { isTold: false });
+      isArmed = true;
+      driven.enforcer.listed();
+      await driven.calm();
+      isArmed = false;
+      const kept = reads < at ? 2 : 1;
+      expect([at, ...driven.enforcer.status().planned.keys()]).toEqual([at, ...files.slice(0, -kept)]);
+      expect(archivesIn(folder)).toEqual(files);
+    }
+  });
+
   it("is told of until the event comes", async () => {
     const folder = aFolder();
     const files = aSeries(folder, 5);

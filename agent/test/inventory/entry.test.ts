@@ -11,6 +11,7 @@ import {
   findFile,
   hasChanged,
   newEntry,
+  OWNERLESS_AFTER_MS,
   refresh,
   walkEntry,
 } from "../../src/inventory/entry.ts";
@@ -144,6 +145,24 @@ describe("a torn archive", () => {
     old.clock.pass(1);
     expect(old.state()).toBe("incomplete");
     expect(old.entry.settled).toBe(true);
+  });
+
+  it("that nothing names an owner of is incomplete without one after an hour, and not before", () => {
+    const names = { namespace: "team", container: "prod-main" };
+    const { entry, clock, walk, state } = anEntry(
+      names,
+      archiveBytes({ ...names, pagesBytes: 64 * 1024 }).subarray(0, 3000),
+    );
+    expect(walk()).toBe(true);
+    clock.jump(OWNERLESS_AFTER_MS * 10);
+    clock.pass(OWNERLESS_AFTER_MS - 1);
+    expect(state()).toBe("unsettled");
+    clock.pass(1);
+    expect(state()).toBe("incomplete");
+    expect([entry.identity, entry.settled, entry.problem]).toEqual([undefined, true, undefined]);
+    // It counts in no scope, so that it is no event of any.
+    entry.isNews = true;
+    expect([endNews(entry), entry.isNews]).toEqual([false, false]);
   });
 
   it("that grows is unsettled again at once, walked on from where it ended, and complete in the end", () => {

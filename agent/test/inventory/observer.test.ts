@@ -24,9 +24,9 @@ import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { type Clock, systemClock } from "../../src/clock.ts";
 import { type ArchiveIndex, createArchiveIndex } from "../../src/inventory/archive-index.ts";
 import type { Directory } from "../../src/inventory/directory.ts";
-import type { Entry } from "../../src/inventory/entry.ts";
+import { type Entry, OWNERLESS_AFTER_MS } from "../../src/inventory/entry.ts";
 import { createObserver, type ObserverOptions } from "../../src/inventory/observer.ts";
-import { archiveBytes, archiveName, archiveTime, tarHeader, writeArchive } from "../support/archives.ts";
+import { archiveBytes, archiveName, archivesIn, archiveTime, tarHeader, writeArchive } from "../support/archives.ts";
 import { realArchives } from "../support/real-archives.ts";
 import { packNames } from "../support/seen.ts";
 import { aFolder, watchDirectory } from "../support/watching.ts";
@@ -136,7 +136,8 @@ describe("what lies in the directory already", () => {
     execFileSync("mkfifo", [join(folder, archiveName({ container: "pipe" }))]);
     if (isRoot) execFileSync("mknod", [join(folder, archiveName({ container: "device" })), "c", "1", "3"]);
     writeFileSync(Buffer.concat([Buffer.from(`${folder}/checkpoint-p_n-\xff`, "latin1"), Buffer.from(".tar")]), "");
-    writeFileSync(join(folder, "notes.txt"), "");
+    writeFileSync(join(folder, "notes.txt"), Buffer.alloc(100));
+    writeFileSync(join(folder, `${files.half}.gz`), Buffer.alloc(200));
     const watching = watchDirectory(folder, { spec: { applyPoliciesImmediately: true } });
     await until(() => expect(watching.observer.status().isIdle).toBe(true));
     expect(watching.files()).toEqual(Object.values(files).sort());
@@ -150,6 +151,7 @@ describe("what lies in the directory already", () => {
       expect(watching.logged.find(({ archive }) => archive === file)?.why).toMatch(/more than one reading/);
     }
     expect(watching.observer.status().foreignFiles).toBe(isRoot ? 4 : 3);
+    await until(() => expect(watching.observer.status().foreignBytes).toBe(300));
     expect(watching.deleted).toEqual([]);
     rmdirSync(join(folder, archiveName({ container: "directory" })));
     await until(() => expect(watching.observer.status().foreignFiles).toBe(isRoot ? 3 : 2));
@@ -188,6 +190,31 @@ describe("an archive that arrives", () => {
     expect(performance.now() - startedMs).toBeGreaterThan(1500);
     appendFileSync(join(folder, file), archiveBytes().subarray(3000));
     await until(() => expect(watching.state(file)).toBe("complete"));
+  });
+
+  it("has no owner an hour after its writer died before naming one: told once, and taken by rules of the node alone", async () => {
+    const folder = aFolder();
+    const names = { namespace: "team", container: "prod-main" };
+    const bytes = archiveBytes({ ...names, pagesBytes: 3 << 20 });
+    const file = archiveName(names);
+    writeFileSync(join(folder, file), bytes.subarray(0, 2 << 20));
+    let passedMs = 0;
+    const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + passedMs };
+    const limits = { maxCheckpointsPerContainer: 1, maxCheckpointSize: "1Mi", maxTotalSizePerNamespace: "1Mi" };
+    const spec = { applyPoliciesImmediately: true, globalPolicy: { ...limits, maxAge: "1ns" } };
+    const watching = watchDirectory(folder, { clock, spec });
+    await until(() => expect(watching.isCalm()).toBe(true));
+    expect(watching.state(file)).toBe("unsettled");
+    passedMs = OWNERLESS_AFTER_MS + 10_000;
+    await until(() => expect(watching.state(file)).toBe("incomplete"));
+    await until(() => expect(watching.isCalm()).toBe(true));
+    const told = () => watching.logged.filter(({ msg }) => String(msg).includes("has no owner"));
+    expect(told()).toMatchObject([{ archive: file, bytes: 2 << 20 }]);
+    expect(archivesIn(folder)).toContain(file);
+    watching.apply({ ...spec, nodePolicy: { maxTotalSize: "1Mi" } });
+    await until(() => expect(archivesIn(folder)).not.toContain(file));
+    expect(watching.deleted).toContainEqual({ file, reason: "node_max_total_size" });
+    expect(told()).toHaveLength(1);
   });
 
   it("is known anew when another is written over it in place, with an old tail behind its end", async () => {

@@ -32,7 +32,7 @@ const archive = ({ isWalked }: { isWalked: boolean }) =>
       isSettled: sometimes(85),
       listed: fc.integer({ min: 0, max: 3 }),
       walked: isWalked ? fc.constant(true) : sometimes(95),
-      isOwned: sometimes(95),
+      isOwned: sometimes(90),
       isStaticPod: sometimes(20),
     })
     .map(({ isOwned, isSettled, age, ...rest }) =>

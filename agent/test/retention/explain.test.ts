@@ -22,6 +22,7 @@ describe("explainPlan", () => {
       anArchive({ file: "tomorrow", age: -1, state: "postdated" }),
       anArchive({ file: "whose", age: 2, state: "unidentified", identity: null }),
       anArchive({ file: "other", age: 9, namespace: "ops" }),
+      anArchive({ file: "torn", age: 10, state: "incomplete", identity: null }),
     ];
     const containerPolicies = [
       { namespace: "tea*", pod: "web", container: "main", maxCheckpoints: 1, minCheckpoints: 1 },
@@ -29,6 +30,7 @@ describe("explainPlan", () => {
     const decisions = explain(archives, { containerPolicies });
     const policy = "container policy tea*/web/main";
     expect(decisions.map(({ archive: { file }, ...rest }) => [file, ...Object.values(rest)])).toEqual([
+      ["torn", "keep", null, "none", "torn and without an owner; only the rules of the node may take it"],
       ["other", "keep", null, "global policy", "within the limits"],
       ["old", "delete", "max_checkpoints", policy, "too many archives"],
       ["fresh", "keep", null, policy, "to be deleted (max_checkpoints) once it has been unchanged for 2 s"],

@@ -106,7 +106,7 @@ describe("planRetention, whatever the archives and the policy", () => {
     );
   });
 
-  it("plans no archive twice, and none that is pinned, of unknown owner or neither complete nor incomplete", () => {
+  it("plans no archive twice, and none that is pinned, whole and of unknown owner, or neither complete nor incomplete", () => {
     fc.assert(
       fc.property(arbInput({ isWalked: false }), (input) => {
         const plan = planRetention(input);
@@ -114,11 +114,35 @@ describe("planRetention, whatever the archives and the policy", () => {
         expect(new Set(planned).size).toBe(planned.length);
         for (const { pinned, identity, state } of planned) {
           expect(pinned).toBe(false);
-          expect(identity).toBeDefined();
+          if (identity === undefined) expect(state).toBe("incomplete");
           expect(["complete", "incomplete"]).toContain(state);
         }
         for (const { archive } of plan.deletions) expect(archive.settled).toBe(true);
         for (const { archive } of plan.deferred) expect(archive.settled).toBe(false);
+      }),
+      RUNS,
+    );
+  });
+
+  it("takes what is torn and has no owner by rules of the node alone, and before all that is whole", () => {
+    fc.assert(
+      fc.property(arbInput(), (some) => {
+        const input = { ...some, policy: { ...some.policy, node: { ...some.policy.node, maxTotalBytes: 1000 } } };
+        const isOwnerless = ({ identity, state, pinned }: Archive) =>
+          identity === undefined && state === "incomplete" && !pinned;
+        const plan = planRetention(input);
+        const gone = goneOf(plan);
+        const planned = [...plan.deletions, ...plan.deferred, ...plan.stuck];
+        for (const { archive, reason } of planned) if (isOwnerless(archive)) expect(reason).toMatch(/^node_/);
+        const isFreed = planned.some(
+          ({ archive, reason }) => reason === "node_watermark" && archive.state === "complete",
+        );
+        const canGo = (archive: Archive) => isOwnerless(archive) && !input.stuck?.has(archive.file);
+        if (isFreed) expect(listOf(input).filter((archive) => canGo(archive) && !gone.has(archive))).toEqual([]);
+        // No rule about scopes knows of them.
+        const archives = listOf(input).filter((archive) => !isOwnerless(archive));
+        const ofScopes = (one: Plan) => sorted(one.deletions.filter(({ reason }) => !reason.startsWith("node_")));
+        expect(ofScopes(plan)).toEqual(ofScopes(planRetention({ ...input, archives })));
       }),
       RUNS,
     );

@@ -487,6 +487,24 @@ describe("the node's maxTotalSize", () => {
     ]);
   });
 
+  it("takes torn ones without an owner among the other incomplete ones, and before any whole one, whoever has most", () => {
+    const archives = [
+      named("half", { age: 5, mib: 2, state: "incomplete" }),
+      named("nobody-old", { age: 6, mib: 2, state: "incomplete", identity: null }),
+      named("nobody-new", { age: 4, mib: 2, state: "incomplete", identity: null }),
+      named("nobody-pinned", { age: 9, mib: 50, state: "incomplete", identity: null, pinned: true }),
+      named("old", { age: 9, mib: 5 }),
+      named("new", { age: 1, mib: 5 }),
+    ];
+    const takenUnder = (maxTotalSize: string) =>
+      told(planRetention(anInput(archives, { nodePolicy: { maxTotalSize } })));
+    const torn = ["nobody-old", "half", "nobody-new"].map((file) => `node_max_total_size ${file}`);
+    expect(takenUnder("16Mi")).toEqual([]);
+    expect(takenUnder("15Mi")).toEqual(torn.slice(0, 1));
+    expect(takenUnder("10Mi")).toEqual(torn);
+    expect(takenUnder("9Mi")).toEqual([...torn, "node_max_total_size old"]);
+  });
+
   it("then takes the oldest of the namespace that has most just then, the smaller name where they tie", () => {
     const of = (namespace: string, mib: number) =>
       archivesOf(4, { namespace, mib }).map((archive, index) => ({ ...archive, file: `${namespace}-${index}` }));
@@ -629,6 +647,19 @@ describe("the watermark and minFree", () => {
     expect(unreachable).toEqual([
       { limit: "node_watermark", wanted: gib(10), freed: gib(5), unit: "bytes", obstacles: { floor: 1 } },
     ]);
+  });
+
+  it("tell of archives that may still be written as what stands in the way, if they take up disk space", () => {
+    const unsettled = [
+      anArchive({ state: "unsettled" }),
+      anArchive({ state: "unsettled", identity: null }),
+      anArchive({ state: "unsettled", identity: null, pinned: true }),
+      anArchive({ state: "unsettled", allocated: 0 }),
+    ];
+    const disk = { usedBytes: gib(90), availableBytes: gib(10) };
+    const spec = { nodePolicy: { minFree: "20Gi" } };
+    const { unreachable } = planRetention(anInput(unsettled, spec, { node: { disk } }));
+    expect(unreachable).toMatchObject([{ limit: "node_watermark", freed: 0, obstacles: { unsettled: 2 } }]);
   });
 
   it("do nothing on a disk whose usage is unknown", () => {

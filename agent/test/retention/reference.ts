@@ -35,6 +35,10 @@ export function byAge(a: Archive, b: Archive): number {
   return a.timeMs - b.timeMs || Number(a.mtimeNs - b.mtimeNs) || (a.file < b.file ? -1 : 1);
 }
 
+/** Incomplete ones first, then the oldest. */
+const inOrder = (a: Archive, b: Archive) =>
+  Number(b.state === "incomplete") - Number(a.state === "incomplete") || byAge(a, b);
+
 const keyOf = (identity: ContainerIdentity, depth: number) =>
   [identity.namespace, identity.pod, identity.container].slice(0, depth).join("/");
 const namesOf = (identity: ContainerIdentity, depth: number) => ({
@@ -79,7 +83,7 @@ export function referencePlan(input: PlanInput) {
   const candidates = () =>
     left()
       .filter((archive) => deletable(archive) && !floor.has(archive))
-      .sort((a, b) => Number(b.state === "incomplete") - Number(a.state === "incomplete") || byAge(a, b));
+      .sort(inOrder);
   const unwalked = archives.filter(({ walked }) => !walked);
   const acts = (identity: ContainerIdentity, depth: number) =>
     input.isActive(keyOf(identity, depth)) &&
@@ -90,7 +94,7 @@ export function referencePlan(input: PlanInput) {
     );
   const ownDepth = (policy: Policy) => ({ global: 3, container: 3, pod: 2, namespace: 1 })[policy.level];
   const ownActs = (archive: Owned) => acts(archive.identity, ownDepth(policyOf(archive)));
-  const obstacles = (members: readonly Owned[], kept: ReadonlySet<Archive> = floor) => {
+  const obstacles = (members: readonly Archive[], { kept = floor, unsettled = 0 }: Partial<InTheWay> = {}) => {
     const failing = members.filter(isStuck).length;
     const others = members.filter((archive) => !isStuck(archive));
     const pinned = others.filter((archive) => archive.pinned).length;
@@ -99,6 +103,7 @@ export function referencePlan(input: PlanInput) {
       ...(pinned > 0 && { pinned }),
       ...(floored > 0 && { floor: floored }),
       ...(failing > 0 && { failing }),
+      ...(unsettled > 0 && { unsettled }),
     };
     return {
       ...(Object.keys(told).length > 0 && { obstacles: told }),
@@ -194,7 +199,7 @@ export function referencePlan(input: PlanInput) {
     }
   });
   const shrink = (reason: Reason, names: object, options: Shrink) => {
-    const { members, ever, limit, of, orders, tolerated = 0, kept } = options;
+    const { members, ever, limit, of, orders, tolerated = 0 } = options;
     const sum = () => total(members(), of);
     const wanted = sum() - limit;
     let freed = 0;
@@ -209,7 +214,7 @@ export function referencePlan(input: PlanInput) {
     if (sum() + failing > limit) {
       const inTheWay = obstacles(
         ever.filter((archive) => of(archive) > 0),
-        kept,
+        options,
       );
       unreachable.push({ limit: reason, ...names, wanted, freed, unit: "bytes", ...inTheWay });
     }
@@ -235,11 +240,16 @@ export function referencePlan(input: PlanInput) {
       cannotGo.add(archive);
     }
     const mine = () => candidates().filter((archive) => !spared.has(archive));
-    const counted = () => left().filter(inBytes);
+    const ownerless = archives.filter(
+      ({ identity, state, pinned }) => identity === undefined && state === "incomplete" && !pinned,
+    );
+    const ofAll = () =>
+      [...mine(), ...ownerless.filter((archive) => !gone.has(archive) && !cannotGo.has(archive))].sort(inOrder);
+    const counted = () => [...left().filter(inBytes), ...ownerless.filter((archive) => !gone.has(archive))];
     const largest = (of: (archive: Archive) => number) => () => {
       const share = (archive: Owned) =>
         total(
-          counted().filter(({ identity }) => identity.namespace === archive.identity.namespace),
+          counted().filter(({ identity }) => identity?.namespace === archive.identity.namespace),
           of,
         );
       return mine().sort(
@@ -248,10 +258,12 @@ export function referencePlan(input: PlanInput) {
           (a.identity.namespace === b.identity.namespace ? 0 : a.identity.namespace < b.identity.namespace ? -1 : 1),
       )[0];
     };
-    const torn = () => mine().find(({ state }) => state === "incomplete");
+    const torn = () => ofAll().find(({ state }) => state === "incomplete");
     const ofNode = {
       members: counted,
-      ever: archives.filter((archive): archive is Owned => archive.identity !== undefined && inBytes(archive)),
+      ever: archives.filter(
+        (archive) => ownerless.includes(archive) || (archive.identity !== undefined && inBytes(archive)),
+      ),
       kept: new Set<Archive>([...floor, ...[...spared].filter((archive) => archive !== undefined)]),
     };
     const limit = node.maxTotalBytes ?? Infinity;
@@ -266,7 +278,7 @@ export function referencePlan(input: PlanInput) {
           counted().filter((archive) => isStuck(archive) && archive.state === "incomplete"),
           ({ size }) => size,
         ),
-        orders: [() => mine().find(({ size }) => size > limit), torn, largest(({ size }) => size)],
+        orders: [() => ofAll().find(({ size }) => size > limit), torn, largest(({ size }) => size)],
       },
     );
     const { disk } = input.node;
@@ -290,6 +302,9 @@ export function referencePlan(input: PlanInput) {
         {},
         {
           ...ofNode,
+          unsettled: archives.filter(
+            ({ state, pinned, allocated }) => state === "unsettled" && !pinned && allocated > 0,
+          ).length,
           limit: before - (used - target),
           of: ({ allocated }) => allocated,
           orders: [torn, largest(({ allocated }) => allocated)],
@@ -305,12 +320,18 @@ export function referencePlan(input: PlanInput) {
   };
 }
 
-interface Shrink {
-  members: () => Owned[];
-  /** The same before any rule took one. */
-  ever: Owned[];
+/** What may stand in a limit's way. */
+interface InTheWay {
   /** What the floor keeps, if it is another one. */
-  kept?: ReadonlySet<Archive>;
+  kept: ReadonlySet<Archive>;
+  /** How many archives may still be written and take up disk space. */
+  unsettled: number;
+}
+
+interface Shrink extends Partial<InTheWay> {
+  members: () => Archive[];
+  /** The same before any rule took one. */
+  ever: Archive[];
   limit: number;
   of: (archive: Archive) => number;
   /** By how much the limit may be exceeded before anything is taken. */

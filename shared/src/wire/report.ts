@@ -69,9 +69,10 @@ export interface Deletion {
   number: number;
   time: string;
   file: string;
-  namespace: string;
-  pod: string;
-  container: string;
+  /** Whose it was; the three are absent if it was torn and had no owner. */
+  namespace?: string;
+  pod?: string;
+  container?: string;
   bytes: number;
   reason: Reason;
 }
