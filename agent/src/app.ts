@@ -87,18 +87,17 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     time,
     events: {
       deleted: ({ entry, reason, sinceEventMs }) => {
-        const { namespace, pod, container } = entry.identity ?? { namespace: "", pod: "", container: "" };
-        const { file, size: bytes } = entry;
+        const { file, identity, size: bytes } = entry;
         log.info(deletionFields(entry, reason), "archive deleted");
         addToSums(deletedSums, reason, bytes);
-        const counted = { namespace: metrics.countedNamespace(namespace), reason };
+        const counted = { namespace: metrics.countedNamespace(identity?.namespace ?? ""), reason };
         metrics.deleted.inc(counted);
         metrics.deletedBytes.inc(counted, bytes);
         metrics.eventToDeletion.observe(sinceEventMs / 1000);
         news.raise();
         deletionCount += 1;
         const when = new Date(clock.wallMs()).toISOString();
-        deletions.push({ number: deletionCount, time: when, file, namespace, pod, container, bytes, reason });
+        deletions.push({ number: deletionCount, time: when, file, ...identity, bytes, reason });
         if (deletions.length > REPORT_LIMITS.deletions) deletions.shift();
       },
       wouldDelete: ({ entry, reason }) => log.info(deletionFields(entry, reason), "archive would be deleted"),
@@ -154,6 +153,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   const metrics = createMetrics({
     granularity: config.metricsGranularity as Granularity,
     version: VERSION,
+    startedAtMs: clock.wallMs(),
     source: {
       archives: () => index.all(),
       planned: plannedSums,
@@ -165,6 +165,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       isWatchDegraded: () => observer.status().isDegraded,
       certificateNotAfterMs: () => certificates?.notAfterMs,
       foreignFiles: () => observer.status().foreignFiles,
+      foreignBytes: () => observer.status().foreignBytes,
       isDirectoryMounted: () => observer.status().state === "watching",
       policy: () => accepted && { digest: accepted.digest, mode: accepted.document.mode },
     },
@@ -387,6 +388,5 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
 
 /** What is logged of an archive that is deleted, or would be. */
 function deletionFields({ identity, file, size: bytes, state }: Entry, reason: Reason) {
-  const { namespace, pod, container } = identity ?? { namespace: "", pod: "", container: "" };
-  return { namespace, pod, container, archive: file, bytes, state, reason };
+  return { ...identity, archive: file, bytes, state, reason };
 }

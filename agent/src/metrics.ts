@@ -1,3 +1,4 @@
+import { readdirSync } from "node:fs";
 import { ARCHIVE_STATES, type ArchiveState, type ArchiveSum, REASONS, type Reason } from "@cro/shared/wire/report";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { type Archive, countsInBytes, countsInNumber } from "./archive/archive.ts";
@@ -18,6 +19,8 @@ export interface MetricsSource {
   isWatchDegraded(): boolean;
   certificateNotAfterMs(): number | undefined;
   foreignFiles(): number;
+  /** Bytes of all files that are no archives. */
+  foreignBytes(): number;
   isDirectoryMounted(): boolean;
   /** The policy that was accepted; undefined before the first. */
   policy(): { digest: string; mode: string } | undefined;
@@ -41,8 +44,14 @@ interface ScopeTotals {
 export type Metrics = ReturnType<typeof createMetrics>;
 
 /** The agent's metrics, in a registry of their own. Every name is part of what users build dashboards and alerts on. */
-export function createMetrics(options: { granularity: Granularity; version: string; source: MetricsSource }) {
-  const { granularity, version, source } = options;
+export function createMetrics(options: {
+  granularity: Granularity;
+  version: string;
+  /** When the process started, in milliseconds since 1970. */
+  startedAtMs: number;
+  source: MetricsSource;
+}) {
+  const { granularity, version, source, startedAtMs } = options;
   const registry = new Registry();
   const registers = [registry];
   const scopeLabels = GRANULARITIES.slice(0, GRANULARITIES.indexOf(granularity) + 1);
@@ -203,6 +212,12 @@ export function createMetrics(options: { granularity: Granularity; version: stri
   value("checkpoint_foreign_files", "Entries named like an archive that are no regular file: never touched.", () =>
     source.foreignFiles(),
   );
+  value(
+    "checkpoint_foreign_bytes",
+    "Bytes of all files in the directory that are not named like an archive, as the last full listing found them.",
+    () => source.foreignBytes(),
+  );
+  addProcessMetrics({ value, registers, startedAtMs });
   gauge("checkpoint_agent_build_info", "The agent's version; always 1.", {
     labels: ["version"],
     collect: (metric) => metric.set({ version }, 1),
@@ -263,6 +278,47 @@ export function createMetrics(options: { granularity: Granularity; version: stri
       registers,
     }),
   };
+}
+
+/**
+ * What prom-client's default metrics tell of any process, as far as it costs nothing between scrapes: not its watches of
+ * the event loop and of garbage collection.
+ */
+function addProcessMetrics({
+  value,
+  registers,
+  startedAtMs,
+}: {
+  value: (name: string, help: string, read: () => number | undefined) => void;
+  registers: Registry[];
+  startedAtMs: number;
+}): void {
+  new Counter({
+    name: "process_cpu_seconds_total",
+    help: "Total user and system CPU time spent in seconds.",
+    registers,
+    collect() {
+      const { user, system } = process.cpuUsage();
+      this.reset();
+      this.inc((user + system) / 1e6);
+    },
+  });
+  value("process_resident_memory_bytes", "Resident memory size in bytes.", () => process.memoryUsage.rss());
+  value(
+    "process_start_time_seconds",
+    "Start time of the process since unix epoch in seconds.",
+    () => startedAtMs / 1000,
+  );
+  value("process_open_fds", "Number of open file descriptors.", countDescriptors);
+}
+
+function countDescriptors(): number | undefined {
+  try {
+    // One of them is that of the listing itself.
+    return readdirSync("/proc/self/fd").length - 1;
+  } catch {
+    return undefined;
+  }
 }
 
 /** The scopes of the most bytes, and all others as one. */

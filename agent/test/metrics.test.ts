@@ -35,6 +35,7 @@ function metricsOf(
   return createMetrics({
     granularity,
     version: "1",
+    startedAtMs: 1_000_000,
     source: {
       archives,
       planned: () => ({}),
@@ -46,6 +47,7 @@ function metricsOf(
       isWatchDegraded: () => false,
       certificateNotAfterMs: () => undefined,
       foreignFiles: () => 0,
+      foreignBytes: () => 0,
       isDirectoryMounted: () => true,
       policy: () => undefined,
       ...source,
@@ -133,6 +135,17 @@ describe("the agent's metrics", () => {
     const exposition = await registry.metrics();
     expect(exposition).toContain('checkpoint_policy_info{policy="0123456789ab",mode="DryRun"} 1');
     expect(exposition).toContain("checkpoint_directory_mounted 0");
+  });
+
+  it("tell what the process costs, in a counter that grows", async () => {
+    const { registry } = metricsOf(() => []);
+    const read = async (name: string) =>
+      Number(new RegExp(`^${name} (.+)$`, "m").exec(await registry.metrics())?.[1] ?? Number.NaN);
+    const cpuSeconds = await read("process_cpu_seconds_total");
+    expect(await read("process_cpu_seconds_total")).toBeGreaterThanOrEqual(cpuSeconds);
+    expect(await read("process_resident_memory_bytes")).toBeGreaterThan(1 << 20);
+    expect(await read("process_open_fds")).toBeGreaterThan(0);
+    expect(await read("process_start_time_seconds")).toBe(1000);
   });
 
   it("tell bytes by state, those of archives that nobody owns included", async () => {

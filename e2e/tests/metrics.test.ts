@@ -16,6 +16,7 @@ describeWith("the metrics of both sides", await findPrometheus(), ({ promtool })
     writeArchive(directory, { namespace: "other", container: "c", time: archiveTime(Date.now() - 60_000) });
     writeFileSync(join(directory, archiveName({ container: "torn" })), archiveBytes().subarray(0, 700));
     writeArchive(directory, { namespace: "a", container: "b-c", spec: null });
+    writeFileSync(join(directory, "checkpoint-web-0_shop-main.tar.gz"), Buffer.alloc(50));
     const spec = { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 2 } };
     const pair = await startPair({ policy: aPolicyFile(spec), directory });
     pair.startAgent();
@@ -37,6 +38,10 @@ describeWith("the metrics of both sides", await findPrometheus(), ({ promtool })
       'checkpoint_archives_deleted_bytes_total{namespace="shop",reason="max_checkpoints"}': 3 * size,
       'checkpoint_archives_planned{reason="max_checkpoints"}': 0,
       'checkpoint_limits_unreachable{limit="max_checkpoints"}': 0,
+      'checkpoint_planned_bytes{reason="max_checkpoints"}': 0,
+      'checkpoint_archive_state_bytes{state="unsettled"}': 700,
+      checkpoint_foreign_bytes: 50,
+      checkpoint_directory_mounted: 1,
       checkpoint_policy_term: 1,
       checkpoint_deletion_paused: 0,
       checkpoint_watch_degraded: 0,
@@ -55,6 +60,9 @@ describeWith("the metrics of both sides", await findPrometheus(), ({ promtool })
     expect(oldest).toBe(Date.parse(files[1]?.slice(-24, -4) ?? "") / 1000);
     expect(exposition).toContain("checkpoint_enforcement_duration_seconds_bucket");
     expect(exposition).toContain("checkpoint_event_to_deletion_seconds_bucket");
+    expect(metrics.get("checkpoint_directory_used_bytes")).toBeGreaterThan(0);
+    expect(metrics.get("process_resident_memory_bytes")).toBeGreaterThan(0);
+    expect(exposition).toMatch(/checkpoint_policy_info\{policy="[0-9a-f]{12}",mode="Enforce"\} 1/);
     expect(exposition).toMatch(/checkpoint_agent_build_info\{version="[^"]+"\} 1/);
 
     await until(async () => {
