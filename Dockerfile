@@ -17,6 +17,8 @@ LABEL org.opencontainers.image.title="checkpoint-restore-operator" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /src/LICENSE /src/dist/THIRD-PARTY-LICENSES.txt /src/dist/sbom.cdx.json /src/dist/package.json \
      /src/dist/agent.js /src/dist/coordinator.js /app/
+# So that `kubectl exec NAME -- agent list` needs to know no path.
+COPY --from=build /src/dist/bin/agent /src/dist/bin/coordinator /usr/local/bin/
 # The chart runs agents as root, to whom archives belong. Whatever is run otherwise is nobody.
 USER 65532:65532
 ENTRYPOINT ["node"]

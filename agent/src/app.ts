@@ -5,12 +5,13 @@ import { createGovernor } from "@cro/shared/policy/govern";
 import { VERSION } from "@cro/shared/version";
 import { REFUSED } from "@cro/shared/wire/directive";
 import { type Deletion, REPORT_LIMITS, type Reason, type Report } from "@cro/shared/wire/report";
-import { pino } from "pino";
+import { pino, stdTimeFunctions } from "pino";
 import { createTrustedTime, systemClock } from "./clock.ts";
 import type { ServeConfig } from "./config.ts";
 import type { Due } from "./enforce/attention.ts";
 import { readDisk } from "./enforce/disk.ts";
 import { createEnforcer } from "./enforce/enforcer.ts";
+import { isPaused, PAUSE_FILE } from "./enforce/remove.ts";
 import { EXIT } from "./errors.ts";
 import type { Granularity } from "./granularity.ts";
 import { createApi } from "./http/api.ts";
@@ -20,12 +21,16 @@ import { createArchiveIndex } from "./inventory/archive-index.ts";
 import { type Directory, directoryKey } from "./inventory/directory.ts";
 import type { Entry } from "./inventory/entry.ts";
 import { createObserver } from "./inventory/observer.ts";
+import { createJournal } from "./journal.ts";
+import { factLines, type Head, planFacts } from "./local/facts.ts";
+import { startLocalServer } from "./local/socket.ts";
 import { createMetrics } from "./metrics.ts";
 import { type AcceptedPolicy, acceptDirective, type Verdict } from "./policy/accept.ts";
 import { createOrphanProofs } from "./policy/orphan-proofs.ts";
 import { createStateFolder, type Watched } from "./policy/state-folder.ts";
 import { addToSums, buildReport, type SumsByReason } from "./report.ts";
 import { createReportNews } from "./report-news.ts";
+import { describeLimit, describePolicy, isOfNode } from "./retention/explain.ts";
 
 const TICK_MS = 1000;
 /** How often what was seen in the directory is kept, if it changed, in milliseconds. */
@@ -45,7 +50,12 @@ export interface Agent {
 export async function startAgent(config: ServeConfig): Promise<Agent> {
   const { nodeName: node, podUid: podUID } = config;
   const clock = systemClock;
-  const log = pino({ level: config.logLevel, base: { component: "agent", node } });
+  const log = pino({
+    level: config.logLevel,
+    base: { component: "agent", node },
+    timestamp: stdTimeFunctions.isoTime,
+    formatters: { level: (level) => ({ level }) },
+  });
   const bootId = randomUUID();
   const index = createArchiveIndex<Entry>();
   const proofs = createOrphanProofs(bootId, clock.monotonicMs);
@@ -88,7 +98,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     events: {
       deleted: ({ entry, reason, sinceEventMs }) => {
         const { file, identity, size: bytes } = entry;
-        log.info(deletionFields(entry, reason), "archive deleted");
+        const rule = ruleOf(entry, reason);
+        log.info({ ...deletionFields(entry, reason), ...rule }, "archive deleted");
         addToSums(deletedSums, reason, bytes);
         const counted = { namespace: metrics.countedNamespace(identity?.namespace ?? ""), reason };
         metrics.deleted.inc(counted);
@@ -97,10 +108,13 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
         news.raise();
         deletionCount += 1;
         const when = new Date(clock.wallMs()).toISOString();
+        const digest = accepted && { digest: accepted.digest };
+        journal.add({ time: when, file, bytes, ...identity, reason, ...rule, ...digest });
         deletions.push({ number: deletionCount, time: when, file, ...identity, bytes, reason });
         if (deletions.length > REPORT_LIMITS.deletions) deletions.shift();
       },
-      wouldDelete: ({ entry, reason }) => log.info(deletionFields(entry, reason), "archive would be deleted"),
+      wouldDelete: ({ entry, reason }) =>
+        log.info({ ...deletionFields(entry, reason), ...ruleOf(entry, reason) }, "archive would be deleted"),
       deleteFailed: ({ code }) => metrics.deleteErrors.inc({ code }),
       enforced: ({ durationMs }) => {
         news.raise();
@@ -124,7 +138,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
           else dueIn.set(directoryKey(watchedDirectory), due);
         }
         watchedDirectory = directory;
-        return enforcer.setDirectory(directory, directory && dueIn.get(directoryKey(directory)));
+        const left = enforcer.setDirectory(directory, directory && dueIn.get(directoryKey(directory)));
+        return left.then(() => journal.setDirectory(directory));
       },
       listed: () => {
         enforcer.listed();
@@ -174,6 +189,22 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     log.warn({ err }, message);
     metrics.stateErrors.inc();
   });
+
+  const journal = createJournal({
+    clock,
+    onProblem: (err, { isFirst }) => {
+      if (isFirst) log.warn({ err }, "deletions cannot be written to the journal; they are made all the same");
+      metrics.journalErrors.inc();
+    },
+  });
+
+  /** The policy that asks for a deletion, in words, and its limits. */
+  function ruleOf({ identity }: Entry, reason: Reason) {
+    if (govern === undefined || accepted === undefined) return {};
+    const policy = identity && govern(identity);
+    const limit = describeLimit(reason, policy, accepted.document.node);
+    return { policy: isOfNode(reason) ? "node policy" : describePolicy(policy), limit };
+  }
 
   function plannedSums(): SumsByReason {
     const sums: SumsByReason = {};
@@ -304,6 +335,43 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     condition = now;
   }
 
+  /** Why nothing is deleted just now. */
+  function held(): string[] {
+    const { state: seen, message, isListed, path = "the directory" } = observer.status();
+    if (accepted === undefined) return ["no policy has come yet"];
+    return [
+      ...(isInForce ? [] : ["the last accepted policy waits for the coordinator"]),
+      ...(seen === "watching" ? [] : [message ?? `the directory is ${seen}`]),
+      ...(seen === "watching" && !isListed ? ["the directory is not listed yet"] : []),
+      ...(watchedDirectory !== undefined && isPaused(watchedDirectory) ? [`${path}/${PAUSE_FILE} is there`] : []),
+      ...(accepted.document.mode === "DryRun" ? ["the policy's mode is DryRun"] : []),
+    ];
+  }
+
+  /** What the agent's own commands are told. */
+  function facts(): Iterable<string> {
+    const { path, state: seen, message } = observer.status();
+    const { deleteErrors, unreachable } = enforcer.status();
+    const situation = enforcer.situation();
+    const head: Head = {
+      node,
+      version: VERSION,
+      time: new Date(clock.wallMs()).toISOString(),
+      directory: path ?? "",
+      state: seen,
+      ...(message !== undefined && { message }),
+      archives: index.size,
+      held: held(),
+      ...(accepted && { accepted: { ...accepted.fence, digest: accepted.digest } }),
+      ...(directedAtMs !== undefined && { directiveAgeSeconds: (clock.monotonicMs() - directedAtMs) / 1000 }),
+      deleted: deletionCount,
+      deleteErrors,
+      unreachable: [...unreachable],
+      ...(situation && { plan: planFacts(situation) }),
+    };
+    return factLines(head, [...index.all()], situation);
+  }
+
   let keptAtMs = Number.NEGATIVE_INFINITY;
   async function keepWatched(): Promise<void> {
     keptAtMs = clock.monotonicMs();
@@ -347,6 +415,12 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     }, config.waitForCoordinatorMs);
   } else log.info("nothing is deleted until the coordinator sends a policy");
 
+  const local = await startLocalServer(config.stateDir, {
+    clock,
+    lines: facts,
+    onProblem: (err) => log.warn({ err }, "the agent's own commands cannot ask it"),
+  });
+
   let api: ReturnType<typeof createApi> | undefined;
   const watching = watchCertificates(config.certsDir, {
     certificates: (next) => {
@@ -379,8 +453,9 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       watching.stop();
       await keepWatched();
       await enforcer.stop();
+      await journal.written();
       await observer.stop();
-      await Promise.all([api?.close(), status.close()]);
+      await Promise.all([api?.close(), status.close(), local.close()]);
       log.info("stopped");
     },
   };

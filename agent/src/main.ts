@@ -10,9 +10,13 @@ import type { CommandContext } from "./commands.ts";
 import { parseAbsolutePath, parseAddress, parseMilliseconds, type ServeConfig } from "./config.ts";
 import { EXIT, InputError } from "./errors.ts";
 import { GRANULARITIES } from "./granularity.ts";
+import { JOURNAL_MS } from "./journal.ts";
 import { createOutput, exitCodeFor } from "./output.ts";
 
 const DEFAULT_INCOMPLETE_AFTER_MS = 10 * 60_000;
+
+/** The node, as far as the environment tells it. */
+const NODE = process.env.NODE_NAME ?? hostname();
 
 const DEFAULT_WAIT_FOR_COORDINATOR_MS = 30_000;
 
@@ -21,14 +25,35 @@ const incompleteAfter = () =>
     .argParser(parseMilliseconds)
     .default(DEFAULT_INCOMPLETE_AFTER_MS, "10m");
 
+/** Where the chart mounts it, so that a command in the agent's container finds the agent. */
+const DEFAULT_STATE_DIR = "/state";
+
+const stateDir = () =>
+  new Option("--state-dir <path>", "state folder of the running agent")
+    .argParser(parseAbsolutePath)
+    .default(DEFAULT_STATE_DIR);
+
+const directory = (otherwise = "that of the running agent") =>
+  new Option("--directory <path>", `the directory of archives (default: ${otherwise})`);
+
+const policy = () =>
+  new Option("--policy <file>", "a policy resource in YAML, - for stdin (default: the policy of the running agent)");
+
+const EXAMPLE = "checkpoint-web-0_team-main-2026-11-22T22:20:17Z.tar";
+
+const exitsAnd = (...examples: string[]) =>
+  `\nExit codes: 0 done, 1 failed, 2 bad input or no agent.\n\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`;
+
 /** Runs a command that ends by itself. Returns its exit code, once all that it has to say is written. */
 async function command(
   work: (context: CommandContext) => Promise<number>,
-  { incompleteAfter: incompleteAfterMs }: { incompleteAfter: number },
+  { incompleteAfter: incompleteAfterMs }: { incompleteAfter: number } = {
+    incompleteAfter: DEFAULT_INCOMPLETE_AFTER_MS,
+  },
 ): Promise<number> {
   const out = createOutput(process.stdout);
   const err = createOutput(process.stderr);
-  const code = await work({ clock: systemClock, out: out.line, err: err.line, incompleteAfterMs });
+  const code = await work({ clock: systemClock, out: out.line, err: err.line, incompleteAfterMs, node: NODE });
   return exitCodeFor(code, { name: "agent", out, err });
 }
 
@@ -113,36 +138,129 @@ async function main(): Promise<number> {
 
   program
     .command("list")
-    .description("Print the archives of a directory.")
-    .requiredOption("--directory <path>", "the directory")
+    .description(
+      "Print the archives, by namespace, pod, container and time: those of a directory, or all that the running agent knows.",
+    )
+    .addOption(directory())
+    .addOption(stateDir())
     .option("--json", "one JSON object a line", false)
     .addOption(incompleteAfter())
     .action(async (options) => {
       const { listArchives } = await import("./commands.ts");
       code = await command((context) => listArchives(options, context), options);
     })
-    .addHelpText("after", "\nExample:\n  agent list --directory /var/lib/kubelet/checkpoints");
+    .addHelpText("after", exitsAnd("agent list", "agent list --directory /var/lib/kubelet/checkpoints"));
 
   program
     .command("plan")
     .description(
-      "Print for every archive which policy governs it, what would be done with it and why. Deletes nothing.",
+      "Print for every archive which policy governs it, what is done with it and why. Deletes nothing. Without a policy, " +
+        "that of the running agent, with all that it knows.",
     )
-    .requiredOption("--policy <file>", "a policy resource in YAML")
-    .option("--directory <path>", "the directory (default: the policy's checkpointDirectory)")
+    .addOption(policy())
+    .addOption(directory("the policy's checkpointDirectory"))
+    .addOption(stateDir())
     .option("--json", "one JSON object a line", false)
     .addOption(incompleteAfter())
     .action(async (options) => {
       const { planArchives } = await import("./commands.ts");
       code = await command((context) => planArchives(options, context), options);
     })
-    .addHelpText("after", "\nExample:\n  agent plan --policy policy.yaml --directory /var/lib/kubelet/checkpoints");
+    .addHelpText("after", exitsAnd("agent plan", "agent plan --policy - <policy.yaml"));
+
+  program
+    .command("explain")
+    .argument("<archive>", "name of the archive's file")
+    .description("Print which policy governs an archive, what is done with it and why. Deletes nothing.")
+    .addOption(policy())
+    .addOption(directory("the policy's checkpointDirectory"))
+    .addOption(stateDir())
+    .option("--json", "a JSON object", false)
+    .addOption(incompleteAfter())
+    .action(async (archive, options) => {
+      const { explainArchive } = await import("./commands.ts");
+      code = await command((context) => explainArchive(archive, options, context), options);
+    })
+    .addHelpText("after", exitsAnd(`agent explain ${EXAMPLE}`));
+
+  program
+    .command("pin")
+    .argument("<archive>", "name of the archive's file")
+    .description("Keep an archive, whatever any policy says, until it is unpinned: makes ARCHIVE.keep beside it.")
+    .option("--reason <text>", "why; kept in that file for whoever finds it")
+    .addOption(directory())
+    .addOption(stateDir())
+    .action(async (archive, options) => {
+      const { pinArchive } = await import("./commands.ts");
+      code = await command((context) => pinArchive(archive, options, context));
+    })
+    .addHelpText("after", exitsAnd(`agent pin ${EXAMPLE} --reason "case 4711"`));
+
+  program
+    .command("unpin")
+    .argument("<archive>", "name of the archive's file")
+    .description("Let policies have an archive again: removes ARCHIVE.keep, if that is a regular file.")
+    .addOption(directory())
+    .addOption(stateDir())
+    .action(async (archive, options) => {
+      const { unpinArchive } = await import("./commands.ts");
+      code = await command((context) => unpinArchive(archive, options, context));
+    })
+    .addHelpText("after", exitsAnd(`agent unpin ${EXAMPLE}`));
+
+  program
+    .command("pause")
+    .description("Stop all deletion on this node: makes .pause in the directory.")
+    .addOption(directory())
+    .addOption(stateDir())
+    .action(async (options) => {
+      const { pauseDeletion } = await import("./commands.ts");
+      code = await command((context) => pauseDeletion(options, context));
+    })
+    .addHelpText("after", exitsAnd("agent pause"));
+
+  program
+    .command("resume")
+    .description("Let deletion go on: removes .pause, if that is a regular file.")
+    .addOption(directory())
+    .addOption(stateDir())
+    .action(async (options) => {
+      const { resumeDeletion } = await import("./commands.ts");
+      code = await command((context) => resumeDeletion(options, context));
+    })
+    .addHelpText("after", exitsAnd("agent resume"));
+
+  program
+    .command("history")
+    .description("Print what was deleted on this node within the last 30 days, as far as its journal reaches.")
+    .addOption(
+      new Option("--since <duration>", "only of so long ago").argParser(parseMilliseconds).default(JOURNAL_MS, "30d"),
+    )
+    .addOption(directory())
+    .addOption(stateDir())
+    .option("--json", "one JSON object a line", false)
+    .action(async ({ since: sinceMs, ...options }) => {
+      const { tellHistory } = await import("./commands.ts");
+      code = await command((context) => tellHistory({ ...options, sinceMs }, context));
+    })
+    .addHelpText("after", exitsAnd("agent history --since 24h"));
+
+  program
+    .command("status")
+    .description("Print what the running agent says of itself.")
+    .addOption(stateDir())
+    .option("--json", "a JSON object", false)
+    .action(async (options) => {
+      const { tellStatus } = await import("./commands.ts");
+      code = await command((context) => tellStatus(options, context));
+    })
+    .addHelpText("after", exitsAnd("agent status"));
 
   program
     .command("enforce")
     .description("Apply a policy to a directory once.")
-    .requiredOption("--policy <file>", "a policy resource in YAML")
-    .option("--directory <path>", "the directory (default: the policy's checkpointDirectory)")
+    .requiredOption("--policy <file>", "a policy resource in YAML, - for stdin")
+    .addOption(directory("the policy's checkpointDirectory"))
     .option("--dry-run", "delete nothing", false)
     .option("--json", "one JSON object a line", false)
     .addOption(incompleteAfter())

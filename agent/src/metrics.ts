@@ -265,6 +265,11 @@ export function createMetrics(options: {
       help: "Times that the agent's own state could not be read or written.",
       registers,
     }),
+    journalErrors: new Counter({
+      name: "checkpoint_journal_errors_total",
+      help: "Times that deletions could not be written to the journal in the directory.",
+      registers,
+    }),
     enforcement: new Histogram({
       name: "checkpoint_enforcement_duration_seconds",
       help: "Duration of one run: plan and deletions.",

@@ -1,7 +1,9 @@
 import { formatBytes } from "@cro/shared/quantity";
 import type { UnreachableLimit } from "@cro/shared/wire/report";
 import Table from "cli-table3";
+import { compareAge } from "./archive/archive.ts";
 import type { Decision } from "./retention/explain.ts";
+import { containerScope } from "./retention/scope.ts";
 
 /** What an archive is. The names are null where nobody is known to own it; the size is in bytes. */
 export function archiveFacts({ file, identity, size, state, pinned }: Decision["archive"]) {
@@ -14,12 +16,32 @@ export function toJson({ archive, action, reason }: Pick<Decision, "archive" | "
   return JSON.stringify({ ...archiveFacts(archive), action, reason });
 }
 
-/** The same with the policy that governs the archive and a few words why. */
-export function toExplainedJson({ archive, action, reason, policy, why }: Decision): string {
-  return JSON.stringify({ ...archiveFacts(archive), action, reason, policy, why });
+/** What an archive is, with its time in RFC 3339 and the node on which it lies. */
+export function locatedFacts(archive: Decision["archive"], node: string) {
+  return { ...archiveFacts(archive), time: formatTime(archive.timeMs), node };
 }
 
-/** Columns of text, aligned, without borders: one line a row, as kubectl prints. */
+/** The same with what is done with it, the policy that governs it and a few words why. */
+export function explainedFacts({ archive, action, reason, policy, why }: Decision, node: string) {
+  return { ...locatedFacts(archive, node), action, reason, policy, why };
+}
+
+/** RFC 3339 in seconds, as names of archives have it. */
+export function formatTime(ms: number): string {
+  return `${new Date(ms).toISOString().slice(0, 19)}Z`;
+}
+
+/** By namespace, pod, container and then age; those that are nobody's come last. */
+export function compareOwners(a: Decision["archive"], b: Decision["archive"]): number {
+  const [mine, theirs] = [a, b].map(({ identity }) => identity && containerScope(identity));
+  if (mine === theirs) return compareAge(a, b);
+  if (mine === undefined) return 1;
+  if (theirs === undefined) return -1;
+  // A slash sorts before letters and digits, but after a dash.
+  return mine.replaceAll("/", " ") < theirs.replaceAll("/", " ") ? -1 : 1;
+}
+
+/** Columns of text, aligned, without borders: one line a row, as kubectl prints. An empty head is no line. */
 export function toTable(head: string[], rows: string[][]): string {
   const edges = ["top", "top-mid", "top-left", "top-right", "bottom", "bottom-mid", "bottom-left", "bottom-right"];
   const lines = ["left", "left-mid", "mid", "mid-mid", "right", "right-mid"];
@@ -27,7 +49,7 @@ export function toTable(head: string[], rows: string[][]): string {
     chars: { ...Object.fromEntries([...edges, ...lines].map((name) => [name, ""])), middle: "  " },
     style: { "padding-left": 0, "padding-right": 0, head: [], border: [], compact: true },
   });
-  table.push(head, ...rows);
+  table.push(...(head.length > 0 ? [head] : []), ...rows);
   return table
     .toString()
     .split("\n")
@@ -44,7 +66,7 @@ export function archiveCells({ file, identity, timeMs, size, state, pinned }: De
     identity?.namespace ?? "-",
     identity?.pod ?? file,
     identity?.container ?? "-",
-    `${new Date(timeMs).toISOString().slice(0, 19)}Z`,
+    formatTime(timeMs),
     formatBytes(size),
     pinned ? `${state}, pinned` : state,
   ];

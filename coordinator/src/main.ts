@@ -1,5 +1,5 @@
 import { whenAskedToStop } from "@cro/shared/asked-to-stop";
-import { pino } from "pino";
+import { pino, stdTimeFunctions } from "pino";
 import { startCoordinator } from "./app.ts";
 import { startClusterCoordinator } from "./cluster.ts";
 import { type ParsedArguments, parseArguments } from "./config.ts";
@@ -16,7 +16,8 @@ if (!parsed.ok) {
 async function run(parsed: ParsedArguments & { ok: true }): Promise<void> {
   // Written synchronously, so that the last lines before an exit are not lost.
   const { logLevel } = "cluster" in parsed ? parsed.cluster : parsed.config;
-  const log = pino({ level: logLevel }, pino.destination({ dest: 1, sync: true }));
+  const format = { timestamp: stdTimeFunctions.isoTime, formatters: { level: (level: string) => ({ level }) } };
+  const log = pino({ level: logLevel, ...format }, pino.destination({ dest: 1, sync: true }));
   const stopping = whenAskedToStop();
   try {
     const coordinator = await ("cluster" in parsed

@@ -359,7 +359,7 @@ export async function startWorld(kube: Kube) {
       const files = [...new Set(what.match(/checkpoint-[\w.+:-]+?\.tar/g) ?? [])];
       const log = agents
         .flatMap(({ running }) => running.out)
-        .filter((line) => files.some((file) => line.includes(file)) || /"level":[4-6]0/.test(line));
+        .filter((line) => files.some((file) => line.includes(file)) || /"level":"(warn|error|fatal)"/.test(line));
       const last = agentLog().running.out.slice(-15);
       const story = [
         what,
@@ -390,7 +390,7 @@ export async function startWorld(kube: Kube) {
           if (stat.size !== size || stat.mtimeMs !== mtimeMs) world.fail(`${file} was changed`, model);
         }
       }
-      const isError = (line: Record<string, unknown>) => Number(line.level) >= 50;
+      const isError = (line: Record<string, unknown>) => ["error", "fatal"].includes(String(line.level));
       for (const { running, all } of agents) {
         const complaints = [
           ...running.err,

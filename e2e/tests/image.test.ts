@@ -16,11 +16,13 @@ import { VERSION } from "@cro/shared/version";
 import { CERTIFICATE_FILES } from "@cro/shared/wire/identities";
 import { afterAll, beforeAll, describe, expect, it, onTestFailed, onTestFinished } from "vitest";
 import { parseAllDocuments } from "yaml";
-import { archivesIn } from "../../agent/test/support/archives.ts";
+import { archivesIn, writeArchive } from "../../agent/test/support/archives.ts";
 import { realArchives } from "../../agent/test/support/real-archives.ts";
+import { aPki } from "../../coordinator/test/support/agent-peer.ts";
 import { type Container, findContainers, type Mount, runContainer } from "../support/container.ts";
 import { makeRootFileSystem, readImageFiles } from "../support/image.ts";
 import type { AnyObject } from "../support/kube.ts";
+import { aDirective, putDirective } from "../support/lone-agent.ts";
 import { aFolder, freePort, ROOT, type Running, read, samples, show, until } from "../support/processes.ts";
 import { aPolicyFile } from "../support/standalone.ts";
 import { describeWith } from "../support/tools.ts";
@@ -124,6 +126,12 @@ describeWith("the image's root file system", containers, () => {
     expect(existsSync(join(rootFileSystem, "bin"))).toBe(false);
   });
 
+  it.each(["agent", "coordinator"])("runs %s by its name alone, as kubectl exec does", async (name) => {
+    const helped = await start({ command: [name, "--help"] });
+    expect([await helped.exited, helped.err]).toEqual([0, []]);
+    expect(helped.out[0]).toContain(`Usage: ${name}`);
+  });
+
   it("carries the licence of each package in its bundles, all of which allow that, and lists them for scanners", () => {
     const { components } = JSON.parse(readFileSync(join(rootFileSystem, "app/sbom.cdx.json"), "utf8"));
     const names = components.map(({ name }: AnyObject) => name);
@@ -167,6 +175,86 @@ describeWith("the image's root file system", containers, () => {
     expect(await other.exited).not.toBe(0);
     expect(other.out).toEqual([]);
   });
+
+  it("answers the commands of docs/kubectl.md, in the container that the manifest describes, as the page says", async () => {
+    const { authority, agent: agentLeaf, coordinator: coordinatorLeaf } = await aPki();
+    const [api, metrics] = [await freePort(), await freePort()];
+    const root = "/var/lib/kubelet/checkpoints";
+    const [checkpoints, certificates, state] = [
+      aMount(root),
+      aMount("/certificates", { isReadOnly: true }),
+      aMount("/state"),
+    ];
+    writeFileSync(join(certificates.source, CERTIFICATE_FILES.certificate), agentLeaf.certificate);
+    writeFileSync(join(certificates.source, CERTIFICATE_FILES.key), agentLeaf.key);
+    writeFileSync(join(certificates.source, CERTIFICATE_FILES.authority), authority.certificate);
+    for (const [namespace, pod, days] of [
+      ["shop", "web-0", [1, 2, 3]],
+      ["shop-eu", "db-0", [4]],
+    ] as const) {
+      for (const day of days) {
+        const time = `2026-01-0${day}T00:00:00Z`;
+        writeArchive(checkpoints.source, { namespace, pod, time, mtimeMs: Date.parse(time) });
+      }
+    }
+    const inContainer = {
+      mounts: [checkpoints, certificates, state],
+      uid: 0,
+      gid: 0,
+      env: { NODE_NAME: "node-a", POD_UID: "pod-a" },
+    };
+    const { args } = containerOf("DaemonSet");
+    const addresses = ["--api-address", `127.0.0.1:${api}`, "--metrics-address", `127.0.0.1:${metrics}`];
+    const agent = await start({ ...inContainer, command: [...commandOf("DaemonSet"), ...args, ...addresses] });
+    await until(() => expect(agent.log().map(({ msg }) => msg)).toContain("waiting for the coordinator"), 60_000);
+    const spec = { globalPolicy: { maxCheckpointsPerContainer: 2 } };
+    const directive = aDirective({ spec }, root);
+    expect((await putDirective(api, { authority, coordinatorLeaf }, directive)).status).toBe(200);
+    const deleted = await until(() => {
+      const line = agent.log().find(({ msg }) => msg === "archive deleted");
+      expect(line).toBeDefined();
+      return line;
+    }, 60_000);
+    expect(deleted).toMatchObject({
+      ...{ level: "info", time: expect.stringMatching(/^\d{4}-.+T.+Z$/), reason: "max_checkpoints" },
+      ...{ policy: "global policy", limit: "maxCheckpointsPerContainer 2" },
+    });
+
+    const policyFile = readFileSync(aPolicyFile({ globalPolicy: { maxCheckpointsPerContainer: 1 } }), "utf8");
+    /** Runs a line of the page as kubectl would; what is typed after `--` is all that reaches the container. */
+    const execute = async (line: string) => {
+      const [, words = "", input] =
+        /^\$ kubectl -n NAMESPACE exec (?:-i )?ds\/NAME-agent -- (.+?)( <policy\.yaml)?$/.exec(line) ?? [];
+      const command = [...words.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain ?? "");
+      const running = await start({ ...inContainer, command });
+      if (input !== undefined) running.process.stdin?.end(policyFile);
+      const code = await running.exited;
+      return { code, lines: [...running.out, ...running.err] };
+    };
+    /** What is another one each time. */
+    const masked = (text: string) =>
+      text
+        .replaceAll(/(?<=^|time: +)\d{4}-\d\d-\d\dT[\d:.]+Z/gm, "TIME")
+        .replaceAll(/[0-9a-f]{12}(?=, term)/g, "DIGEST")
+        .replaceAll(/\d+ s ago/g, "N s ago")
+        .replaceAll(/(version: +)\S+/g, "$1VERSION");
+    const page = readFileSync(join(ROOT, "docs/kubectl.md"), "utf8");
+    const blocks = [...page.matchAll(/^```console\n(.+?)^```$/gms)].map(([, block = ""]) => block);
+    const commands = blocks.flatMap((block) => block.split(/^(?=\$ )/m));
+    for (const command of commands) {
+      const [line = "", ...output] = command.trimEnd().split("\n");
+      const asWritten = [0, masked(output.join("\n"))];
+      const answer = async () => {
+        const { code, lines: told } = await execute(line);
+        expect([line, code, masked(told.join("\n"))]).toEqual([line, ...asWritten]);
+      };
+      // The agent may not yet have seen what the command before did. A mark is made only once.
+      if (/ agent (pin|unpin|pause|resume) /.test(`${line} `)) await answer();
+      else await until(answer, 30_000);
+    }
+    expect(commands.length).toBeGreaterThan(8);
+    expect(await agent.kill("SIGTERM")).toBe(0);
+  }, 240_000);
 
   it("runs a coordinator as nobody that directs an agent, over mutual TLS, to keep real archives within a policy", async () => {
     const [api, agentMetrics, coordinatorMetrics] = [await freePort(), await freePort(), await freePort()];

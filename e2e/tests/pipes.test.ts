@@ -81,7 +81,8 @@ describe("into a pipe that is closed after a line, the command ends quietly:", (
       manyArchives(directory);
       const args = what === "agent --help" ? [] : ["--directory", directory];
       const { code, lines, err } = headOf(...command(aPolicyFile({})), ...args);
-      expect({ code, lines: lines.length, err }).toEqual({ code: 0, lines: 1, err: "" });
+      expect({ code, lines: lines.length }).toEqual({ code: 0, lines: 1 });
+      expect(err).not.toMatch(/EPIPE|Error/);
     },
     60_000,
   );

@@ -49,7 +49,10 @@ const stderr = createOutput(process.stderr);
 const { line: out } = stdout;
 const { line: err } = stderr;
 const exitCode = (earned: number) => exitCodeFor(earned, { name: COMMAND, out: stdout, err: stderr });
-const context: CommandContext = { clock: systemClock, out, err, incompleteAfterMs: INCOMPLETE_AFTER_MS };
+const context: CommandContext = { clock: systemClock, out, err, incompleteAfterMs: INCOMPLETE_AFTER_MS, node: NODE };
+
+/** Whether nothing is given: then a folder of samples is what is kept. */
+const isSample = ({ policy, directory }: Options) => policy === undefined && directory === undefined;
 
 /** Runs coordinator and agent, as a cluster runs them, on this machine until it is stopped. */
 async function watch(options: Options): Promise<number> {
@@ -57,9 +60,8 @@ async function watch(options: Options): Promise<number> {
   const say = json ? err : out;
   const policyFile = options.policy ?? SAMPLE_POLICY;
   const policy = await loadPolicy(policyFile, context);
-  const isSample = options.policy === undefined && options.directory === undefined;
   const directory = options.directory ?? (options.policy === undefined ? SAMPLE_FOLDER : policy.document.directory);
-  if (isSample && (await seedSamples(SAMPLE_FOLDER, FIXTURES, Date.now()))) {
+  if (isSample(options) && (await seedSamples(SAMPLE_FOLDER, FIXTURES, Date.now()))) {
     say(`Seeded ${SAMPLE_FOLDER} with archives that a real kubelet and CRIU made.`);
   }
   await showPlan({ directory, document: policy.document, dryRun, json, say });
@@ -100,7 +102,7 @@ async function watch(options: Options): Promise<number> {
       if (line.msg === "agent applied policy" && !isApplied) {
         isApplied = true;
         say("The coordinator pushed the policy over mutual TLS; the agent applies it.");
-        if (isSample) letSamplesArrive(say);
+        if (isSample(options)) letSamplesArrive(say);
       }
       if (line.msg === "policy loaded" && isApplied) say("The policy changed and was read again.");
       if (line.msg === "policy refused, keeping the last good one") {
@@ -177,7 +179,7 @@ function showAgentLog(
       const facts = { file: archive, namespace, pod, container, size: bytes, state: line.state, pinned: false };
       out(JSON.stringify({ ...facts, action: "delete", reason }));
     }
-  } else if (Number(line.level) >= 40 && msg !== "waiting for certificates") {
+  } else if (["warn", "error", "fatal"].includes(String(line.level)) && msg !== "waiting for certificates") {
     const { message } = (line.err ?? {}) as { message?: string };
     const detail = [archive ?? line.directory, line.why ?? line.problem ?? message].filter(Boolean).join(": ");
     err(`agent: ${String(msg)}${detail === "" ? "" : ` (${detail})`}`);
@@ -236,7 +238,7 @@ Examples:
     // Nobody deletes on with nobody above, not even what was asked for.
     void whenAskedToStop().then(() => process.exit(EXIT.failed));
     const { policy = SAMPLE_POLICY, directory, json, dryRun } = options;
-    if (options.policy === undefined && directory === undefined) await seedSamples(SAMPLE_FOLDER, FIXTURES, Date.now());
+    if (isSample(options)) await seedSamples(SAMPLE_FOLDER, FIXTURES, Date.now());
     const folder = options.policy === undefined ? (directory ?? SAMPLE_FOLDER) : directory;
     return await exitCode(await enforceArchives({ policy, directory: folder, json, dryRun }, context));
   } catch (error) {

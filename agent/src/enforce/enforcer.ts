@@ -88,6 +88,8 @@ export interface Enforcer {
   status(): EnforcerStatus;
   /** What is to be resumed after the agent, or the directory, was away. */
   due(): Due | undefined;
+  /** All but the archives that a plan made now rests on, for a reader: nothing changes. Undefined without policy or directory. */
+  situation(): Omit<PlanInput, "archives"> | undefined;
   /** Settles when the run under way, if any, has ended. */
   stop(): Promise<void>;
 }
@@ -664,6 +666,19 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       disk,
     }),
     due: attention.due,
+    situation() {
+      if (directory === undefined || policy === undefined) return undefined;
+      const nowMs = clock.monotonicMs();
+      const reading = readDisk(directory);
+      const isOver = reading !== undefined && isOverLimit(policy.document.node, reading);
+      const seen = reading && afterLook(watermark, { disk: reading, isOverLimit: isOver, nowMs });
+      const passLimitBytes = passLimit(seen ?? watermark);
+      return {
+        ...situation({ from: directory, inForce: policy }),
+        orphans: proofs.current(nowMs),
+        node: index.unwalked > 0 ? undefined : { disk: passLimitBytes > 0 ? reading : undefined, passLimitBytes },
+      };
+    },
     async stop() {
       stopped = true;
       await running;

@@ -1,4 +1,4 @@
-import type { Policy } from "@cro/shared/policy/document";
+import type { NodePolicy, Policy, ScopeLimits } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import { formatQuantity } from "@cro/shared/quantity";
 import type { ArchiveState, Reason } from "@cro/shared/wire/report";
@@ -27,6 +27,7 @@ export function explainPlan(plan: Plan, input: PlanInput): Decision[] {
   const archives = [...input.archives].sort(compareAge);
   const deletions = byArchive(plan.deletions);
   const deferred = byArchive(plan.deferred);
+  const stuck = byArchive(plan.stuck);
   const unwalked = unwalkedScopes(archives);
   const floors = floorsOf(archives, govern);
 
@@ -36,6 +37,10 @@ export function explainPlan(plan: Plan, input: PlanInput): Decision[] {
     if (lack !== undefined) return lack;
     const waiting = deferred.get(archive);
     if (waiting !== undefined) return `to be deleted (${waiting}) once it has been unchanged for 2 s`;
+    const failed = stuck.get(archive);
+    if (failed !== undefined) {
+      return `to be deleted (${failed}); the last try failed with ${input.failing?.get(archive.file) ?? "an error"}`;
+    }
     const floor = floors.get(archive);
     if (floor !== undefined) return floor;
     if (isOwnerless(archive)) return "torn and without an owner; only the rules of the node may take it";
@@ -92,7 +97,8 @@ function floorsOf(
   return floors;
 }
 
-function describePolicy(policy: Policy | undefined): string {
+/** The policy that governs an archive, in words: as {@link Decision.policy}. */
+export function describePolicy(policy: Policy | undefined): string {
   if (policy === undefined) return "none";
   if (policy.level === "global") return "global policy";
   const names = [policy.namespace, policy.pod, policy.container].filter((name) => name !== undefined);
@@ -107,6 +113,51 @@ const WHY_REASON: Readonly<Record<Exclude<Reason, "max_checkpoint_size">, string
   node_max_total_size: "too many bytes on the node",
   node_watermark: "the disk is too full",
 };
+
+/**
+ * The limits that may ask for a deletion of this reason, as a policy resource writes them: `maxCheckpoints 3`. A global
+ * policy may have several: the reason does not tell which of them it was.
+ * @param policy the one that governs the archive
+ */
+export function describeLimit(reason: Reason, policy: Policy | undefined, node: NodePolicy): string {
+  const limits: Record<Reason, Array<[name: string, value: string | number | undefined]>> = {
+    orphan: [["retainOrphan", "false"]],
+    max_checkpoint_size: [["maxCheckpointSize", ofBytes(policy?.maxCheckpointBytes)]],
+    max_age: [["maxAge", policy?.maxAgeMs && `${policy.maxAgeMs / 1000}s`]],
+    max_checkpoints: scopeLimits(policy, "maxCheckpoints", ({ maxCheckpoints }) => maxCheckpoints),
+    max_total_size: scopeLimits(policy, "maxTotalSize", ({ maxTotalBytes }) => ofBytes(maxTotalBytes)),
+    node_max_total_size: [["maxTotalSize", ofBytes(node.maxTotalBytes)]],
+    node_watermark: [
+      ["highWatermarkPercent", node.watermark?.high],
+      ["minFree", ofBytes(node.minFreeBytes)],
+    ],
+  };
+  const set = limits[reason].filter(([, value]) => value !== undefined);
+  return set.map(([name, value]) => `${name} ${value}`).join(", ");
+}
+
+function ofBytes(bytes: number | undefined): string | undefined {
+  return bytes === undefined ? undefined : formatQuantity(bytes);
+}
+
+function scopeLimits(
+  policy: Policy | undefined,
+  name: string,
+  read: (limits: ScopeLimits) => string | number | undefined,
+): Array<[string, string | number | undefined]> {
+  const scopes = [
+    ["PerContainer", policy?.perContainer],
+    ["PerPod", policy?.perPod],
+    ["PerNamespace", policy?.perNamespace],
+  ] as const;
+  const suffix = (scope: string) => (policy?.level === "global" ? scope : "");
+  return scopes.map(([scope, limits]) => [`${name}${suffix(scope)}`, limits && read(limits)]);
+}
+
+/** Whether a rule of the node as a whole gives this reason: then no policy of the archive's own does. */
+export function isOfNode(reason: Reason): boolean {
+  return reason === "node_max_total_size" || reason === "node_watermark";
+}
 
 function whyDeleted(reason: Reason, policy: Policy | undefined): string {
   if (reason === "max_checkpoint_size") return `larger than ${formatQuantity(policy?.maxCheckpointBytes ?? 0)}`;

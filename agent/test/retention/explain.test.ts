@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { soak } from "../../../shared/test/support/soak.ts";
-import { explainPlan } from "../../src/retention/explain.ts";
+import { describeLimit, explainPlan, isOfNode } from "../../src/retention/explain.ts";
 import { planRetention } from "../../src/retention/plan.ts";
 import { arbArchives, arbPolicy } from "./arbitrary.ts";
-import { anArchive, anInput, archivesOf, MIB, NOW_MS } from "./builders.ts";
+import { anArchive, anInput, aPolicy, archivesOf, MIB, NOW_MS } from "./builders.ts";
 
 const explain = (...input: Parameters<typeof anInput>) => {
   const whole = anInput(...input);
@@ -122,6 +122,17 @@ describe("explainPlan", () => {
     expect([oldest?.action, oldest?.reason, oldest?.why]).toEqual(["delete", reason, why]);
   });
 
+  it("says of what cannot be deleted just now what the last try failed with", () => {
+    const archives = archivesOf(2);
+    const [{ file } = anArchive()] = archives;
+    const spec = { globalPolicy: { maxCheckpointsPerContainer: 1 } };
+    const stuck = new Set([file]);
+    const failing = new Map([[file, "EPERM"]]);
+    const begin = "to be deleted (max_checkpoints); the last try failed with";
+    expect(explain(archives, spec, { stuck, failing })[0]).toMatchObject({ action: "keep", why: `${begin} EPERM` });
+    expect(explain(archives, spec, { stuck })[0]?.why).toBe(`${begin} an error`);
+  });
+
   it("deletes exactly what the plan deletes", () => {
     fc.assert(
       fc.property(arbArchives({ isWalked: false }), arbPolicy(), (archives, policy) => {
@@ -138,5 +149,42 @@ describe("explainPlan", () => {
       }),
       { numRuns: soak(200) },
     );
+  });
+});
+
+describe("describeLimit", () => {
+  const globalPolicy = {
+    retainOrphan: false,
+    maxCheckpointsPerContainer: 3,
+    maxCheckpointsPerNamespace: 9,
+    maxCheckpointSize: "1Gi",
+    maxTotalSizePerPod: "2Gi",
+    maxAge: "30d",
+  };
+  const document = aPolicy({
+    globalPolicy,
+    podPolicies: [{ namespace: "team", pod: "web", maxCheckpoints: 2 }],
+    nodePolicy: { maxTotalSize: "10Gi", highWatermarkPercent: 85, minFree: "1Gi" },
+  });
+
+  it.each([
+    ["orphan", "retainOrphan false"],
+    ["max_checkpoint_size", "maxCheckpointSize 1Gi"],
+    ["max_age", "maxAge 2592000s"],
+    ["max_checkpoints", "maxCheckpointsPerContainer 3, maxCheckpointsPerNamespace 9"],
+    ["max_total_size", "maxTotalSizePerPod 2Gi"],
+    ["node_max_total_size", "maxTotalSize 10Gi"],
+    ["node_watermark", "highWatermarkPercent 85, minFree 1Gi"],
+  ] as const)("writes the limits behind %s as the resource does: %s", (reason, limit) => {
+    expect(describeLimit(reason, document.global, document.node)).toBe(limit);
+    expect(isOfNode(reason)).toBe(reason.startsWith("node_"));
+  });
+
+  it("names a limit of one scope without that scope, and none where there is none", () => {
+    expect(describeLimit("max_checkpoints", document.rules[0], document.node)).toBe("maxCheckpoints 2");
+    expect(describeLimit("max_checkpoint_size", undefined, {})).toBe("");
+    expect(describeLimit("max_age", undefined, {})).toBe("");
+    expect(describeLimit("max_checkpoints", undefined, {})).toBe("");
+    expect(describeLimit("node_watermark", undefined, {})).toBe("");
   });
 });
