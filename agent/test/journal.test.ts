@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
+import { parseArchiveName } from "../src/archive/name.ts";
 import { openDirectory } from "../src/inventory/directory.ts";
 import { createJournal, JOURNAL, JOURNAL_BYTES, JOURNAL_MS, type JournalEntry, readJournal } from "../src/journal.ts";
 import { aClock } from "./support/driven.ts";
@@ -138,6 +139,19 @@ describe("the journal", () => {
     journal.add(anEntry(3));
     await journal.written();
     expect(await files()).toEqual(["1.tar", "3.tar"]);
+  });
+
+  it("changes the directory only when it begins a file, so that no line makes the observer list it again", async () => {
+    const { directory, journal } = await keepJournal();
+    const before = directory.stat().mtimeNs;
+    journal.add(anEntry(1));
+    await journal.written();
+    const begun = directory.stat().mtimeNs;
+    expect(begun).not.toBe(before);
+    journal.add(anEntry(2));
+    await journal.written();
+    expect(directory.stat().mtimeNs).toBe(begun);
+    expect(parseArchiveName(JOURNAL.file) ?? parseArchiveName(JOURNAL.older)).toBeUndefined();
   });
 
   it("holds a bounded number of lines that wait", async () => {

@@ -1,5 +1,6 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { archiveBytes, archiveName, archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
@@ -248,5 +249,51 @@ describe("what a policy says of places", () => {
     expect(result.stderr).toContain(
       "spec.globalPolicy.maxCheckpointSize: 10 has no unit and is taken as MiB; write 10Mi",
     );
+  });
+});
+
+describe("the agent's commands", () => {
+  const agent = (args: string[], input = "") => {
+    const command = ["dist/agent.js", ...args];
+    const { status, stdout, stderr } = spawnSync(process.execPath, command, { cwd: ROOT, encoding: "utf8", input });
+    return { status, lines: stdout.split("\n").filter((line) => line !== ""), stderr };
+  };
+
+  it.each([["list"], ["plan"], ["explain", archiveName()], ["pin", archiveName()], ["pause"], ["status"], ["history"]])(
+    "%s says so in a line, with the way out and code 2, if no agent answers",
+    (...args) => {
+      const { status, lines, stderr } = agent([...args, "--state-dir", aFolder()]);
+      expect([status, lines]).toEqual([2, []]);
+      expect(stderr).toMatch(/^agent: no running agent answers at \/.+\/agent\.sock \(.+\); give --directory.*\n$/);
+    },
+  );
+
+  it("list sorts by namespace, pod, container and time, nobody's last, and tells time and node as JSON", () => {
+    const directory = aFolder();
+    const write = (parts: object) => writeArchive(directory, parts);
+    const nobody = write({ namespace: "a", container: "b-c", spec: null });
+    const dash = write({ namespace: "team-a" });
+    const [late, early] = ["02", "01"].map((day) => write({ namespace: "team", time: `2026-01-${day}T00:00:00Z` }));
+    const { status, lines } = agent(["list", "--directory", directory, "--json"]);
+    const told = lines.map((line) => JSON.parse(line));
+    expect([status, told.map(({ file }) => file)]).toEqual([0, [early, late, dash, nobody]]);
+    expect(told[0]).toMatchObject({ time: "2026-01-01T00:00:00Z", node: process.env.NODE_NAME ?? hostname() });
+  });
+
+  it("plan reads a policy from stdin, and says what it cannot know and that .pause is there", () => {
+    const directory = aFolder();
+    const files = series(directory, 3);
+    expect(agent(["pause", "--directory", directory]).status).toBe(0);
+    const policy = readFileSync(aPolicyFile(two), "utf8");
+    const args = ["plan", "--policy", "-", "--directory", directory, "--json"];
+    const { status, lines, stderr } = agent(args, policy);
+    expect([status, JSON.parse(lines[0] ?? "")]).toMatchObject([0, { file: files[0], action: "delete" }]);
+    expect(stderr).toContain("planned from the files alone");
+    expect(stderr).toContain(`nothing is deleted now: ${directory}/.pause is there`);
+    expect(agent(args, "kind: [").stderr).toMatch(/^agent: stdin /);
+    expect(agent(["plan", "--directory", directory])).toMatchObject({
+      status: 2,
+      stderr: expect.stringMatching(/--policy/),
+    });
   });
 });
