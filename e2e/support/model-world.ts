@@ -4,6 +4,7 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { JOURNAL } from "@cro/agent/journal";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import { ARCHIVE_STATES } from "@cro/shared/wire/report";
 import { expect } from "vitest";
@@ -271,7 +272,12 @@ export async function startWorld(kube: Kube) {
       const fromMs = outcomes.length > 1 ? startMs + ALL_SETTLED_MS : startMs;
       let nudgedAtMs = startMs;
       for (;;) {
-        const listings = folders.map((folder) => readdirSync(folder).sort());
+        // The model knows archives and marks; the journal is the agent's own.
+        const listings = folders.map((folder) =>
+          readdirSync(folder)
+            .filter((name) => name !== JOURNAL.file)
+            .sort(),
+        );
         for (const [index, names] of kept.entries()) {
           const lost = names.filter((name) => !listings[index]?.includes(name));
           if (lost.length > 0) {

@@ -59,7 +59,7 @@ describeWithKube("a coordinator's probes", (kube) => {
         : undefined;
     const failing = release.startCoordinator();
     expect(await failing.exited).toBe(1);
-    expect(failing.log().at(-1)).toMatchObject({ level: 60, msg: "coordinator cannot go on" });
+    expect(failing.log().at(-1)).toMatchObject({ level: "fatal", msg: "coordinator cannot go on" });
     const leases = `/apis/coordination.k8s.io/v1/namespaces/${release.namespace}/leases`;
     const { items } = unwrap(await kube.client.request<AnyObject>({ path: leases }));
     expect(items.map(({ spec }: AnyObject) => [spec.leaseTransitions, spec.holderIdentity])).toEqual([[1, undefined]]);
