@@ -229,12 +229,13 @@ function logPolicy(
   file: string,
   { compiled, digest }: { compiled: CompiledPolicy; digest: string },
 ): void {
-  const { document, unitless, nodeSelector } = compiled;
+  const { document, unitless, nodeSelector, nodeMatchExpressions } = compiled;
   const loaded = { file, digest, directory: document.directory, mode: document.mode };
   if (unitless.length === 0) log.info(loaded, "policy loaded");
   else log.warn({ ...loaded, condition: unitlessCondition(unitless), warnings: unitless }, "policy loaded");
-  if (nodeSelector !== undefined) {
-    log.warn({ file, nodeSelector }, "nodeSelector is not looked at: without a cluster nodes have no labels");
+  if (nodeSelector !== undefined || nodeMatchExpressions !== undefined) {
+    const message = "nodeSelector and nodeMatchExpressions are not looked at: without a cluster nodes have no labels";
+    log.warn({ file, nodeSelector, nodeMatchExpressions }, message);
   }
 }
 

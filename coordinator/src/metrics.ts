@@ -79,7 +79,7 @@ export function createMetrics({ version, agents }: { version: string; agents: ()
     }),
     policyConflicts: new Gauge({
       name: "checkpoint_policy_conflicts",
-      help: "Policy resources that do not act because an older one rules their nodes.",
+      help: "Policy resources that do not act because another one rules their nodes.",
       registers,
     }),
     orphansHeld: new Gauge({

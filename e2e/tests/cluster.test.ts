@@ -136,7 +136,7 @@ describeWithKube("a release on a cluster", (kube) => {
     await until(async () => {
       expect(await condition(release, "second", "Conflict")).toMatchObject({
         status: "True",
-        reason: "OlderResourceRules",
+        reason: "Outranked",
       });
       expect((await condition(release, "second", "Conflict"))?.message).toContain(
         `${release.namespace}/first is older`,

@@ -153,6 +153,20 @@ describeWithKube("the policy resource on a real API server", (kube) => {
     [{ checkpointDirectory: "checkpoints" }, /spec\.checkpointDirectory/],
     [{ mode: "Off" }, /spec\.mode: Unsupported value: "Off": supported values: "Enforce", "DryRun"/],
     [{ nodeSelector: {} }, /at least 1 propert/],
+    [{ nodeMatchExpressions: [] }, /at least 1 item/],
+    [{ nodeMatchExpressions: [{ key: "disk", operator: "In" }] }, /In and NotIn need at least one value/],
+    [
+      { nodeMatchExpressions: [{ key: "disk", operator: "NotIn", values: [] }] },
+      /In and NotIn need at least one value/,
+    ],
+    [
+      { nodeMatchExpressions: [{ key: "disk", operator: "Exists", values: ["x"] }] },
+      /Exists and DoesNotExist have none/,
+    ],
+    [{ nodeMatchExpressions: [{ key: "disk", operator: "Gt", values: ["1"] }] }, /Unsupported value: "Gt"/],
+    [{ nodeMatchExpressions: [{ key: "a/b/c", operator: "Exists" }] }, /nodeMatchExpressions\[0\]\.key/],
+    [{ priority: 2_147_483_648 }, /less than or equal to 2147483647/],
+    [{ priority: 1.5 }, /spec\.priority/],
     [{ globalPolicy: { maxCheckpointSize: "10Xi" } }, /spec\.globalPolicy\.maxCheckpointSize/],
     [{ globalPolicy: { maxCheckpointSize: -1 } }, /greater than or equal to 0/],
     [{ globalPolicy: { maxCheckpointsPerPod: -1 } }, /greater than or equal to 0/],
@@ -292,6 +306,20 @@ describeWithKube("the policy resource on a real API server", (kube) => {
             highWatermarkPercent: fc.constantFrom<unknown>(0, 1, 50, 80, 100, 101),
             minFree: arbSize,
           }),
+        }),
+        part({
+          priority: fc.constantFrom<unknown>(null, 0, -1, 2_147_483_647, 2_147_483_648, -2_147_483_649, 1.5, "1"),
+          nodeMatchExpressions: fc.array(
+            part(
+              {
+                key: fc.oneof(arbName, text("a/b", "a.b/c_d", "/a", "a/", "a/b/c", "A", "a:b", "A/b", "é")),
+                operator: text("In", "NotIn", "Exists", "DoesNotExist", "Gt"),
+                values: fc.array(fc.oneof(arbName, fc.constantFrom<unknown>(1, null)), { maxLength: 2 }),
+              },
+              ["key", "operator"],
+            ),
+            { maxLength: 2 },
+          ),
         }),
         fc.record({
           nodeSelector: fc.dictionary(

@@ -65,8 +65,9 @@ async function watch(options: Options): Promise<number> {
     say(`Seeded ${SAMPLE_FOLDER} with archives that a real kubelet and CRIU made.`);
   }
   await showPlan({ directory, document: policy.document, dryRun, json, say });
-  if (policy.nodeSelector !== undefined)
-    say("The policy's nodeSelector is not looked at: this machine is the only node.");
+  for (const field of ["nodeSelector", "nodeMatchExpressions"] as const) {
+    if (policy[field] !== undefined) say(`The policy's ${field} is not looked at: this machine is the only node.`);
+  }
 
   const over = Promise.race([whenAskedToStop(), whenReaderGone(), stdout.lost, stderr.lost]).then(() =>
     exitCode(EXIT.done),

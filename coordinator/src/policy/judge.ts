@@ -28,11 +28,20 @@ export interface JudgedResource {
   problems: FieldProblem[];
   /** What is in force of it: its present version, or else the last good one. */
   policy: ReadyPolicy | undefined;
-  /** Labels of the nodes that it is for; undefined is every node. */
-  nodeSelector: Readonly<Record<string, string>> | undefined;
+  /** Which nodes it is for, and how it ranks among others. */
+  reach: Reach;
 }
 
-type Verdict = Pick<JudgedResource, "problems" | "policy" | "nodeSelector"> & { generation: number };
+/** Which nodes a resource is for, and how it ranks among others that are for the same node. */
+export type Reach = Pick<CompiledPolicy, "nodeSelector" | "nodeMatchExpressions" | "priority">;
+
+type Verdict = Pick<JudgedResource, "problems" | "policy" | "reach"> & { generation: number };
+
+/** Of a resource that is not compiled: every node, by the default priority. */
+const DEFAULT_REACH: Reach = { priority: 0 };
+
+/** Above every priority that a resource may have. */
+const HIGHEST_PRIORITY = Number.MAX_SAFE_INTEGER;
 
 /** Compiles each version of each resource once. */
 export interface Judge {
@@ -86,9 +95,9 @@ export function createJudge({ policyNamespaces }: { policyNamespaces: readonly s
     judge(resources) {
       return Array.from(resources, (resource) => {
         if (isNew(resource)) compile(resource);
-        const { problems = [], policy, nodeSelector } = verdicts.get(resource.uid) ?? {};
+        const { problems = [], policy, reach = DEFAULT_REACH } = verdicts.get(resource.uid) ?? {};
         const isNamespaceAllowed = isAllowed(resource);
-        return { key: resourceKey(resource), resource, isNamespaceAllowed, problems, policy, nodeSelector };
+        return { key: resourceKey(resource), resource, isNamespaceAllowed, problems, policy, reach };
       });
     },
   };
@@ -98,18 +107,28 @@ function compileResource({ spec, generation }: PolicyResource, lastGood: ReadyPo
   const compiled = compilePolicy(spec ?? {});
   if (compiled.ok) {
     const policy = readyPolicy(compiled.policy);
-    return { generation, problems: [], policy, nodeSelector: compiled.policy.nodeSelector };
+    return { generation, problems: [], policy, reach: compiled.policy };
   }
-  const nodeSelector = lastGood === undefined ? readSelector(spec) : lastGood.compiled.nodeSelector;
-  return { generation, problems: compiled.problems, policy: lastGood, nodeSelector };
+  const reach = lastGood === undefined ? readReach(spec) : lastGood.compiled;
+  return { generation, problems: compiled.problems, policy: lastGood, reach };
 }
 
 /**
- * The selector of a spec of which no version ever compiled. If the selector itself is wrong, the resource may be meant
- * for any node: no node may fall to a younger resource or to the default because of a typing error.
+ * The reach of a spec of which no version ever compiled. If its selector is wrong, the resource may be meant for any
+ * node; if its priority is, it may be meant to rank before any other: no node may fall to another resource or to the
+ * default because of a typing error.
  */
-function readSelector(spec: unknown): JudgedResource["nodeSelector"] {
-  const nodeSelector = (spec as { nodeSelector?: unknown } | null | undefined)?.nodeSelector;
-  const compiled = compilePolicy(nodeSelector === undefined ? {} : { nodeSelector });
-  return compiled.ok ? compiled.policy.nodeSelector : undefined;
+function readReach(spec: unknown): Reach {
+  const given = (spec ?? {}) as Record<string, unknown>;
+  const read = (field: keyof Reach): Reach | undefined => {
+    const compiled = compilePolicy(given[field] === undefined ? {} : { [field]: given[field] });
+    return compiled.ok ? compiled.policy : undefined;
+  };
+  const nodeSelector = read("nodeSelector")?.nodeSelector;
+  const nodeMatchExpressions = read("nodeMatchExpressions")?.nodeMatchExpressions;
+  return {
+    ...(nodeSelector && { nodeSelector }),
+    ...(nodeMatchExpressions && { nodeMatchExpressions }),
+    priority: read("priority")?.priority ?? HIGHEST_PRIORITY,
+  };
 }

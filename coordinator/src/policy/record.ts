@@ -8,10 +8,19 @@ import { emptyRestPolicy } from "./rest.ts";
 export type NodeMemory =
   /** The default rules it. */
   | { state: "default"; ruler?: undefined; rest?: undefined }
-  /** A resource rules it. `rest` is the JSON of the document that acts while the node rests after that resource. */
-  | { state: "ruled"; ruler: string; rest: string | undefined }
+  /**
+   * A resource rules it, by that priority, 0 if it is absent. `rest` is the JSON of the document that acts while the node
+   * rests after that resource.
+   */
+  | { state: "ruled"; ruler: string; priority?: number; rest: string | undefined }
   /** What ruled it went away; an unknown ruler is undefined. It has rested for `restedMs` so far. */
-  | { state: "resting"; ruler: string | undefined; rest: string | undefined; restedMs: number };
+  | {
+      state: "resting";
+      ruler: string | undefined;
+      priority?: number;
+      rest: string | undefined;
+      restedMs: number;
+    };
 
 /** The age of a resource of that name, by which it ranks. */
 export interface Rank {
@@ -74,6 +83,8 @@ const RulingRecord = Type.Object(
         {
           state: Type.Enum(["default", "ruled", "resting"]),
           ruler: Type.Optional(Type.String()),
+          /** Of the ruler. Left out where it is 0, so that an older leader can read the record. */
+          priority: Type.Optional(Type.Integer()),
           /** Its place in `documents`. */
           rest: Type.Optional(Type.Integer({ minimum: 0 })),
           restedMs: Type.Optional(milliseconds()),
@@ -136,7 +147,7 @@ export function readRecord(text: string | undefined): RulingMemory {
 export function isSameMemory(a: NodeMemory | undefined, b: NodeMemory | undefined): boolean {
   if (a === b) return true;
   if (a === undefined || b === undefined || a.state !== b.state) return false;
-  return a.ruler === b.ruler && a.rest === b.rest;
+  return a.ruler === b.ruler && priorityOf(a) === priorityOf(b) && a.rest === b.rest;
 }
 
 /** Whether two memories of the cluster differ in nothing but times. */
@@ -158,8 +169,13 @@ export function isSameRecord(a: RulingMemory, b: RulingMemory): boolean {
   );
 }
 
+/** The priority of what rules or ruled a node. */
+export function priorityOf(memory: NodeMemory): number {
+  return memory.state === "default" ? 0 : (memory.priority ?? 0);
+}
+
 function factsOf(memory: NodeMemory): string {
-  return JSON.stringify([memory.state, memory.ruler ?? null, memory.rest ?? null]);
+  return JSON.stringify([memory.state, memory.ruler ?? null, priorityOf(memory), memory.rest ?? null]);
 }
 
 function formatRecord({ nodes, gone, ranks, isCut, isGoneCut }: RulingMemory): string {
@@ -193,10 +209,11 @@ function groupNodes(nodes: ReadonlyMap<string, NodeMemory>, documents: Map<strin
   }
   return [...groups.values()].map(({ memory, restedMs, nodes: names }) => {
     if (memory.state === "default") return { state: memory.state, nodes: names };
-    const { state, ruler, rest } = memory;
+    const { state, ruler, priority = 0, rest } = memory;
     return {
       state,
       ...(ruler !== undefined && { ruler }),
+      ...(priority !== 0 && { priority }),
       ...(rest !== undefined && { rest: getOrMake(documents, rest, () => documents.size) }),
       ...(state === "resting" && { restedMs }),
       nodes: names,
@@ -205,14 +222,15 @@ function groupNodes(nodes: ReadonlyMap<string, NodeMemory>, documents: Map<strin
 }
 
 function toMemory(
-  { state, ruler, rest: place, restedMs }: Group,
+  { state, ruler, priority = 0, rest: place, restedMs }: Group,
   documents: ReadonlyArray<string | undefined>,
 ): NodeMemory | undefined {
   if (place !== undefined && place >= documents.length) return undefined;
   const rest = place === undefined ? undefined : documents[place];
   if (state === "default") return { state };
-  if (state === "ruled") return ruler === undefined ? undefined : { state, ruler, rest };
-  return restedMs === undefined ? undefined : { state, ruler, rest, restedMs };
+  const rank = priority === 0 ? {} : { priority };
+  if (state === "ruled") return ruler === undefined ? undefined : { state, ruler, ...rank, rest };
+  return restedMs === undefined ? undefined : { state, ruler, ...rank, rest, restedMs };
 }
 
 /** The JSON of a document; of one that this version does not understand, the document that deletes nothing. */

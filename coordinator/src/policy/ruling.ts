@@ -1,8 +1,8 @@
 import { getOrMake } from "@cro/shared/get-or-make";
 import type { PolicyDocument } from "@cro/shared/policy/document";
 import { type SerializedPolicy, serializePolicy } from "../agents/directive.ts";
-import type { JudgedResource, ReadyPolicy } from "./judge.ts";
-import type { NodeMemory, Rank, RulingMemory } from "./record.ts";
+import type { JudgedResource, Reach, ReadyPolicy } from "./judge.ts";
+import { type NodeMemory, priorityOf, type Rank, type RulingMemory } from "./record.ts";
 import { emptyRestPolicy, restPolicy } from "./rest.ts";
 
 /** A node by its name and labels. */
@@ -35,8 +35,11 @@ export type NodeRuling =
 export interface Conflict {
   /** The resource that ranks higher. */
   ruler: string;
-  /** Whether that one is younger, and has its rank from the first resource of its name. */
-  isRankKept: boolean;
+  /**
+   * Why that one does: it has the higher priority, it is older, it has the same age and its name comes first, or it is not
+   * older itself and has its rank from the first resource of its name.
+   */
+  why: "priority" | "age" | "name" | "keptRank";
 }
 
 /** What became of a resource. */
@@ -85,11 +88,12 @@ export interface Ruling {
 const MAX_GONE_NODES = 10_000;
 
 /**
- * Decides what rules each node, from complete lists of resources and nodes. The oldest resource that matches a node rules
- * it, valid or not; of one that is not valid the last good version goes on, and if none was ever seen, nothing is pushed.
+ * Decides what rules each node, from complete lists of resources and nodes. Of the resources that match a node, the one with
+ * the highest priority rules it, then the oldest, then the one whose name comes first, valid or not; of one that is not
+ * valid the last good version goes on, and if none was ever seen, nothing is pushed.
  *
  * If the resource that ruled a node no longer matches it, for whatever reason, the node rests for the grace period,
- * whatever matches it next. If a resource of the same name matches it again during that time, and ranks first, it rules at
+ * whatever matches it next, unless that has a higher priority: then it is surely meant, and rules at once. If a resource of the same name matches it again during that time, and ranks first, it rules at
  * once; it ranks by the age of the first of its name. What ruled a node is what was remembered; if nothing was, it is
  * what the agent has accepted.
  */
@@ -99,7 +103,12 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
   const rankOf = (resource: JudgedResource) => earlier(known.get(resource.key)?.createdAt, resource.resource.createdAt);
   const resources = input.resources
     .map((resource) => ({ rankMs: Date.parse(rankOf(resource)), resource }))
-    .sort((a, b) => a.rankMs - b.rankMs || (a.resource.key < b.resource.key ? -1 : 1))
+    .sort(
+      (a, b) =>
+        b.resource.reach.priority - a.resource.reach.priority ||
+        a.rankMs - b.rankMs ||
+        (a.resource.key < b.resource.key ? -1 : 1),
+    )
     .map(({ resource }): ResourceRuling => ({ ...resource, matched: [], conflicts: new Map() }));
   const candidates = resources.filter(({ isNamespaceAllowed }) => isNamespaceAllowed);
   const ruling: Ruling = {
@@ -118,7 +127,7 @@ export function ruleNodes(input: RulingInput, memory: RulingMemory): Ruling {
   const restsAfter = new Map<ReadyPolicy, string>();
   const restAfter = (policy: ReadyPolicy) =>
     getOrMake(restsAfter, policy, () => JSON.stringify(restPolicy(policy.compiled.document)));
-  const matchingOf = matchNodes(input.nodes, candidates);
+  const matchingOf = matchNodes(input.nodes, { candidates, rankOf });
   const isCut = memory.isCut || memory.isGoneCut;
   const hasSomeGone = [...known].some(
     ([key, { goneMs }]) => goneMs !== undefined && memory.ranks.get(key)?.goneMs === undefined,
@@ -208,7 +217,9 @@ function restOrRule(
   const [first] = context.matching;
   // A resource that was never valid has nothing to put in the place of what went away.
   const hasNext = first === undefined || first.policy !== undefined;
-  if (hasNext && now.restedMs >= graceMs) return rule(context);
+  // Over what is not known nothing is surely meant to rule.
+  const isMeant = first !== undefined && now.ruler !== undefined && first.reach.priority > priorityOf(now);
+  if (hasNext && (isMeant || now.restedMs >= graceMs)) return rule(context);
   const policy = now.rest === undefined ? undefined : context.serializeRest(now.rest);
   const untilMs = nowMs + Math.max(0, graceMs - now.restedMs);
   return { rules: { source: "rest", policy, after: now.ruler, next: first?.key, untilMs }, now };
@@ -221,9 +232,10 @@ function rule({ input, matching: [first], before, restAfter }: NodeContext): { r
   }
   // A resource that was never valid leaves in force what was, so its node would rest by that.
   const rest = first.policy === undefined ? before?.rest : restAfter(first.policy);
+  const { priority } = first.reach;
   return {
     rules: { source: "resource", resource: first.key, policy: first.policy },
-    now: { state: "ruled", ruler: first.key, rest },
+    now: { state: "ruled", ruler: first.key, ...(priority !== 0 && { priority }), rest },
   };
 }
 
@@ -289,26 +301,37 @@ function keepRanks(
  * apart are matched once, and candidates with the same nodes and conflicts share them: there may be thousands of both.
  *
  * @param candidates in the order of their ranks
+ * @param rankOf from which time a candidate ranks, RFC 3339
  */
 function matchNodes(
   nodes: readonly NodeFacts[],
-  candidates: readonly ResourceRuling[],
+  { candidates, rankOf }: { candidates: readonly ResourceRuling[]; rankOf: (resource: JudgedResource) => string },
 ): Map<string, readonly ResourceRuling[]> {
-  const createdMs = new Map(candidates.map((candidate) => [candidate, Date.parse(candidate.resource.createdAt)]));
-  const labels = [...new Set(candidates.flatMap(({ nodeSelector = {} }) => Object.keys(nodeSelector)))];
+  const standings = new Map(
+    candidates.map((candidate): [ResourceRuling, Standing] => [
+      candidate,
+      {
+        priority: candidate.reach.priority,
+        rankMs: Date.parse(rankOf(candidate)),
+        createdMs: Date.parse(candidate.resource.createdAt),
+      },
+    ]),
+  );
+  const standingOf = (candidate: ResourceRuling) => standings.get(candidate) as Standing;
+  const labels = [...new Set(candidates.flatMap(({ reach }) => labelsOf(reach)))];
   const groups = Map.groupBy(nodes, (node) => JSON.stringify(labels.map((label) => node.labels[label])));
   const matchingOf = new Map<string, readonly ResourceRuling[]>();
   const parts = new Map<ResourceRuling, Array<{ names: readonly string[]; conflict: Conflict | undefined }>>();
   for (const same of groups.values()) {
     const names = same.map(({ name }) => name);
-    const matching = candidates.filter(({ nodeSelector }) => selects(nodeSelector, same[0]?.labels ?? {}));
+    const matching = candidates.filter(({ reach }) => selects(reach, same[0]?.labels ?? {}));
     for (const name of names) matchingOf.set(name, matching);
     const [first] = matching;
     if (first === undefined) continue;
-    const [older, kept] = [false, true].map((isRankKept): Conflict => ({ ruler: first.key, isRankKept }));
+    const conflicts = new Map<Conflict["why"], Conflict>();
     for (const candidate of matching) {
-      const isRankKept = (createdMs.get(first) ?? 0) > (createdMs.get(candidate) ?? 0);
-      const conflict = candidate === first ? undefined : isRankKept ? kept : older;
+      const why = whyBefore(standingOf(first), standingOf(candidate));
+      const conflict = candidate === first ? undefined : getOrMake(conflicts, why, () => ({ ruler: first.key, why }));
       getOrMake(parts, candidate, () => []).push({ names, conflict });
     }
   }
@@ -332,6 +355,36 @@ function earlier(a: string | undefined, b: string): string {
   return a !== undefined && Date.parse(a) < Date.parse(b) ? a : b;
 }
 
-function selects(selector: JudgedResource["nodeSelector"], labels: NodeFacts["labels"]): boolean {
-  return selector === undefined || Object.entries(selector).every(([key, value]) => labels[key] === value);
+/** What a candidate ranks by. */
+interface Standing {
+  priority: number;
+  /** The age that it ranks by: its own, or that of the first resource of its name. */
+  rankMs: number;
+  createdMs: number;
+}
+
+/** Why the first of two ranks before the other. */
+function whyBefore(first: Standing, other: Standing): Conflict["why"] {
+  if (first.priority !== other.priority) return "priority";
+  if (first.rankMs === other.rankMs) return "name";
+  return first.createdMs < other.createdMs ? "age" : "keptRank";
+}
+
+/** The labels that decide which nodes a resource is for. */
+function labelsOf({ nodeSelector = {}, nodeMatchExpressions = [] }: Reach): string[] {
+  return [...Object.keys(nodeSelector), ...nodeMatchExpressions.map(({ key }) => key)];
+}
+
+/** Whether a resource is for a node: as of a NodeSelectorTerm, NotIn and DoesNotExist hold where the label is absent. */
+function selects({ nodeSelector = {}, nodeMatchExpressions = [] }: Reach, labels: NodeFacts["labels"]): boolean {
+  return (
+    Object.entries(nodeSelector).every(([key, value]) => labels[key] === value) &&
+    nodeMatchExpressions.every(({ key, operator, values = [] }) => {
+      const value = Object.hasOwn(labels, key) ? labels[key] : undefined;
+      const isListed = value !== undefined && values.includes(value);
+      if (operator === "In") return isListed;
+      if (operator === "NotIn") return !isListed;
+      return (value !== undefined) === (operator === "Exists");
+    })
+  );
 }

@@ -6,7 +6,7 @@ import { type ArchiveSum, OBSTACLES, type Obstacle, type Report, type ReportedLi
 import type { AgentView } from "../agents/push.ts";
 import { type HeldProofs, NAMED_PODS } from "../liveness/hold.ts";
 import type { ReadyPolicy } from "../policy/judge.ts";
-import type { NodeRuling, ResourceRuling } from "../policy/ruling.ts";
+import type { Conflict, NodeRuling, ResourceRuling } from "../policy/ruling.ts";
 
 /** The definition's limit: what is longer is no status at all to the API server. */
 const MAX_MESSAGE = 32_768;
@@ -20,6 +20,14 @@ const NAMED_LIMITS = 5;
 /** How many reasons a status tells apart: an agent may give any word for one. */
 const MAX_REASONS = 20;
 const OTHER_REASONS = "other";
+
+/** Why another resource ranks higher. */
+const RANKS_HIGHER: Record<Conflict["why"], string> = {
+  priority: "has a higher priority",
+  age: "is older",
+  name: "has the same age, comes first by its name",
+  keptRank: "has its rank from the first resource of its name",
+};
 
 const DURATION_UNITS: ReadonlyArray<readonly [string, number]> = [
   ["d", 86_400_000],
@@ -77,7 +85,7 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
       message: () => `a .pause stops all deletion on ${nameNodes(paused)}`,
     }),
     flag("Conflict", ruling.conflicts.size > 0, {
-      reason: "OlderResourceRules",
+      reason: "Outranked",
       message: () => describeConflicts(ruling.conflicts, nodes),
     }),
     flag("UnitlessQuantity", (ruling.policy?.compiled.unitless.length ?? 0) > 0, {
@@ -175,7 +183,7 @@ function acceptedOf({ problems, isNamespaceAllowed, resource, policy }: Resource
 }
 
 function enforcingOf(
-  { policy, isNamespaceAllowed }: ResourceRuling,
+  { policy, isNamespaceAllowed, matched }: ResourceRuling,
   state: { ruled: string[]; waiting: string[]; applied: number },
   { agents, nodes, nowMs }: StatusInput,
 ): Verdict {
@@ -185,7 +193,13 @@ function enforcingOf(
   }
   const rest = describeRest(waiting, { nodes, nowMs });
   if (rest !== undefined) return { status: "False", reason: "Resting", message: rest };
-  if (ruled.length + waiting.length === 0) return { status: "False", reason: "NoNodes", message: "it rules no node" };
+  if (matched.length === 0) {
+    return { status: "False", reason: "NoMatchingNodes", message: `it matches none of ${nodes.size} nodes` };
+  }
+  if (ruled.length + waiting.length === 0) {
+    const message = `it matches ${matched.length} of ${nodes.size} nodes, and other policies rule all of them (see Conflict)`;
+    return { status: "False", reason: "Outranked", message };
+  }
   if (applied === ruled.length + waiting.length) {
     const untold = ruled.filter((node) => agents.get(node)?.problem !== undefined);
     const held = [
@@ -326,9 +340,9 @@ function describeHeld(nodes: string[], held: ReadonlyMap<string, HeldProofs>): s
 
 /** Which resources rank higher, why, and on which nodes. */
 function describeConflicts(conflicts: ResourceRuling["conflicts"], nodes: StatusInput["nodes"]): string {
-  const kinds = Map.groupBy(conflicts, ([node, { ruler, isRankKept }]) => {
+  const kinds = Map.groupBy(conflicts, ([node, { ruler, why }]) => {
     const verb = rulesNode(ruler, nodes.get(node)) ? "rules" : "is the next to rule";
-    return isRankKept ? `has its rank from the first resource of its name and ${verb}` : `is older and ${verb}`;
+    return `${RANKS_HIGHER[why]} and ${verb}`;
   });
   return [...kinds]
     .map(([why, same]) => {

@@ -36,11 +36,17 @@ function aLease(text?: string) {
 const KEYS = ["x", "y", "z"] as const;
 
 /** A policy that tells by its limit whose it is, and by its node rule, too. */
-function aSpec(name: string, version: number, selector: Record<string, string> | undefined, isValid = true) {
+function aSpec(
+  name: string,
+  version: number,
+  selector: Record<string, string> | undefined,
+  { isValid = true, priority = 0 } = {},
+) {
   const number = (KEYS.indexOf(name as "x") + 1) * 1000 + version;
   return {
     orphanGracePeriod: "30s",
     ...(selector && { nodeSelector: selector }),
+    ...(priority !== 0 && { priority }),
     globalPolicy: { maxCheckpointsPerContainer: number, ...(!isValid && { maxCheckpointSize: "1k" }) },
     nodePolicy: { maxTotalSize: `${number}Mi` },
   };
@@ -289,7 +295,7 @@ const SELECTORS = [undefined, { disk: "ssd" }, { disk: "hdd" }];
 const NODES = ["a", "b"];
 
 type Step =
-  | { do: "put"; name: string; selector: number; isValid: boolean }
+  | { do: "put"; name: string; selector: number; isValid: boolean; priority: number }
   | { do: "delete" | "recreate" | "recreate unseen"; name: string }
   | { do: "label"; node: string; labels: number }
   | { do: "remove node" | "replace agent"; node: string }
@@ -310,6 +316,7 @@ const arbStep: fc.Arbitrary<{ step: Step; isWritten: boolean; taken: string[] }>
         name: arbName,
         selector: fc.nat(2),
         isValid: fc.integer({ min: 0, max: 4 }).map((number) => number > 0),
+        priority: fc.constantFrom(0, 0, 0, -1, 1),
       }),
     },
     {
@@ -359,6 +366,8 @@ const arbStep: fc.Arbitrary<{ step: Step; isWritten: boolean; taken: string[] }>
 /** What a careful reader of the whole history knows of a node, with nothing ever forgotten. */
 interface Truth {
   ruler: string | undefined;
+  /** By which it ruled; infinite if nobody remembers it. */
+  priority: number;
   /** Since when that one has not matched the node, in real time. */
   wentMs: number | undefined;
 }
@@ -376,9 +385,9 @@ function aWorld() {
   let ruling: Ruling | undefined;
   const resources = new Map<string, PolicyResource>();
   const graces = new Map<string, number>();
-  /** Resources of which this leader has seen a valid version: their selector is that of the last valid one. */
+  /** Resources of which this leader has seen a valid version: their selector and priority are those of the last valid one. */
   let good = new Set<string>();
-  let selectors = new Map<string, Record<string, string> | undefined>();
+  let reaches = new Map<string, { selector: Record<string, string> | undefined; priority: number }>();
   const labels = new Map<string, number>([
     ["a", 1],
     ["b", 0],
@@ -396,7 +405,7 @@ function aWorld() {
 
   function lead(): void {
     judge = createJudge({ policyNamespaces: undefined });
-    selectors = new Map();
+    reaches = new Map();
     good = new Set();
     rulings = createRulings({
       record: lease.text,
@@ -431,8 +440,12 @@ function aWorld() {
   }
 
   function matches(resource: PolicyResource, node: NodeFacts): boolean {
-    const selector = selectors.get(resource.uid);
+    const selector = reaches.get(resource.uid)?.selector;
     return selector === undefined || selector.disk === node.labels.disk;
+  }
+
+  function priorityOf(resource: PolicyResource): number {
+    return reaches.get(resource.uid)?.priority ?? 0;
   }
 
   function rankOf({ name, createdAt }: PolicyResource): string {
@@ -450,10 +463,10 @@ function aWorld() {
   function decide(): void {
     noteGraces();
     for (const { uid, spec } of resources.values()) {
-      const { nodeSelector, globalPolicy } = spec as ReturnType<typeof aSpec>;
+      const { nodeSelector, priority = 0, globalPolicy } = spec as ReturnType<typeof aSpec>;
       const isValid = !("maxCheckpointSize" in globalPolicy);
       if (isValid) good.add(uid);
-      if (isValid || !good.has(uid)) selectors.set(uid, nodeSelector);
+      if (isValid || !good.has(uid)) reaches.set(uid, { selector: nodeSelector, priority });
     }
     const told = [...accepted].map(([node, { digest }]): [string, AcceptedDirective] => [
       node,
@@ -478,31 +491,40 @@ function aWorld() {
       } else rank.goneMs ??= realMs;
     }
     for (const node of facts()) {
-      const known = truth.get(node.name) ?? { ruler: undefined, wentMs: undefined };
+      const known = truth.get(node.name) ?? { ruler: undefined, priority: 0, wentMs: undefined };
       truth.set(node.name, known);
       const matching = [...resources.values()]
         .filter((resource) => matches(resource, node))
-        .sort((one, other) => (rankOf(one) < rankOf(other) ? -1 : 1));
-      const first = matching[0]?.name;
+        .sort((one, other) => priorityOf(other) - priorityOf(one) || (rankOf(one) < rankOf(other) ? -1 : 1));
+      const highest = matching[0];
+      const first = highest?.name;
       if (known.ruler !== undefined && !matching.some(({ name }) => name === known.ruler)) known.wentMs ??= realMs;
-      const isRested = known.wentMs === undefined || realMs - known.wentMs >= GRACE_MS;
+      const isMeant =
+        highest !== undefined &&
+        known.ruler !== undefined &&
+        priorityOf(highest) > known.priority &&
+        good.has(highest.uid);
+      const isRested = isMeant || known.wentMs === undefined || realMs - known.wentMs >= GRACE_MS;
       const rules = ruling.nodes.get(node.name);
-      if (known.ruler !== undefined && first === known.ruler && !isForgotten) {
-        // Law three: what comes back and ranks first acts at once.
+      if (known.ruler !== undefined && (first === known.ruler || isMeant) && !isForgotten) {
+        // Law three: what comes back and ranks first, or has a higher priority than what went, acts at once.
         expect(rules).toMatchObject({ source: "resource", resource: `p/${first}` });
       }
       if (rules?.source === "resource" && (isRested || rules.resource === `p/${known.ruler}`)) {
         const name = rules.resource.slice(2);
-        truth.set(node.name, { ruler: name, wentMs: undefined });
-        const { createdAt } = resources.get(name) as PolicyResource;
-        if (!ranks.has(name)) ranks.set(name, { createdAt, goneMs: undefined });
+        const resource = resources.get(name) as PolicyResource;
+        truth.set(node.name, { ruler: name, priority: priorityOf(resource), wentMs: undefined });
+        if (!ranks.has(name)) ranks.set(name, { createdAt: resource.createdAt, goneMs: undefined });
       } else if (rules?.source === "default" && isRested) {
-        truth.set(node.name, { ruler: undefined, wentMs: undefined });
+        truth.set(node.name, { ruler: undefined, priority: 0, wentMs: undefined });
       }
     }
   }
 
-  /** Law one: for the whole grace nothing acts on a node but the rest of what went, or what comes back under its name. */
+  /**
+   * Law one: for the whole grace nothing acts on a node but the rest of what went, or what comes back under its name, or
+   * what has a higher priority.
+   */
   function check(): void {
     for (const { name } of facts()) {
       const pushed = tellWhose(rulings.policyOf(name)?.json);
@@ -527,12 +549,12 @@ function aWorld() {
 
   const uid = () => `uid-${++version}`;
   const stamp = () => new Date(Date.UTC(2026, 0, 1) + ++version * 1000).toISOString();
-  const create = (name: string, selector: number, isValid: boolean) =>
+  const create = ({ name, selector, isValid, priority }: Step & { do: "put" }) =>
     aResource(name, {
       uid: uid(),
       createdAt: stamp(),
       generation: ++version,
-      spec: aSpec(name, version % 1000, SELECTORS[selector], isValid),
+      spec: aSpec(name, version % 1000, SELECTORS[selector], { isValid, priority }),
     });
 
   async function take(step: Step): Promise<void> {
@@ -540,7 +562,7 @@ function aWorld() {
       case "put": {
         const before = resources.get(step.name);
         if (!step.isValid) invalid.add(step.name);
-        const made = create(step.name, step.selector, step.isValid);
+        const made = create(step);
         resources.set(step.name, before ? { ...made, uid: before.uid, createdAt: before.createdAt } : made);
         break;
       }
@@ -623,7 +645,8 @@ function aWorld() {
       const known = truth.get(node);
       const held = accepted.get(node);
       const whose = tellWhose(held?.json);
-      if (whose.kind === "whole") truth.set(node, { ruler: whose.name, wentMs: undefined });
+      if (whose.kind === "whole")
+        truth.set(node, { ruler: whose.name, priority: Number.POSITIVE_INFINITY, wentMs: undefined });
       else if (whose.kind !== "rest" || known === undefined) truth.delete(node);
     }
     onRecord = structuredClone({ truth, ranks });

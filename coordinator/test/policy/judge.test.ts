@@ -74,7 +74,11 @@ describe("the judge of resources", () => {
     judge.judge([aResource({ limit: 2 }).resource]);
     expect(limitOf(judge.judge([aResource({ limit: 3, generation: 2 }).resource]))).toBe(3);
     const refused = judge.judge([aResource({ limit: -4, generation: 3 }).resource]);
-    expect([limitOf(refused), refused[0]?.problems.length, refused[0]?.nodeSelector]).toEqual([3, 1, { disk: "ssd" }]);
+    expect([limitOf(refused), refused[0]?.problems.length, refused[0]?.reach.nodeSelector]).toEqual([
+      3,
+      1,
+      { disk: "ssd" },
+    ]);
     expect(limitOf(judge.judge([aResource({ limit: -4, generation: 4 }).resource]))).toBe(3);
   });
 

@@ -15,19 +15,31 @@ const document = restPolicy(defaultPolicy().document);
 const rests = [undefined, JSON.stringify(document), JSON.stringify({ ...document, node: { maxTotalBytes: 7 } })];
 const ruled = (ruler: string): NodeMemory => ({ state: "ruled", ruler, rest: rests[1] });
 
+/** Absent where it is 0. */
+const arbPriority = { priority: fc.constantFrom(-1, 7) };
+const withoutPriority = <K extends string>(...requiredKeys: K[]) => ({ requiredKeys });
+
 const arbNodeMemory: fc.Arbitrary<NodeMemory> = fc.oneof(
   fc.constant<NodeMemory>({ state: "default" }),
-  fc.record({
-    state: fc.constant("ruled" as const),
-    ruler: fc.constantFrom("p/x", "p/y"),
-    rest: fc.constantFrom(...rests),
-  }),
-  fc.record({
-    state: fc.constant("resting" as const),
-    ruler: fc.constantFrom(undefined, "p/x", "p/y"),
-    rest: fc.constantFrom(...rests),
-    restedMs: fc.nat(3).map((steps) => steps * 20_000),
-  }),
+  fc.record(
+    {
+      state: fc.constant("ruled" as const),
+      ruler: fc.constantFrom("p/x", "p/y"),
+      rest: fc.constantFrom(...rests),
+      ...arbPriority,
+    },
+    withoutPriority("state", "ruler", "rest"),
+  ),
+  fc.record(
+    {
+      state: fc.constant("resting" as const),
+      ruler: fc.constantFrom(undefined, "p/x", "p/y"),
+      rest: fc.constantFrom(...rests),
+      restedMs: fc.nat(3).map((steps) => steps * 20_000),
+      ...arbPriority,
+    },
+    withoutPriority("state", "ruler", "rest", "restedMs"),
+  ),
 );
 const arbMemory: fc.Arbitrary<RulingMemory> = fc.record({
   atMs: fc.constant(undefined),

@@ -5,6 +5,7 @@ import { createJudge, type PolicyResource, readyPolicy } from "../../src/policy/
 import { EMPTY_MEMORY, type RulingMemory } from "../../src/policy/record.ts";
 import {
   type AcceptedDirective,
+  type NodeFacts,
   type NodeRuling,
   type Ruling,
   type RulingInput,
@@ -92,16 +93,75 @@ describe("who rules a node", () => {
       ["platform/old", ["a"]],
       ["platform/young", ["a", "b"]],
     ]);
-    expect([...(ruling.resources[1]?.conflicts ?? [])]).toEqual([["a", { ruler: "platform/old", isRankKept: false }]]);
+    expect([...(ruling.resources[1]?.conflicts ?? [])]).toEqual([["a", { ruler: "platform/old", why: "age" }]]);
     expect(ruling.resources[0]?.conflicts.size).toBe(0);
   });
 
-  it("is decided by name if two are as old", () => {
+  it("is the one of the highest priority before any older one, and of two alike the older one", () => {
+    const low = aResource({ name: "low", createdAt: "2025-01-01T00:00:00Z", spec: { priority: -1 } });
+    const old = aResource({ name: "old" });
+    const high = aResource({ name: "high", createdAt: "2026-01-03T00:00:00Z", spec: { ...ssd, priority: 2 } });
+    const { nodes, resources } = aCluster().look({ resources: [low, old, high] });
+    expect([nodes.get("a"), nodes.get("b")]).toMatchObject([
+      { resource: "platform/high" },
+      { resource: "platform/old" },
+    ]);
+    expect(resources.map(({ key }) => key)).toEqual(["platform/high", "platform/old", "platform/low"]);
+    expect([...(resources[1]?.conflicts ?? [])]).toEqual([["a", { ruler: "platform/high", why: "priority" }]]);
+  });
+
+  it("goes over at once to a higher priority that appears, and to another when it is taken back: nothing went away", () => {
+    const cluster = aCluster();
+    const high = aResource({ name: "high", createdAt: "2026-01-03T00:00:00Z", spec: { priority: 1 } });
+    cluster.look({ resources: [aResource()] });
+    const over = cluster.look({ resources: [aResource(), high] });
+    expect([over.rests, over.changes[0]]).toEqual([[], { node: "a", from: "platform/policy", to: "platform/high" }]);
+    const back = cluster.look({ resources: [aResource(), { ...high, generation: 2, spec: {} }] });
+    expect([back.rests, back.changes[0]]).toEqual([[], { node: "a", from: "platform/high", to: "platform/policy" }]);
+  });
+
+  it.each<[string, unknown[], string[]]>([
+    ["In", [{ key: "disk", operator: "In", values: ["ssd", "nvme"] }], ["ssd"]],
+    [
+      "NotIn, which also matches where the label is absent",
+      [{ key: "disk", operator: "NotIn", values: ["ssd"] }],
+      ["hdd", "none"],
+    ],
+    ["Exists", [{ key: "disk", operator: "Exists" }], ["ssd", "hdd"]],
+    ["DoesNotExist", [{ key: "disk", operator: "DoesNotExist" }], ["none"]],
+    [
+      "a label that every object has of itself",
+      [{ key: "constructor", operator: "DoesNotExist" }],
+      ["ssd", "hdd", "none"],
+    ],
+    [
+      "several, which must all hold",
+      [
+        { key: "disk", operator: "Exists" },
+        { key: "disk", operator: "NotIn", values: ["hdd"] },
+      ],
+      ["ssd"],
+    ],
+  ])("is one for nodes by %s", (_, nodeMatchExpressions, expected) => {
+    const nodes: NodeFacts[] = [
+      { name: "ssd", labels: { disk: "ssd" } },
+      { name: "hdd", labels: { disk: "hdd" } },
+      { name: "none", labels: {} },
+    ];
+    const matched = (spec: object) =>
+      aCluster().look({ nodes, resources: [aResource({ spec })] }).resources[0]?.matched;
+    expect([...(matched({ nodeMatchExpressions }) ?? [])].sort()).toEqual([...expected].sort());
+    // The selector must match, too.
+    expect(matched({ nodeMatchExpressions, ...ssd })).toEqual(expected.filter((name) => name === "ssd"));
+  });
+
+  it("is decided by name if two are as old, and neither is called older", () => {
     const ruling = aCluster().look({
       resources: [aResource({ name: "b" }), aResource({ name: "a", namespace: "q" }), aResource({ name: "a" })],
     });
     expect(ruling.nodes.get("a")).toMatchObject({ resource: "platform/a" });
     expect(ruling.resources.map(({ key }) => key)).toEqual(["platform/a", "platform/b", "q/a"]);
+    expect(ruling.resources[2]?.conflicts.get("a")).toEqual({ ruler: "platform/a", why: "name" });
   });
 
   it("ignores a resource of a namespace that does not count", () => {
@@ -128,6 +188,36 @@ describe("who rules a node", () => {
     const ruling = cluster.look({ resources: [aResource()] });
     expect([limitOf(ruling), ruling.changes, ruling.returns]).toEqual([2, [], []]);
   });
+});
+
+it("rules by priority, then age, then name, for any resources, and gives the reason that decided", () => {
+  const arbResource = fc.record({ priority: fc.constantFrom(undefined, -1, 0, 1), day: fc.nat(2) });
+  fc.assert(
+    fc.property(fc.array(arbResource, { minLength: 1, maxLength: 5 }), (given) => {
+      const resources = given.map(({ priority, day }, index) =>
+        aResource({
+          name: `r${index}`,
+          createdAt: `2026-01-0${day + 1}T00:00:00Z`,
+          spec: priority === undefined ? {} : { priority },
+        }),
+      );
+      const ruling = aCluster().look({ resources });
+      const rules = ruling.nodes.get("a");
+      const ruler = given[Number(rules?.source === "resource" && rules.resource.at(-1))];
+      for (const { key, conflicts } of ruling.resources) {
+        const why = conflicts.get("a")?.why;
+        const other = given[Number(key.at(-1))];
+        if (ruler === undefined || other === undefined) throw new Error("names are places in the list");
+        const [first, second] = [ruler, other].map(({ priority = 0, day }) => ({ priority, day }));
+        if (ruler === other) expect(why).toBeUndefined();
+        else if (first?.priority !== second?.priority) expect(why).toBe("priority");
+        else expect(why).toBe(ruler.day === other.day ? "name" : "age");
+        expect(first?.priority).toBeGreaterThanOrEqual(second?.priority ?? 0);
+        if (first?.priority === second?.priority) expect(ruler.day).toBeLessThanOrEqual(other.day);
+        if (why === "name") expect(given.indexOf(ruler)).toBeLessThan(given.indexOf(other));
+      }
+    }),
+  );
 });
 
 describe("the nodes and conflicts of resources", () => {
@@ -204,6 +294,25 @@ describe("a resource that is not valid", () => {
     expect(selects({})).toEqual(["a", "b"]);
     expect(selects({ disk: "s s d" })).toEqual(["a", "b"]);
     expect(selects(undefined)).toEqual(["a", "b"]);
+    const expressions = (nodeMatchExpressions: unknown) =>
+      aCluster().look({ resources: [aResource({ spec: { ...wrong, nodeMatchExpressions } })] }).resources[0]?.matched;
+    expect(expressions([{ key: "disk", operator: "Exists" }])).toEqual(["a"]);
+    expect(expressions([{ key: "disk", operator: "Is" }])).toEqual(["a", "b"]);
+  });
+
+  it("has its priority all the same, and the highest of all if that is what is wrong", () => {
+    const ruler = (priority: unknown) =>
+      aCluster()
+        .look({
+          resources: [
+            aResource({ spec: { ...wrong, priority } }),
+            aResource({ name: "other", createdAt: "2025-01-01T00:00:00Z", spec: { priority: 7 } }),
+          ],
+        })
+        .nodes.get("a");
+    expect(ruler(8)).toMatchObject({ resource: "platform/policy" });
+    expect(ruler(6)).toMatchObject({ resource: "platform/other" });
+    expect(ruler("7")).toMatchObject({ resource: "platform/policy", policy: undefined });
   });
 
   it("leaves no default to act at once if it goes away", () => {
@@ -257,6 +366,40 @@ describe("a node whose policy went away", () => {
     const after = cluster.look({ nowMs: 1000 + GRACE_MS });
     expect([limitOf(after), after.nextMs]).toEqual([1, undefined]);
     expect(after.changes).toEqual([{ node: "a", from: "platform/old", to: "platform/young" }]);
+  });
+
+  it("is ruled at once by one of a higher priority than what went away, whether that was there or comes later", () => {
+    const spec = { globalPolicy: { maxCheckpointsPerContainer: 1 }, priority: 1 };
+    const high = aResource({ name: "high", createdAt: "2026-02-01T00:00:00Z", spec });
+    for (const resources of [[high], [young]]) {
+      const cluster = aCluster();
+      cluster.look({ resources: [old], nodes: node({ disk: "ssd" }) });
+      const during = cluster.look({ resources, nowMs: 1000 });
+      expect(during.nodes.get("a")?.source).toBe(resources.includes(high) ? "resource" : "rest");
+      const after = cluster.look({ resources: [...resources, high], nowMs: 2000 });
+      expect(after.nodes.get("a")).toMatchObject({ source: "resource", resource: "platform/high" });
+    }
+  });
+
+  it("rests before one of the same or a lower priority than it had when it ruled, also if an edit lowers it as it goes", () => {
+    const cluster = aCluster();
+    const was = { ...old, spec: { ...(old.spec as object), priority: 2 } };
+    const next = aResource({ name: "next", createdAt: "2026-02-01T00:00:00Z", spec: { priority: 1 } });
+    cluster.look({ resources: [was, next], nodes: node({ disk: "ssd" }) });
+    for (const nowMs of [1000, 2000]) {
+      const { nodes } = cluster.look({ resources: [{ ...was, generation: 2, spec: hdd }, next], nowMs });
+      expect(nodes.get("a")).toMatchObject({ source: "rest", after: "platform/old", next: "platform/next" });
+    }
+  });
+
+  it("rests before one of a higher priority that was never valid", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [old], nodes: node({ disk: "ssd" }) });
+    const broken = aResource({ name: "high", spec: { ...wrong, priority: 1 } });
+    expect(cluster.look({ resources: [broken] }).nodes.get("a")).toMatchObject({
+      source: "rest",
+      next: "platform/high",
+    });
   });
 
   it("rests if that one's namespace no longer counts", () => {
@@ -320,7 +463,7 @@ describe("a node whose policy went away", () => {
     expect(back.returns).toEqual([{ node: "a", resource: "platform/old" }]);
     expect([back.changes, back.nextMs]).toEqual([[], undefined]);
     const conflict = back.resources.find(({ key }) => key === "platform/young")?.conflicts;
-    expect([...(conflict ?? [])]).toEqual([["a", { ruler: "platform/old", isRankKept: true }]]);
+    expect([...(conflict ?? [])]).toEqual([["a", { ruler: "platform/old", why: "keptRank" }]]);
     // It has that rank for as long as it exists.
     expect(limitOf(cluster.look({ nowMs: 9 * GRACE_MS }))).toBe(2);
   });

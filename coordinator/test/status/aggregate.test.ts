@@ -5,7 +5,7 @@ import { Check } from "typebox/value";
 import { describe, expect, it } from "vitest";
 import type { AgentView } from "../../src/agents/push.ts";
 import { readyPolicy } from "../../src/policy/judge.ts";
-import type { NodeRuling, ResourceRuling } from "../../src/policy/ruling.ts";
+import type { Conflict, NodeRuling, ResourceRuling } from "../../src/policy/ruling.ts";
 import { aggregateStatus, continueStatus, type StatusInput } from "../../src/status/aggregate.ts";
 import { aReport } from "../support/agent-peer.ts";
 
@@ -45,7 +45,7 @@ function input(
     problems: [],
     isNamespaceAllowed: true,
     policy,
-    nodeSelector: undefined,
+    reach: { priority: 0 },
     matched: nodes,
     conflicts: new Map(),
   };
@@ -320,28 +320,32 @@ describe("a status", () => {
     expect(conditionsOf(status).Enforcing).toEqual(["False", "Pending", "not yet on b: connection refused"]);
   });
 
-  it("gives the true reason of each conflict: older, or of an old rank; ruling, or next to rule", () => {
-    const nodes = names(13);
+  it("gives the true reason of each conflict: priority, age, name, or an old rank; ruling, or next to rule", () => {
+    const nodes = names(15);
     const one = input(nodes, []);
-    const by = (ruler: string, isRankKept = false) => ({ ruler, isRankKept });
+    const by = (ruler: string, why: Conflict["why"] = "age"): Conflict => ({ ruler, why });
     const conflicts = new Map([
       ["node-0", by("p/older")],
-      ["node-1", by("p/again", true)],
-      ["node-2", by("p/next")],
-      ...nodes.slice(3).map((node, index): [string, ReturnType<typeof by>] => [node, by(`p/next-${index}`)]),
+      ["node-1", by("p/again", "keptRank")],
+      ["node-2", by("p/high", "priority")],
+      ["node-3", by("p/a", "name")],
+      ...nodes.slice(4).map((node, index): [string, ReturnType<typeof by>] => [node, by(`p/next-${index}`)]),
     ]);
     const rules = new Map(one.nodes);
     for (const node of nodes)
       rules.set(node, { source: "rest", policy: undefined, after: "p/x", next: "p/y", untilMs: 1 });
     rules.set("node-0", { source: "resource", resource: "p/older", policy });
     rules.set("node-1", { source: "resource", resource: "p/again", policy });
+    rules.set("node-2", { source: "resource", resource: "p/high", policy });
     const status = aggregateStatus({ ...one, nodes: rules, ruling: { ...one.ruling, conflicts } });
-    const rest = Array.from({ length: 9 }, (_, index) => `p/next-${index}`).join(", ");
+    const rest = Array.from({ length: 10 }, (_, index) => `p/next-${index}`).join(", ");
     expect(conditionsOf(status).Conflict?.[2]).toBe(
       [
         "p/older is older and rules node-0",
         "p/again has its rank from the first resource of its name and rules node-1",
-        `p/next, ${rest} and 1 more is older and is the next to rule ${nodes.slice(2, 12).join(", ")} and 1 more nodes`,
+        "p/high has a higher priority and rules node-2",
+        "p/a has the same age, comes first by its name and is the next to rule node-3",
+        `${rest} and 1 more is older and is the next to rule ${nodes.slice(4, 14).join(", ")} and 1 more nodes`,
       ].join("; "),
     );
   });
@@ -349,10 +353,24 @@ describe("a status", () => {
   it("counts no node that another resource rules", () => {
     const one = input(["a", "b"], [aView("a"), aView("b")]);
     const nodes = new Map(one.nodes).set("b", { source: "resource", resource: "p/older", policy });
-    const ruling = { ...one.ruling, conflicts: new Map([["b", { ruler: "p/older", isRankKept: false }]]) };
+    const ruling = { ...one.ruling, conflicts: new Map([["b", { ruler: "p/older", why: "age" as const }]]) };
     const status = aggregateStatus({ ...one, nodes, ruling });
     expect(status.nodes?.summary).toBe("1/1");
-    expect(conditionsOf(status).Conflict).toEqual(["True", "OlderResourceRules", "p/older is older and rules b"]);
+    expect(conditionsOf(status).Conflict).toEqual(["True", "Outranked", "p/older is older and rules b"]);
+  });
+
+  it("tells a resource that matches no node from one that others outrank on all that it matches", () => {
+    const one = input(["a", "b"], [aView("a"), aView("b")]);
+    const none = aggregateStatus({ ...one, ruling: { ...one.ruling, matched: [] } });
+    expect(conditionsOf(none).Enforcing).toEqual(["False", "NoMatchingNodes", "it matches none of 2 nodes"]);
+    const nodes = new Map(one.nodes).set("b", { source: "resource", resource: "p/other", policy });
+    const conflicts = new Map([["b", { ruler: "p/other", why: "priority" as const }]]);
+    const outranked = aggregateStatus({ ...one, nodes, ruling: { ...one.ruling, matched: ["b"], conflicts } });
+    expect(conditionsOf(outranked).Enforcing).toEqual([
+      "False",
+      "Outranked",
+      "it matches 1 of 2 nodes, and other policies rule all of them (see Conflict)",
+    ]);
   });
 });
 describe("Ready", () => {

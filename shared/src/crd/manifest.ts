@@ -43,6 +43,12 @@ const NO_UNIT_RULE: Omit<Rule, "fieldPath"> = {
   message: "has no unit; write e.g. 30s, 12h or 7d",
 };
 
+const MATCH_RULE: Rule = {
+  rule: "(has(self.values) && size(self.values) > 0) == (self.operator in ['In', 'NotIn'])",
+  message: "In and NotIn need at least one value; Exists and DoesNotExist have none",
+  fieldPath: ".values",
+};
+
 const WATERMARK_RULE: Rule = {
   rule:
     "!has(self.lowWatermarkPercent) ||" +
@@ -63,6 +69,9 @@ const ADDITIONS: Record<string, JsonObject> = {
   "spec.podPolicies[]": rules(FLOOR_RULE),
   "spec.namespacePolicies": listMap("namespace"),
   "spec.namespacePolicies[]": rules(FLOOR_RULE),
+  "spec.nodeMatchExpressions": { "x-kubernetes-list-type": "atomic" },
+  "spec.nodeMatchExpressions[]": rules(MATCH_RULE),
+  "spec.nodeMatchExpressions[].values": { "x-kubernetes-list-type": "atomic" },
   "status.conditions": listMap("type"),
 };
 
@@ -190,6 +199,7 @@ const SAME = [
   "maxLength",
   "minimum",
   "maximum",
+  "minItems",
   "maxItems",
   "minProperties",
   "maxProperties",

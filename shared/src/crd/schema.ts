@@ -11,7 +11,7 @@ export const DEFAULT_CHECKPOINT_DIRECTORY = "/var/lib/kubelet/checkpoints";
 /** The most policies that one list of a resource may hold; it also bounds what the API server's cost check assumes. */
 const MAX_POLICIES = 1000;
 
-/** The most labels that a node selector may name. */
+/** The most labels that a node selector may name, and the most expressions and values of one that may choose nodes. */
 const MAX_LABELS = 64;
 
 /** A DNS label, as namespaces and containers have for names, without its bound of 63 characters. */
@@ -22,6 +22,8 @@ const PATH_PART = "([^/.\\x00][^/\\x00]*|[.][^/.\\x00][^/\\x00]*|[.][.][^/\\x00]
 /** An absolute path without an empty, `.` or `..` part; it may end in a slash. */
 export const PLAIN_PATH = `^/(${PATH_PART}(/${PATH_PART})*/?)?$`;
 
+/** Grammar of label keys: k8s.io/apimachinery/pkg/util/validation, IsQualifiedName. */
+const LABEL_KEY = `^(${LABEL}([.]${LABEL})*/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$`;
 /** Grammar of label values: k8s.io/apimachinery/pkg/util/validation, IsValidLabelValue. */
 const LABEL_VALUE = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 
@@ -150,6 +152,23 @@ export const NodePolicySpec = Type.Object(
   { ...closed, description: "Limits of each node as a whole." },
 );
 
+/** One of a NodeSelectorTerm's matchExpressions (k8s.io/api/core/v1: NodeSelectorRequirement), without Gt and Lt. */
+export const NodeMatchExpression = Type.Object(
+  {
+    key: Type.String({ description: "The label's name.", minLength: 1, maxLength: 317, pattern: LABEL_KEY }),
+    operator: Type.Enum(["In", "NotIn", "Exists", "DoesNotExist"], {
+      description: "NotIn and DoesNotExist also match a node without the label.",
+    }),
+    values: Type.Optional(
+      Type.Array(Type.String({ maxLength: 63, pattern: LABEL_VALUE }), {
+        description: "Values of the label; In and NotIn need at least one, the others have none.",
+        maxItems: MAX_LABELS,
+      }),
+    ),
+  },
+  { ...closed, description: "A condition on one label of a node." },
+);
+
 /** `spec` of the policy resource: the one definition that validation, static types and the CRD come from. */
 export const PolicySpec = Type.Object(
   {
@@ -178,6 +197,22 @@ export const PolicySpec = Type.Object(
         maxProperties: MAX_LABELS,
       }),
     ),
+    nodeMatchExpressions: Type.Optional(
+      Type.Array(NodeMatchExpression, {
+        description:
+          "Conditions on the labels of the nodes that this resource is for; all must hold, nodeSelector too.",
+        minItems: 1,
+        maxItems: MAX_LABELS,
+      }),
+    ),
+    priority: Type.Optional(
+      Type.Integer({
+        description:
+          "Of several resources that are for a node, the one with the highest priority rules it, then the oldest one. Default 0.",
+        minimum: -2_147_483_648,
+        maximum: 2_147_483_647,
+      }),
+    ),
     orphanGracePeriod: duration(
       "How long a pod must have been absent before its archives count as orphans. Default 30s.",
     ),
@@ -191,6 +226,7 @@ export const PolicySpec = Type.Object(
 );
 
 export type PolicySpec = Type.Static<typeof PolicySpec>;
+export type NodeMatchExpression = Type.Static<typeof NodeMatchExpression>;
 export type GlobalPolicySpec = Type.Static<typeof GlobalPolicySpec>;
 export type NodePolicySpec = Type.Static<typeof NodePolicySpec>;
 /** The limits that container, pod and namespace policies have in common. */

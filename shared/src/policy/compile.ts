@@ -3,6 +3,7 @@ import type { TLocalizedValidationError } from "typebox/error";
 import {
   DEFAULT_CHECKPOINT_DIRECTORY,
   type GlobalPolicySpec,
+  type NodeMatchExpression,
   type NodePolicySpec,
   PolicySpec,
   type ScopedPolicySpec,
@@ -26,6 +27,10 @@ export interface CompiledPolicy {
   orphanGraceMs: number;
   /** Labels that a node must have; undefined is every node. */
   nodeSelector?: Record<string, string>;
+  /** Conditions on a node's labels that must all hold, too; undefined is none. */
+  nodeMatchExpressions?: NodeMatchExpression[];
+  /** Of several resources that are for a node, the one with the highest priority rules it. */
+  priority: number;
   /** Quantities that were taken as MiB for want of a unit. */
   unitless: FieldProblem[];
 }
@@ -88,8 +93,12 @@ export function compilePolicy(given: unknown): CompileResult {
     },
     orphanGraceMs: resolver.duration("spec.orphanGracePeriod", spec.orphanGracePeriod) ?? DEFAULT_ORPHAN_GRACE_MS,
     unitless: resolver.unitless,
+    priority: spec.priority ?? 0,
   };
   if (spec.nodeSelector !== undefined) policy.nodeSelector = spec.nodeSelector;
+  if (spec.nodeMatchExpressions !== undefined) {
+    policy.nodeMatchExpressions = resolver.expressions(spec.nodeMatchExpressions);
+  }
   return resolver.problems.length > 0 ? { ok: false, problems: resolver.problems } : { ok: true, policy };
 }
 
@@ -157,6 +166,18 @@ function createResolver() {
   function directory(value: string | undefined): string {
     if (value === undefined) return DEFAULT_CHECKPOINT_DIRECTORY;
     return value.length > 1 ? value.replace(/\/+$/, "") : value;
+  }
+
+  function expressions(list: NodeMatchExpression[]): NodeMatchExpression[] {
+    for (const [index, { operator, values = [] }] of list.entries()) {
+      const needsValues = operator === "In" || operator === "NotIn";
+      if (needsValues === values.length > 0) continue;
+      problems.push({
+        field: `spec.nodeMatchExpressions[${index}].values`,
+        message: needsValues ? `${operator} needs at least one value` : `${operator} has no values; leave them out`,
+      });
+    }
+    return list;
   }
 
   function common(field: string, spec: Pick<ScopedPolicySpec, "retainOrphan" | "maxCheckpointSize" | "maxAge">) {
@@ -242,7 +263,7 @@ function createResolver() {
     };
   }
 
-  return { problems, unitless, duration, directory, global, rule, node };
+  return { problems, unitless, duration, directory, expressions, global, rule, node };
 }
 
 function scopeLimits(maxCheckpoints: number | undefined, maxTotalBytes: number | undefined): ScopeLimits | undefined {
@@ -292,6 +313,8 @@ function explainError(
       return [{ path: keys, message: `${shown} is not one of ${error.params.allowedValues.join(", ")}` }];
     case "maxItems":
       return [{ path: keys, message: `has over ${error.params.limit} entries` }];
+    case "minItems":
+      return [{ path: keys, message: "needs at least one entry; leave it out for every node" }];
     case "maxProperties":
       return [{ path: keys, message: `has over ${error.params.limit} labels` }];
     case "minProperties":
@@ -305,7 +328,11 @@ function explainError(
 function explainValue(keys: string[], value: unknown): string | undefined {
   const key = keys.at(-1) ?? "";
   const shown = show(value);
-  if (keys.at(-2) === "nodeSelector") return `${shown} is not a label value; quote it, and write it as on the node`;
+  if (keys[0] === "nodeMatchExpressions" && key === "key") {
+    return `${shown} is not the name of a label; write it as on the node, e.g. kubernetes.io/os`;
+  }
+  if (keys.at(-2) === "nodeSelector" || (keys[0] === "nodeMatchExpressions" && keys.at(-2) === "values"))
+    return `${shown} is not a label value; quote it, and write it as on the node`;
   if (/^(maxCheckpointSize|maxTotalSize\w*|minFree)$/.test(key)) {
     const parsed = parseQuantity(value);
     return parsed.ok ? `${shown} is too long for a quantity` : parsed.problem;

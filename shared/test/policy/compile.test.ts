@@ -33,6 +33,7 @@ describe("compilePolicy", () => {
         node: {},
       },
       orphanGraceMs: 30_000,
+      priority: 0,
       unitless: [],
     });
     expect(defaultPolicy()).toEqual(compiled({}));
@@ -54,6 +55,8 @@ describe("compilePolicy", () => {
       applyPoliciesImmediately: true,
       mode: "DryRun",
       nodeSelector: { disk: "ssd" },
+      nodeMatchExpressions: [{ key: "example.com/gpu", operator: "DoesNotExist" }],
+      priority: -5,
       orphanGracePeriod: "1m",
       globalPolicy: {
         retainOrphan: false,
@@ -93,6 +96,8 @@ describe("compilePolicy", () => {
       },
       orphanGraceMs: 60_000,
       nodeSelector: { disk: "ssd" },
+      nodeMatchExpressions: [{ key: "example.com/gpu", operator: "DoesNotExist" }],
+      priority: -5,
       unitless: [],
     });
     expect(Compile(PolicyDocument).Check(policy.document)).toBe(true);
@@ -224,6 +229,30 @@ describe("compilePolicy", () => {
     [
       { nodeSelector: { namespace: "a b" } },
       'spec.nodeSelector.namespace: "a b" is not a label value; quote it, and write it as on the node',
+    ],
+    [{ nodeMatchExpressions: [] }, "spec.nodeMatchExpressions: needs at least one entry; leave it out for every node"],
+    [
+      {
+        nodeMatchExpressions: [
+          { key: "a", operator: "In" },
+          { key: "a", operator: "Exists", values: ["x"] },
+        ],
+      },
+      [
+        "spec.nodeMatchExpressions[0].values: In needs at least one value",
+        "spec.nodeMatchExpressions[1].values: Exists has no values; leave them out",
+      ],
+    ],
+    [
+      { nodeMatchExpressions: [{ key: "a/b/c", operator: "In", values: ["a b"] }] },
+      [
+        'spec.nodeMatchExpressions[0].key: "a/b/c" is not the name of a label; write it as on the node, e.g. kubernetes.io/os',
+        'spec.nodeMatchExpressions[0].values[0]: "a b" is not a label value; quote it, and write it as on the node',
+      ],
+    ],
+    [
+      { nodeMatchExpressions: [{ key: "a", operator: "Gt" }] },
+      'spec.nodeMatchExpressions[0].operator: "Gt" is not one of In, NotIn, Exists, DoesNotExist',
     ],
     [
       { nodeSelector: Object.fromEntries(Array.from({ length: 65 }, (_, index) => [`l${index}`, "x"])) },
