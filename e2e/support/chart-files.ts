@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { policyDefinition } from "@cro/shared/crd/manifest";
+import { policySchema } from "@cro/shared/crd/manifest";
 import { isMap, isScalar, type Pair, parseDocument } from "yaml";
 
 const execute = promisify(execFile);
@@ -99,10 +99,7 @@ function renderTable(values: readonly ChartValue[]): string {
 
 /** What a policy's spec may be, for helm: as in the resource's definition, but an unknown field is refused. */
 function specSchema(): Schema {
-  const definition = policyDefinition() as {
-    spec: { versions: [{ schema: { openAPIV3Schema: { properties: { spec: unknown } } } }] };
-  };
-  return strict(definition.spec.versions[0].schema.openAPIV3Schema.properties.spec) as Schema;
+  return strict(policySchema({ hasRules: false })) as Schema;
 }
 
 function strict(schema: unknown): unknown {

@@ -1,5 +1,17 @@
 import { stringify } from "yaml";
-import { POLICY_GROUP, POLICY_KIND, PolicySpec } from "./schema.ts";
+import {
+  DEFAULT_CHECKPOINT_DIRECTORY,
+  DURATION,
+  LABEL_KEY,
+  LABEL_VALUE,
+  NAME_OR_PREFIX,
+  PLAIN_PATH,
+  POD_OR_PREFIX,
+  POLICY_GROUP,
+  POLICY_KIND,
+  PolicySpec,
+  QUANTITY,
+} from "./schema.ts";
 import { PolicyStatus } from "./status.ts";
 
 /** The resource's name in paths: `/apis/criu.org/v1/namespaces/NAMESPACE/checkpointrestoreoperators`. */
@@ -20,6 +32,31 @@ interface Rule {
   fieldPath: string;
 }
 
+/** A rule on one value, which its message shows. Of a value of several lines the API server writes the plain message. */
+type ValueRule = { rule: string; message: string; messageExpression: string };
+
+/** What a text is not that does not match its pattern, and the way out: a pattern in a message is of no use to a reader. */
+const WORDS = new Map<string, string>([
+  [QUANTITY, "is not a quantity; write e.g. 10Gi or 10G"],
+  [DURATION, "is not a duration; write e.g. 30s, 12h or 7d"],
+  [PLAIN_PATH, `is not an absolute path without . and ..; write e.g. ${DEFAULT_CHECKPOINT_DIRECTORY}`],
+  [NAME_OR_PREFIX, "is neither a Kubernetes name nor the beginning of one followed by *; write e.g. web-*"],
+  [POD_OR_PREFIX, "is neither a Kubernetes name nor the beginning of one followed by *; write e.g. web-*"],
+  [LABEL_VALUE, "is not a label value; quote it, and write it as on the node"],
+  [LABEL_KEY, "is not the name of a label; write it as on the node, e.g. kubernetes.io/os"],
+]);
+
+/**
+ * In the place of a `minimum` for quantities as text: what is over 0 and rounds up to less than 1 MiB is refused, as by
+ * `parseQuantity`. Exponents of three digits are left to that, because the API server computes with them as they are.
+ */
+const MIN_SIZE_RULE = textRule(
+  `!self.matches('${QUANTITY}') || self.matches('[eE][-+]?[0-9]{3,}$') || !quantity(self).isGreaterThan(quantity('0'))` +
+    " || quantity(self).isGreaterThan(quantity(self.matches('[A-Za-z]$') ? '1048575' : '0.999999046'))",
+  "is under 1Mi, the smallest limit there is; 0 means no limit",
+  { isUnion: true },
+);
+
 const FLOOR_RULE: Rule = {
   rule: "!has(self.minCheckpoints) || !has(self.maxCheckpoints) || self.maxCheckpoints == 0 || self.minCheckpoints <= self.maxCheckpoints",
   message: "minCheckpoints is over maxCheckpoints; lower the floor, raise the limit, or write 0 for no limit",
@@ -38,9 +75,10 @@ const GLOBAL_FLOOR_RULE: Rule = {
 };
 
 /** In the place of `maximum: 0`, which has no words for the way out. */
-const NO_UNIT_RULE: Omit<Rule, "fieldPath"> = {
+const NO_UNIT_RULE: ValueRule = {
   rule: "type(self) != int || self == 0",
   message: "has no unit; write e.g. 30s, 12h or 7d",
+  messageExpression: "string(self) + ' has no unit; write e.g. 30s, 12h or 7d'",
 };
 
 const MATCH_RULE: Rule = {
@@ -74,6 +112,21 @@ const ADDITIONS: Record<string, JsonObject> = {
   "spec.nodeMatchExpressions[].values": { "x-kubernetes-list-type": "atomic" },
   "status.conditions": listMap("type"),
 };
+
+/** A rule on a text; with `isUnion`, a number may stand in its place, and the API server does not know which it is. */
+function textRule(rule: string, message: string, { isUnion }: { isUnion: boolean }): ValueRule {
+  return {
+    rule: isUnion ? `type(self) != string || ${rule}` : rule,
+    message,
+    messageExpression: `'"' + ${isUnion ? "string(self)" : "self"} + '" ${message}'`,
+  };
+}
+
+function patternRule(pattern: string, { path, isUnion }: { path: string; isUnion: boolean }): ValueRule {
+  const message = WORDS.get(pattern);
+  if (message === undefined) throw new Error(`${path}: say in words what does not match ${pattern}`);
+  return textRule(`self.matches(r'${pattern}')`, message, { isUnion });
+}
 
 function rules(...list: Rule[]): JsonObject {
   return { "x-kubernetes-validations": list.map((rule) => ({ ...rule })) };
@@ -128,8 +181,8 @@ export function policyDefinition(): JsonObject {
                 apiVersion: { type: "string" },
                 kind: { type: "string" },
                 metadata: { type: "object" },
-                spec: toStructural(asJson(PolicySpec), "spec"),
-                status: toStructural(asJson(PolicyStatus), "status"),
+                spec: policySchema(),
+                status: toStructural(asJson(PolicyStatus), { path: "status", hasRules: false }),
               },
             },
           },
@@ -137,6 +190,14 @@ export function policyDefinition(): JsonObject {
       ],
     },
   };
+}
+
+/**
+ * What a policy's spec may be, as the API server checks it. With patterns as such it is for those who know no rules: they
+ * refuse less, and in other words.
+ */
+export function policySchema({ hasRules = true } = {}): JsonObject {
+  return toStructural(asJson(PolicySpec), { path: "spec", hasRules });
 }
 
 /** The files that are generated from the schemas: path from the project's root → content. */
@@ -211,7 +272,7 @@ const TRANSLATED = ["properties", "additionalProperties", "patternProperties", "
  * custom-resources/custom-resource-definitions/#specifying-a-structural-schema). A keyword that it does not know is an
  * error: a check that silently got lost on the way would let in what the coordinator refuses.
  */
-function toStructural(schema: Schema, path: string): JsonObject {
+function toStructural(schema: Schema, { path, hasRules }: { path: string; hasRules: boolean }): JsonObject {
   const unknown = Object.keys(schema).find(
     (keyword) => !(SAME as readonly string[]).includes(keyword) && !TRANSLATED.includes(keyword),
   );
@@ -219,16 +280,22 @@ function toStructural(schema: Schema, path: string): JsonObject {
   const result: JsonObject = {};
   for (const keyword of SAME) if (schema[keyword] !== undefined) result[keyword] = schema[keyword] as Json;
   if (schema.enum !== undefined) result.type = "string";
+  const checks =
+    hasRules && schema.pattern !== undefined ? [patternRule(String(schema.pattern), { path, isUnion: false })] : [];
+  if (checks.length > 0) delete result.pattern;
   if (schema.type === "integer" && (schema.maximum === undefined || Number(schema.maximum) >= 2 ** 31)) {
     result.format = "int64";
   }
-  if (schema.anyOf !== undefined) Object.assign(result, toIntOrString(schema.anyOf, path));
+  if (schema.anyOf !== undefined) Object.assign(result, toIntOrString(schema.anyOf, { path, hasRules }));
   if (schema.properties !== undefined) {
     // The API server keeps what a closed object does not name, a field of a later version for instance. If it pruned it,
     // half a policy would stay, and could delete what the whole one keeps. The coordinator refuses the whole one instead.
     if (schema.additionalProperties === false) result["x-kubernetes-preserve-unknown-fields"] = true;
     result.properties = Object.fromEntries(
-      Object.entries(schema.properties).map(([key, value]) => [key, toStructural(value, `${path}.${key}`)]),
+      Object.entries(schema.properties).map(([key, value]) => [
+        key,
+        toStructural(value, { path: `${path}.${key}`, hasRules }),
+      ]),
     );
   }
   if (schema.patternProperties !== undefined) {
@@ -236,29 +303,32 @@ function toStructural(schema: Schema, path: string): JsonObject {
     if (pattern !== "^.*$" || values === undefined || others.length > 0) {
       throw new Error(`${path}: the CRD knows only maps with keys of any form`);
     }
-    result.additionalProperties = toStructural(values, `${path}.*`);
+    result.additionalProperties = toStructural(values, { path: `${path}.*`, hasRules });
   }
-  if (schema.items !== undefined) result.items = toStructural(schema.items, `${path}[]`);
+  if (schema.items !== undefined) result.items = toStructural(schema.items, { path: `${path}[]`, hasRules });
+  if (checks.length > 0) result["x-kubernetes-validations"] = checks;
   return { ...result, ...ADDITIONS[path] };
 }
 
 /** Of a union, only that of an integer and a string can be said; their own checks then stand beside it. */
-function toIntOrString(variants: Schema[], path: string): JsonObject {
+function toIntOrString(variants: Schema[], { path, hasRules }: { path: string; hasRules: boolean }): JsonObject {
   const [integer, string, ...others] = variants;
   if (integer?.type !== "integer" || string?.type !== "string" || others.length > 0) {
     throw new Error(`${path}: the CRD knows only unions of an integer and a string`);
   }
-  const { type: _integer, ...allNumberChecks } = integer;
-  const { type: _string, ...stringChecks } = string;
-  const { maximum: _maximum, ...zeroChecks } = allNumberChecks;
-  const isOnlyZero = integer.maximum === 0;
-  const numberChecks = isOnlyZero
-    ? { ...zeroChecks, "x-kubernetes-validations": [{ ...NO_UNIT_RULE }] }
-    : allNumberChecks;
+  const { type: _integer, maximum, ...numberChecks } = integer;
+  const { type: _string, pattern, ...stringChecks } = string;
+  const checks = [
+    ...(maximum === 0 ? [NO_UNIT_RULE] : []),
+    ...(pattern === undefined ? [] : [patternRule(String(pattern), { path, isUnion: true })]),
+    ...(pattern === QUANTITY ? [MIN_SIZE_RULE] : []),
+  ];
   return {
     "x-kubernetes-int-or-string": true,
     anyOf: [{ type: "integer" }, { type: "string" }],
     ...(numberChecks as JsonObject),
+    ...(maximum !== 0 && { maximum: maximum as number }),
     ...(stringChecks as JsonObject),
+    ...(hasRules ? { "x-kubernetes-validations": checks } : { pattern: pattern as string }),
   };
 }

@@ -23,24 +23,28 @@ const PATH_PART = "([^/.\\x00][^/\\x00]*|[.][^/.\\x00][^/\\x00]*|[.][.][^/\\x00]
 export const PLAIN_PATH = `^/(${PATH_PART}(/${PATH_PART})*/?)?$`;
 
 /** Grammar of label keys: k8s.io/apimachinery/pkg/util/validation, IsQualifiedName. */
-const LABEL_KEY = `^(${LABEL}([.]${LABEL})*/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$`;
+export const LABEL_KEY = `^(${LABEL}([.]${LABEL})*/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$`;
 /** Grammar of label values: k8s.io/apimachinery/pkg/util/validation, IsValidLabelValue. */
-const LABEL_VALUE = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
+export const LABEL_VALUE = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
+
+/** A name as namespaces and containers have, or the beginning of one followed by `*`. */
+export const NAME_OR_PREFIX = `^(${LABEL}|([a-z0-9][-a-z0-9]*)?[*])$`;
+/** A name as pods have, or the beginning of one followed by `*`. */
+export const POD_OR_PREFIX = `^(${LABEL}([.]${LABEL})*|([a-z0-9][-.a-z0-9]*)?[*])$`;
+/** The quantities that policies take, as text; `parseQuantity` says which of them are too small. */
+export const QUANTITY = "^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|[kMGTPE]|[eE][-+]?[0-9]+)?$";
+/** The durations that policies take, as text. */
+export const DURATION = "^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$";
 
 const namespaceName = (description: string) =>
-  Type.String({
-    description,
-    minLength: 1,
-    maxLength: 64,
-    pattern: `^(${LABEL}|([a-z0-9][-a-z0-9]*)?[*])$`,
-  });
+  Type.String({ description, minLength: 1, maxLength: 64, pattern: NAME_OR_PREFIX });
 
 const podName = () =>
   Type.String({
     description: "Name of the pod, or a prefix of it followed by *.",
     minLength: 1,
     maxLength: 254,
-    pattern: `^(${LABEL}([.]${LABEL})*|([a-z0-9][-.a-z0-9]*)?[*])$`,
+    pattern: POD_OR_PREFIX,
   });
 
 const quantity = (description: string) =>
@@ -48,10 +52,7 @@ const quantity = (description: string) =>
     Type.Union(
       [
         Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
-        Type.String({
-          maxLength: 64,
-          pattern: "^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|[kMGTPE]|[eE][-+]?[0-9]+)?$",
-        }),
+        Type.String({ maxLength: 64, pattern: QUANTITY }),
       ],
       {
         description: `${description} A Kubernetes quantity such as 10Gi; a number without a unit is MiB. 0 is no limit.`,
@@ -61,16 +62,9 @@ const quantity = (description: string) =>
 
 const duration = (description: string) =>
   Type.Optional(
-    Type.Union(
-      [
-        Type.Integer({ minimum: 0, maximum: 0 }),
-        Type.String({
-          maxLength: 64,
-          pattern: "^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$",
-        }),
-      ],
-      { description: `${description} A duration such as 30s, 12h, 7d or 2w.` },
-    ),
+    Type.Union([Type.Integer({ minimum: 0, maximum: 0 }), Type.String({ maxLength: 64, pattern: DURATION })], {
+      description: `${description} A duration such as 30s, 12h, 7d or 2w.`,
+    }),
   );
 
 const count = (description: string) => Type.Optional(Type.Integer({ description, minimum: 0, maximum: 2_147_483_647 }));
