@@ -92,6 +92,10 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
       reason: "TakenAsMiB",
       message: () => formatProblems(ruling.policy?.compiled.unitless ?? []),
     }),
+    flag("NoLimit", (ruling.policy?.compiled.unlimited.length ?? 0) > 0, {
+      reason: "ExemptsItsScope",
+      message: () => formatProblems(ruling.policy?.compiled.unlimited ?? []),
+    }),
     flag("DirectoryNotMounted", unmounted.length > 0, {
       reason: "NotWatched",
       message: () =>

@@ -372,6 +372,20 @@ describe("a status", () => {
       "it matches 1 of 2 nodes, and other policies rule all of them (see Conflict)",
     ]);
   });
+
+  it("warns of a policy's entries without any limit", () => {
+    const compiled = compilePolicy({ namespacePolicies: [{ namespace: "ci-*" }] });
+    const one = input(["a"], [aView("a")]);
+    expect(conditionsOf(aggregateStatus(one)).NoLimit).toEqual(["False", "None", ""]);
+    if (!compiled.ok) throw new Error("must compile");
+    const status = aggregateStatus({ ...one, ruling: { ...one.ruling, policy: readyPolicy(compiled.policy) } });
+    expect(conditionsOf(status).NoLimit).toEqual([
+      "True",
+      "ExemptsItsScope",
+      expect.stringMatching(/^spec\.namespacePolicies\[0\]: exempts ci-\* from all other limits/),
+    ]);
+    expect(conditionsOf(status).Enforcing?.[0]).toBe("True");
+  });
 });
 describe("Ready", () => {
   const ready = (changes: Partial<Report> = {}, { spec = {}, ruling = {}, ...rest }: ReadyCase = {}) => {

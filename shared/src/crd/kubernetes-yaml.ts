@@ -57,7 +57,8 @@ function parseDecimal(text: string): number | undefined {
 function resolvePlain(text: string): unknown {
   const word = WORDS.get(text);
   if (word !== undefined) return word;
-  if (text.startsWith(".")) return parseDecimal(text) ?? text;
+  // Go's strconv.ParseFloat takes a _ between two digits.
+  if (text.startsWith(".")) return parseDecimal(text.replace(/(?<=\d)_(?=\d)/g, "")) ?? text;
   if (!/^[-+\d]/.test(text)) return text;
   const digits = text.replaceAll("_", "");
   return parseInteger(digits) ?? parseDecimal(digits) ?? text;

@@ -3,7 +3,7 @@ import { GlobalPolicySpec } from "./schema.ts";
 
 /**
  * The conditions of a policy resource. `Ready` sums the others up for `kubectl get`; it, `Accepted` and `Enforcing` are good
- * when True, the others when False.
+ * when True, the others when False. `UnitlessQuantity` and `NoLimit` are warnings.
  */
 export const CONDITION_TYPES = [
   "Ready",
@@ -12,6 +12,7 @@ export const CONDITION_TYPES = [
   "Paused",
   "Conflict",
   "UnitlessQuantity",
+  "NoLimit",
   "DirectoryNotMounted",
   "LimitUnreachable",
   "OrphansHeld",

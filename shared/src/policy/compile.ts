@@ -33,6 +33,8 @@ export interface CompiledPolicy {
   priority: number;
   /** Quantities that were taken as MiB for want of a unit. */
   unitless: FieldProblem[];
+  /** Entries that set no limit, and so exempt what they govern from those of every wider policy. */
+  unlimited: FieldProblem[];
 }
 
 export type CompileResult = { ok: true; policy: CompiledPolicy } | { ok: false; problems: FieldProblem[] };
@@ -93,6 +95,7 @@ export function compilePolicy(given: unknown): CompileResult {
     },
     orphanGraceMs: resolver.duration("spec.orphanGracePeriod", spec.orphanGracePeriod) ?? DEFAULT_ORPHAN_GRACE_MS,
     unitless: resolver.unitless,
+    unlimited: resolver.unlimited,
     priority: spec.priority ?? 0,
   };
   if (spec.nodeSelector !== undefined) policy.nodeSelector = spec.nodeSelector;
@@ -130,6 +133,9 @@ interface RuleNames {
   container?: string;
 }
 
+/** The limits of a policy that names its scope. */
+const LIMITS = ["maxCheckpoints", "maxCheckpointSize", "maxTotalSize", "maxAge"] as const;
+
 const LIST_OF_LEVEL = { container: "containerPolicies", pod: "podPolicies", namespace: "namespacePolicies" } as const;
 const SCOPE_OF_LEVEL = { container: "perContainer", pod: "perPod", namespace: "perNamespace" } as const;
 
@@ -137,6 +143,7 @@ const SCOPE_OF_LEVEL = { container: "perContainer", pod: "perPod", namespace: "p
 function createResolver() {
   const problems: FieldProblem[] = [];
   const unitless: FieldProblem[] = [];
+  const unlimited: FieldProblem[] = [];
   const seen = new Map<string, string>();
 
   function size(field: string, value: unknown): number | undefined {
@@ -228,6 +235,11 @@ function createResolver() {
     const twin = seen.get(`${level} ${scope}`);
     if (twin !== undefined) problems.push({ field, message: `has the same scope as ${twin}, ${scope}; merge the two` });
     else seen.set(`${level} ${scope}`, field);
+    // A 0 that is written says that no limit is meant.
+    if (LIMITS.every((name) => spec[name] === undefined)) {
+      const message = `exempts ${scope} from all other limits, because it sets none; set one, or maxCheckpoints: 0 if that is meant`;
+      unlimited.push({ field, message });
+    }
     return {
       level,
       namespace,
@@ -263,7 +275,7 @@ function createResolver() {
     };
   }
 
-  return { problems, unitless, duration, directory, expressions, global, rule, node };
+  return { problems, unitless, unlimited, duration, directory, expressions, global, rule, node };
 }
 
 function scopeLimits(maxCheckpoints: number | undefined, maxTotalBytes: number | undefined): ScopeLimits | undefined {

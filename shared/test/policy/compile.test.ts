@@ -35,6 +35,7 @@ describe("compilePolicy", () => {
       orphanGraceMs: 30_000,
       priority: 0,
       unitless: [],
+      unlimited: [],
     });
     expect(defaultPolicy()).toEqual(compiled({}));
   });
@@ -99,8 +100,26 @@ describe("compilePolicy", () => {
       nodeMatchExpressions: [{ key: "example.com/gpu", operator: "DoesNotExist" }],
       priority: -5,
       unitless: [],
+      unlimited: [],
     });
     expect(Compile(PolicyDocument).Check(policy.document)).toBe(true);
+  });
+
+  it("warns of an entry without any limit, which exempts its scope from all others; a 0 says that it is meant", () => {
+    const { unlimited } = compiled({
+      containerPolicies: [{ ...container, minCheckpoints: 2, retainOrphan: false }],
+      podPolicies: [{ namespace: "a", pod: "b", maxAge: "1d" }],
+      namespacePolicies: [{ namespace: "a" }, { namespace: "b", maxCheckpoints: 0 }],
+    });
+    expect(unlimited.map(formatProblem)).toEqual(
+      [
+        ["containerPolicies[0]", Object.values(container).join("/")],
+        ["namespacePolicies[0]", "a"],
+      ].map(
+        ([field, scope]) =>
+          `spec.${field}: exempts ${scope} from all other limits, because it sets none; set one, or maxCheckpoints: 0 if that is meant`,
+      ),
+    );
   });
 
   it("switches each rule off by 0", () => {
