@@ -23,7 +23,7 @@ import { createMirror, type Mirror } from "./kube/mirror.ts";
 import { type WatchEvent, watchObjects } from "./kube/watch.ts";
 import { type Leadership, runElection } from "./leader/election.ts";
 import { createOrphanProver, type HeldProofs, type PodName } from "./liveness/prover.ts";
-import { createMetrics, type Metrics, setExpiry } from "./metrics.ts";
+import { countPolicies, createMetrics, type Metrics, setExpiry } from "./metrics.ts";
 import { acceptedByNode } from "./policy/accepted.ts";
 import { createRulings } from "./policy/in-force.ts";
 import { createJudge, type PolicyResource, type ReadyPolicy, readyPolicy } from "./policy/judge.ts";
@@ -111,7 +111,7 @@ export async function startClusterCoordinator(config: ClusterConfig, { log }: { 
           agents = () => [];
           health.setLeader(undefined);
           // What only a leader knows would stay as it was, and alarm for as long as this process stands by.
-          for (const gauge of [metrics.watchSynced, metrics.certificateExpiry]) gauge.reset();
+          for (const gauge of [metrics.watchSynced, metrics.certificateExpiry, metrics.policies]) gauge.reset();
           for (const gauge of [metrics.isLeader, metrics.policyConflicts, metrics.orphansHeld]) gauge.set(0);
         }
       },
@@ -265,6 +265,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       accepted,
     });
     resourceOf = new Map(ruling.resources.map(({ key, resource }) => [key, resource]));
+    countPolicies(metrics, ruling);
     metrics.policyConflicts.set(ruling.resources.filter(({ conflicts }) => conflicts.size > 0).length);
     noteChanges(ruling);
     if (ruling.nextMs === undefined) return;

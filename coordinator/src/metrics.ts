@@ -2,6 +2,7 @@ import type { Report } from "@cro/shared/wire/report";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import { AGENT_VIEW_STATES, type AgentView } from "./agents/push.ts";
 import type { CertificateName } from "./certs/store.ts";
+import type { Ruling } from "./policy/ruling.ts";
 
 /** The coordinator's series. Those of the agents are computed from `agents` when they are asked for. */
 export interface Metrics {
@@ -11,6 +12,7 @@ export interface Metrics {
   pushDurationSeconds: Histogram;
   pushErrors: Counter;
   policyConflicts: Gauge;
+  policies: Gauge<"state">;
   orphansHeld: Gauge;
   certificateExpiry: Gauge<"certificate">;
 }
@@ -53,6 +55,19 @@ export function createMetrics({ version, agents }: { version: string; agents: ()
     value: (report) => report.bytes,
   });
 
+  new Gauge({
+    name: "checkpoint_node_policy_applied",
+    help: "1 while every agent of the node has the current directive.",
+    labelNames: ["node"],
+    registers,
+    collect() {
+      this.reset();
+      for (const [node, views] of Map.groupBy(agents(), ({ address }) => address.node)) {
+        this.set({ node }, views.every(({ state }) => state === "applied") ? 1 : 0);
+      }
+    },
+  });
+
   return {
     registry,
     isLeader: new Gauge({
@@ -77,6 +92,12 @@ export function createMetrics({ version, agents }: { version: string; agents: ()
       help: "Directives that an agent did not take.",
       registers,
     }),
+    policies: new Gauge({
+      name: "checkpoint_policies",
+      help: "Policy resources by state: accepted, refused because of their content, or ignored because of their namespace.",
+      labelNames: ["state"],
+      registers,
+    }),
     policyConflicts: new Gauge({
       name: "checkpoint_policy_conflicts",
       help: "Policy resources that do not act because another one rules their nodes.",
@@ -94,6 +115,15 @@ export function createMetrics({ version, agents }: { version: string; agents: ()
       registers,
     }),
   };
+}
+
+/** Counts the policy resources of a ruling by what became of them. */
+export function countPolicies(metrics: Metrics, { resources }: Pick<Ruling, "resources">): void {
+  const counts = { accepted: 0, refused: 0, ignored: 0 };
+  for (const { isNamespaceAllowed, problems } of resources) {
+    counts[!isNamespaceAllowed ? "ignored" : problems.length > 0 ? "refused" : "accepted"] += 1;
+  }
+  for (const [state, count] of Object.entries(counts)) metrics.policies.set({ state }, count);
 }
 
 /** Sets when a certificate ends, from milliseconds since 1970. */

@@ -1,6 +1,10 @@
+import { defaultPolicy } from "@cro/shared/policy/compile";
 import { describe, expect, it } from "vitest";
 import type { AgentView } from "../src/agents/push.ts";
-import { createMetrics, setExpiry } from "../src/metrics.ts";
+import { countPolicies, createMetrics, setExpiry } from "../src/metrics.ts";
+import { createJudge, type PolicyResource, readyPolicy } from "../src/policy/judge.ts";
+import { EMPTY_MEMORY } from "../src/policy/record.ts";
+import { ruleNodes } from "../src/policy/ruling.ts";
 import { aReport } from "./support/agent-peer.ts";
 
 function anAgent(name: string, state: AgentView["state"], archives?: number): AgentView {
@@ -32,11 +36,45 @@ describe("createMetrics", () => {
         'checkpoint_node_archives{node="a"} 3',
         'checkpoint_node_archive_bytes{node="a"} 3000',
         'checkpoint_node_archives{node="b"} 0',
+        'checkpoint_node_policy_applied{node="a"} 1',
+        'checkpoint_node_policy_applied{node="b"} 0',
+        'checkpoint_node_policy_applied{node="c"} 0',
       ]),
     );
-    expect(lines.join()).not.toContain('node="c"');
+    expect(lines.join()).not.toContain('checkpoint_node_archives{node="c"}');
     agents = [];
     expect((await series(metrics)).join()).not.toContain("node=");
+  });
+
+  it("calls a node's policy applied only if all of its agents have it", async () => {
+    const two = [anAgent("a", "applied", 3), anAgent("a", "pending", 3)];
+    const metrics = createMetrics({ version: "1", agents: () => two });
+    expect(await series(metrics)).toContain('checkpoint_node_policy_applied{node="a"} 0');
+  });
+
+  it("counts policies by what became of them, zeros too", async () => {
+    const metrics = createMetrics({ version: "1", agents: () => [] });
+    const spec = { globalPolicy: { maxCheckpointSize: "1k" } };
+    const resource = { namespace: "p", name: "x", generation: 1, createdAt: "2026-01-01T00:00:00Z", spec };
+    const judge = createJudge({ policyNamespaces: ["p"] });
+    const count = (resources: PolicyResource[]) =>
+      countPolicies(metrics, ruleNodes({ ...input, resources: judge.judge(resources) }, EMPTY_MEMORY));
+    const input = {
+      nodes: [],
+      defaultPolicy: readyPolicy(defaultPolicy()),
+      graceMs: 0,
+      nowMs: 0,
+      accepted: new Map(),
+    };
+    const states = async () => (await series(metrics)).filter((line) => line.startsWith("checkpoint_policies{"));
+    count([
+      { ...resource, uid: "1" },
+      { ...resource, uid: "2", spec: {} },
+      { ...resource, uid: "3", namespace: "other" },
+    ]);
+    expect((await states()).map((line) => line.slice(-1))).toEqual(["1", "1", "1"]);
+    count([]);
+    expect((await states()).map((line) => line.slice(-1))).toEqual(["0", "0", "0"]);
   });
 
   it("tells the end of certificates in seconds", async () => {

@@ -24,21 +24,72 @@ const CASES: Record<string, { after: string; fires: Series; times?: number; sile
   CheckpointDiskNearlyFull: {
     after: "15m",
     fires: {
-      'checkpoint_directory_size_bytes{node="a"}': "100+0x60",
+      // Of 100 blocks five are reserved for root: 86 of 95 is over nine tenths.
+      'checkpoint_directory_used_bytes{node="a"}': "86+0x60",
       'checkpoint_directory_free_bytes{node="a"}': "9+0x60",
-      'checkpoint_directory_size_bytes{node="b"}': "100+0x60",
+      'checkpoint_directory_used_bytes{node="b"}': "45+0x60",
       'checkpoint_directory_free_bytes{node="b"}': "50+0x60",
     },
     silent: [
       {
-        'checkpoint_directory_size_bytes{node="a"}': "100+0x60",
-        'checkpoint_directory_free_bytes{node="a"}': "11+0x60",
+        'checkpoint_directory_used_bytes{node="a"}': "85+0x60",
+        'checkpoint_directory_free_bytes{node="a"}': "10+0x60",
       },
       // Full for five minutes, then a policy has made room.
       {
-        'checkpoint_directory_size_bytes{node="a"}': "100+0x60",
+        'checkpoint_directory_used_bytes{node="a"}': "90+0x5 45+0x60",
         'checkpoint_directory_free_bytes{node="a"}': "5+0x5 50+0x60",
       },
+    ],
+  },
+  CheckpointDiskFillsFast: {
+    after: "80m",
+    fires: {
+      'checkpoint_directory_free_bytes{node="a"}': "450-2x90",
+      'checkpoint_directory_free_bytes{node="b"}': "450+0x90",
+    },
+    silent: [
+      { 'checkpoint_directory_free_bytes{node="a"}': "900-2x90" },
+      { 'checkpoint_directory_free_bytes{node="a"}': "100+2x90" },
+    ],
+  },
+  CheckpointDirectoryNotMounted: {
+    after: "10m",
+    fires: { 'checkpoint_directory_mounted{node="a"}': "0+0x60", 'checkpoint_directory_mounted{node="b"}': "1+0x60" },
+    silent: [
+      { 'checkpoint_directory_mounted{node="a"}': "1+0x60" },
+      // As an agent starts.
+      { 'checkpoint_directory_mounted{node="a"}': "0 0 1+0x60" },
+    ],
+  },
+  CheckpointWatchDegraded: {
+    after: "20m",
+    fires: { 'checkpoint_watch_degraded{node="a"}': "1+0x60" },
+    silent: [{ 'checkpoint_watch_degraded{node="a"}': "0+0x60" }],
+  },
+  CheckpointPolicyRefused: {
+    after: "10m",
+    fires: {
+      'checkpoint_policies{pod="x",state="refused"}': "2+0x60",
+      'checkpoint_policies{pod="x",state="accepted"}': "1+0x60",
+    },
+    silent: [
+      {
+        'checkpoint_policies{pod="x",state="refused"}': "0+0x60",
+        'checkpoint_policies{pod="x",state="ignored"}': "1+0x60",
+      },
+    ],
+  },
+  CheckpointPolicyNotApplied: {
+    after: "20m",
+    fires: {
+      'checkpoint_node_policy_applied{pod="x",node="a"}': "0+0x60",
+      'checkpoint_node_policy_applied{pod="x",node="b"}': "1+0x60",
+    },
+    silent: [
+      { 'checkpoint_node_policy_applied{pod="x",node="a"}': "1+0x60" },
+      // A change takes a while.
+      { 'checkpoint_node_policy_applied{pod="x",node="a"}': "1 1 0+0x5 1+0x60" },
     ],
   },
   CheckpointLimitUnreachable: {
@@ -100,6 +151,11 @@ const CASES: Record<string, { after: string; fires: Series; times?: number; sile
       },
     ],
   },
+  CheckpointArchivesUnread: {
+    after: "70m",
+    fires: { 'checkpoint_archives_state{node="a",state="unread"}': "2+0x90" },
+    silent: [{ 'checkpoint_archives_state{node="a",state="unread"}': "0+0x90" }],
+  },
   CheckpointDeletionPaused: {
     after: "370m",
     fires: { 'checkpoint_deletion_paused{node="a"}': "1+0x400" },
@@ -119,14 +175,21 @@ const CASES: Record<string, { after: string; fires: Series; times?: number; sile
 /** Nothing is scraped at all: what fires then. */
 const ON_NOTHING = ["CheckpointAgentDown", "CheckpointNoLeader"];
 
+/** Alerts that tell of the cluster, and not of a node. */
+const OF_THE_CLUSTER = ["AgentDown", "NoLeader", "PolicyConflict", "PolicyRefused", "OrphansHeld"].map(
+  (name) => `Checkpoint${name}`,
+);
+
 describe("the alerts", () => {
   it("each have a test, a severity, and a section of docs/operations.md that says what to do", () => {
     expect(Object.keys(CASES).sort()).toEqual(rules.map(({ alert }) => alert).sort());
     const operations = readFileSync(join(ROOT, "docs/operations.md"), "utf8");
     for (const { alert, labels, annotations } of rules) {
       expect(["info", "warning", "critical"]).toContain(labels.severity);
-      expect(annotations.runbook).toBe(`docs/operations.md#${alert.toLowerCase()}`);
+      expect(annotations.runbook_url).toBe(`docs/operations.md#${alert.toLowerCase()}`);
       expect(operations).toContain(`\n### ${alert}\n`);
+      if (!OF_THE_CLUSTER.includes(alert))
+        expect([alert, annotations.summary]).toEqual([alert, expect.stringMatching(/\{\{ \$labels\.(node|pod) \}\}/)]);
     }
   });
 });

@@ -60,6 +60,7 @@ const SAMPLES: Record<string, unknown> = {
   "serviceMonitor.relabelings": [{ targetLabel: "cluster", replacement: "one" }],
   "prometheusRule.enabled": true,
   "prometheusRule.labels": { release: "prometheus" },
+  "prometheusRule.runbookUrl": "https://wiki.example/operations",
   "dashboard.enabled": true,
   "dashboard.labels": { folder: "one" },
   "dashboard.annotations": { grafana_folder: "Storage" },

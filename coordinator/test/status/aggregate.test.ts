@@ -429,7 +429,7 @@ describe("Ready", () => {
       { ruling: { problems: [{ field: "spec.mode", message: "is wrong" }] } },
       ["Invalid", "spec.mode: is wrong (the last good version stays in force)"],
     ],
-    ["nothing is ruled", {}, { ruling: { matched: [] } }, ["NoNodes", "it rules no node"]],
+    ["nothing is ruled", {}, { ruling: { matched: [] } }, ["NoMatchingNodes", "it matches none of 1 nodes"]],
     [
       "a node has not got it",
       {},

@@ -116,7 +116,7 @@ export const ContainerPolicySpec = Type.Object(
     container: namespaceName("Name of the container, or a prefix of it followed by *."),
     ...scopedLimits("container"),
   },
-  closed,
+  { ...closed, description: "The policy of the containers of these names." },
 );
 
 export const PodPolicySpec = Type.Object(
@@ -125,12 +125,12 @@ export const PodPolicySpec = Type.Object(
     pod: podName(),
     ...scopedLimits("pod"),
   },
-  closed,
+  { ...closed, description: "The policy of the pods of these names." },
 );
 
 export const NamespacePolicySpec = Type.Object(
   { namespace: namespaceName("The namespace, or a prefix of it followed by *."), ...scopedLimits("namespace") },
-  closed,
+  { ...closed, description: "The policy of the namespaces of this name." },
 );
 
 export const NodePolicySpec = Type.Object(
@@ -211,9 +211,24 @@ export const PolicySpec = Type.Object(
       "How long a pod must have been absent before its archives count as orphans. Default 30s.",
     ),
     globalPolicy: Type.Optional(GlobalPolicySpec),
-    containerPolicies: Type.Optional(Type.Array(ContainerPolicySpec, { maxItems: MAX_POLICIES })),
-    podPolicies: Type.Optional(Type.Array(PodPolicySpec, { maxItems: MAX_POLICIES })),
-    namespacePolicies: Type.Optional(Type.Array(NamespacePolicySpec, { maxItems: MAX_POLICIES })),
+    containerPolicies: Type.Optional(
+      Type.Array(ContainerPolicySpec, {
+        description: "Policies of containers by name; they come before pod, namespace and global policies.",
+        maxItems: MAX_POLICIES,
+      }),
+    ),
+    podPolicies: Type.Optional(
+      Type.Array(PodPolicySpec, {
+        description: "Policies of pods by name; they come before namespace and global policies.",
+        maxItems: MAX_POLICIES,
+      }),
+    ),
+    namespacePolicies: Type.Optional(
+      Type.Array(NamespacePolicySpec, {
+        description: "Policies of namespaces by name; they come before the global policy.",
+        maxItems: MAX_POLICIES,
+      }),
+    ),
     nodePolicy: Type.Optional(NodePolicySpec),
   },
   { ...closed, description: "What to keep of the container checkpoints on the nodes." },

@@ -23,19 +23,24 @@ const count = (description: string) => Type.Integer({ description, minimum: 0 })
 const time = (description: string) => Type.String({ description, format: "date-time" });
 
 /** The standard condition of Kubernetes (k8s.io/apimachinery/pkg/apis/meta/v1: Condition), with its limits. */
-export const Condition = Type.Object({
-  type: Type.String({ maxLength: 316 }),
-  status: Type.Enum(["True", "False", "Unknown"]),
-  observedGeneration: Type.Optional(Type.Integer({ minimum: 0 })),
-  lastTransitionTime: time("When the status last changed."),
-  reason: Type.String({
-    description: "Why, in one word of CamelCase.",
-    minLength: 1,
-    maxLength: 1024,
-    pattern: "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
-  }),
-  message: Type.String({ description: "Why, for a reader.", maxLength: 32_768 }),
-});
+export const Condition = Type.Object(
+  {
+    type: Type.String({ description: "What is true or not, in one word of CamelCase.", maxLength: 316 }),
+    status: Type.Enum(["True", "False", "Unknown"], { description: "Whether it is true." }),
+    observedGeneration: Type.Optional(
+      Type.Integer({ description: "The generation of the spec that this condition is about.", minimum: 0 }),
+    ),
+    lastTransitionTime: time("When the status last changed."),
+    reason: Type.String({
+      description: "Why, in one word of CamelCase.",
+      minLength: 1,
+      maxLength: 1024,
+      pattern: "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+    }),
+    message: Type.String({ description: "Why, for a reader.", maxLength: 32_768 }),
+  },
+  { description: "One thing that is so or not." },
+);
 export type Condition = Type.Static<typeof Condition>;
 
 const planned = () => ({ archives: count("How many archives."), bytes: count("Their size in bytes.") });

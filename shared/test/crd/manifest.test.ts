@@ -49,12 +49,27 @@ describe("the definition of the policy resource", () => {
 
   it("prints columns of fields that the status has", () => {
     const columns: Array<{ name: string; jsonPath: string }> = version.additionalPrinterColumns;
-    expect(columns.map(({ name }) => name)).toEqual(["Mode", "Nodes", "Archives", "Size", "Ready", "Age"]);
+    expect(columns.map(({ name }) => name)).toEqual(
+      "Mode Nodes Archives Size Planned Ready Reason Age Pinned Unidentified Fullest Updated".split(" "),
+    );
     for (const { jsonPath } of columns.filter((column) => column.jsonPath.startsWith(".status."))) {
       const [, , ...keys] = jsonPath.replace(/\[.*/, "").split(".");
       const field = keys.reduce((schema, key) => schema?.properties?.[key], status);
       expect(field, jsonPath).toBeDefined();
     }
+  });
+
+  it("describes every field of spec and status for `kubectl explain`, every list and object too", () => {
+    const silent: string[] = [];
+    // biome-ignore lint/suspicious/noExplicitAny: a walk through plain JSON
+    const walk = (schema: any, path: string) => {
+      if ((schema.description ?? "").length < 5) silent.push(path);
+      for (const [key, value] of Object.entries(schema.properties ?? {})) walk(value, `${path}.${key}`);
+      if (schema.items?.properties !== undefined) walk(schema.items, `${path}[]`);
+    };
+    walk(spec, "spec");
+    walk(status, "status");
+    expect(silent).toEqual([]);
   });
 
   it("keeps in every object of a spec what it does not know, and nowhere else", () => {
