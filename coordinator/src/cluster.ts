@@ -25,6 +25,7 @@ import { type Leadership, runElection } from "./leader/election.ts";
 import { createOrphanProver, type HeldProofs, type PodName } from "./liveness/prover.ts";
 import { countPolicies, createMetrics, type Metrics, setExpiry } from "./metrics.ts";
 import { acceptedByNode } from "./policy/accepted.ts";
+import { agentNodes } from "./policy/agent-nodes.ts";
 import { createRulings } from "./policy/in-force.ts";
 import { createJudge, type PolicyResource, type ReadyPolicy, readyPolicy } from "./policy/judge.ts";
 import type { AcceptedDirective, NodeFacts, Ruling } from "./policy/ruling.ts";
@@ -258,7 +259,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     accepted = acceptedByNode(view(), fallback.digest);
     ruling = rulings.decide({
       resources: judge.judge(policiesSeen),
-      nodes: [...(nodes.items?.values() ?? [])],
+      nodes: agentNodes(nodes.items?.values() ?? [], agentPods.items.values()),
       defaultPolicy: fallback,
       graceMs: config.policyGraceMs,
       nowMs: nowMs(),

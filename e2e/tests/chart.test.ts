@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
+import { AGENT_NODES } from "@cro/coordinator/policy/agent-nodes";
 import { policyDefinition } from "@cro/shared/crd/manifest";
 import { readPolicy } from "@cro/shared/crd/read-policy";
 import { VERSION } from "@cro/shared/version";
@@ -49,6 +50,10 @@ const SAMPLES: Record<string, unknown> = {
   "certificates.caLifetime": "365d",
   "certificates.lifetime": "30d",
   "rbac.create": false,
+  "rbac.aggregateTo.view": false,
+  "rbac.aggregateTo.edit": true,
+  "resourceQuota.enabled": true,
+  "resourceQuota.pods": 7,
   "networkPolicy.enabled": false,
   "podMonitor.enabled": true,
   "podMonitor.interval": "10s",
@@ -66,6 +71,8 @@ const SAMPLES: Record<string, unknown> = {
   "dashboard.annotations": { grafana_folder: "Storage" },
   "securityContextConstraints.enabled": true,
   "agent.seLinuxOptions": { type: "spc_t" },
+  "agent.extraCapabilities": ["DAC_OVERRIDE"],
+  "agent.mountPropagation": "None",
   "coordinator.replicas": 1,
 };
 const COMPONENT_SAMPLES: Record<string, unknown> = {
@@ -74,7 +81,7 @@ const COMPONENT_SAMPLES: Record<string, unknown> = {
   "serviceAccount.annotations": { note: "x" },
   resources: { requests: { cpu: "1", memory: 1024 }, limits: { memory: "1Gi" } },
   nodeSelector: { disk: "ssd" },
-  affinity: { nodeAffinity: {} },
+  affinity: { podAffinity: {} },
   tolerations: [{ key: "only", operator: "Exists" }],
   priorityClassName: "system-cluster-critical",
   updateStrategy: { type: "RollingUpdate", rollingUpdate: { maxUnavailable: 3 } },
@@ -99,11 +106,9 @@ const SPREAD = {
 
 /** What a value needs beside it to show. */
 const TOGETHER: Array<[prefix: string, path: string, value: unknown]> = [
-  ...["podMonitor", "serviceMonitor", "prometheusRule", "dashboard"].map((part): [string, string, unknown] => [
-    `${part}.`,
-    `${part}.enabled`,
-    true,
-  ]),
+  ...["podMonitor", "serviceMonitor", "prometheusRule", "dashboard", "resourceQuota"].map(
+    (part): [string, string, unknown] => [`${part}.`, `${part}.enabled`, true],
+  ),
   ["certificates.existingSecrets.", "certificates.existingSecrets.agent", "agent-tls"],
   ["certificates.existingSecrets.", "certificates.existingSecrets.coordinator", "coordinator-tls"],
 ];
@@ -202,6 +207,41 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
     for (const [path, content] of Object.entries(await renderChartFiles(helm))) {
       expect(readFileSync(join(ROOT, path), "utf8"), path).toBe(content);
     }
+  });
+
+  it("runs agents on exactly those nodes that count for policies", async () => {
+    const objects = await template({});
+    const { nodeSelector, affinity } = objects.find(({ kind }) => kind === "DaemonSet").spec.template.spec;
+    const { nodeSelectorTerms } = affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution;
+    const [os, ...others] = AGENT_NODES;
+    expect(nodeSelectorTerms).toEqual([{ matchExpressions: others }]);
+    expect(nodeSelector).toEqual({ "kubernetes.io/os": "linux" });
+    expect(os).toEqual({ key: "kubernetes.io/os", operator: "NotIn", values: ["windows"] });
+  });
+
+  it("has its policies read by viewers, and written by editors only where told so", async () => {
+    const roles = async (values: unknown) =>
+      (await template(values)).filter(
+        ({ kind, metadata }) =>
+          kind === "ClusterRole" && Object.keys(metadata.labels).some((label) => label.includes("/aggregate-to-")),
+      );
+    const [view, ...others] = await roles({});
+    expect(others).toEqual([]);
+    expect(view?.metadata.labels).toMatchObject({ "rbac.authorization.k8s.io/aggregate-to-view": "true" });
+    const resources = { apiGroups: ["criu.org"], resources: ["checkpointrestoreoperators"] };
+    expect(view?.rules).toEqual([{ ...resources, verbs: ["get", "list", "watch"] }]);
+    const [edit] = await roles({ rbac: { aggregateTo: { edit: true, view: false } } });
+    expect(edit?.metadata.labels).toMatchObject({ "rbac.authorization.k8s.io/aggregate-to-edit": "true" });
+    const verbs = ["create", "update", "patch", "delete", "deletecollection"];
+    expect(edit?.rules).toEqual([{ ...resources, verbs }]);
+  });
+
+  it("leads the alerts' runbooks to the page that is given", async () => {
+    const runbookUrl = "https://wiki.example/operations";
+    const objects = await template({ prometheusRule: { enabled: true, runbookUrl } });
+    const { groups } = objects.find(({ kind }) => kind === "PrometheusRule").spec;
+    for (const { alert, annotations } of groups[0].rules)
+      expect(annotations.runbook_url).toBe(`${runbookUrl}#${alert.toLowerCase()}`);
   });
 
   it("passes helm lint --strict", async () => {
@@ -511,12 +551,16 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
       expect(said.match(/serverside-applied/g)).toHaveLength(objects.length);
     });
 
-    it("what its README shows for system-critical pods passes", async () => {
-      const quotas = yamlIn(readFileSync(join(CHART, "README.md"), "utf8")).filter(
-        ({ kind }) => kind === "ResourceQuota",
-      );
-      expect(quotas).toHaveLength(1);
-      expect(await dryRun(quotas, await createNamespace(kube.client))).toContain("serverside-applied");
+    it("a quota lets the agents' priority class into the namespace where told so", async () => {
+      const namespace = await createNamespace(kube.client);
+      const objects = await template({ resourceQuota: { enabled: true } }, { namespace });
+      const [quota, ...others] = objects.filter(({ kind }) => kind === "ResourceQuota");
+      expect(others).toEqual([]);
+      const { priorityClassName } = objects.find(({ kind }) => kind === "DaemonSet").spec.template.spec;
+      expect(quota?.spec.scopeSelector.matchExpressions).toMatchObject([
+        { scopeName: "PriorityClass", values: [priorityClassName] },
+      ]);
+      expect(await dryRun([quota as AnyObject], namespace)).toContain("serverside-applied");
     });
 
     it("what goes without helm passes too, but for its namespace, which is its own", async () => {

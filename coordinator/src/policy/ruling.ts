@@ -376,7 +376,10 @@ function labelsOf({ nodeSelector = {}, nodeMatchExpressions = [] }: Reach): stri
 }
 
 /** Whether a resource is for a node: as of a NodeSelectorTerm, NotIn and DoesNotExist hold where the label is absent. */
-function selects({ nodeSelector = {}, nodeMatchExpressions = [] }: Reach, labels: NodeFacts["labels"]): boolean {
+export function selects(
+  { nodeSelector = {}, nodeMatchExpressions = [] }: Omit<Reach, "priority">,
+  labels: NodeFacts["labels"],
+): boolean {
   return (
     Object.entries(nodeSelector).every(([key, value]) => labels[key] === value) &&
     nodeMatchExpressions.every(({ key, operator, values = [] }) => {
