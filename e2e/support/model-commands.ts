@@ -799,7 +799,7 @@ const invalidated = command("policy made invalid", fc.record({ name: policyName 
     await seeAll(m, r);
     const spec = {
       applyPoliciesImmediately: true,
-      globalPolicy: { maxCheckpointsPerContainer: 1, maxCheckpointSize: "1k" },
+      globalPolicy: { maxCheckpointsPerContainer: 1, maxChekpointSize: "1Gi" },
     };
     await act(m, r, { carryOut: () => putPolicy(m, r, { name, spec, isValid: false }) });
   },

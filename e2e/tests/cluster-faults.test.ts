@@ -150,7 +150,7 @@ describeWithKube("faults of a cluster", (kube) => {
     await release.apply("policy", { ...now, globalPolicy: { maxCheckpointsPerContainer: 12 } });
     const files = series(directory, 14);
     await until(() => expect(archivesIn(directory)).toEqual(files.slice(2)), 30_000);
-    await release.apply("policy", { ...now, globalPolicy: { maxCheckpointSize: "1k" } });
+    await release.apply("policy", { ...now, globalPolicy: { maxChekpointSize: "1Gi" } });
     await until(async () => {
       const conditions = (await release.status("policy")).conditions ?? [];
       expect(conditions.find(({ type }) => type === "Accepted")?.status).toBe("False");

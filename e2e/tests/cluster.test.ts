@@ -11,7 +11,7 @@ import {
   policyPath,
   remove,
 } from "../support/kube.ts";
-import { until } from "../support/processes.ts";
+import { read, samples, until } from "../support/processes.ts";
 import { series } from "../support/standalone.ts";
 
 const now = { applyPoliciesImmediately: true };
@@ -125,13 +125,18 @@ describeWithKube("a release on a cluster", (kube) => {
     await release.apply("first", { ...now, globalPolicy: { maxCheckpointsPerContainer: 3 } });
     const files = series(directory, 5);
     await until(() => expect(archivesIn(directory)).toEqual(files.slice(2)), 30_000);
-    // What admission cannot see: a size under 1 MiB.
-    await release.apply("first", { ...now, globalPolicy: { maxCheckpointSize: "1k" } });
+    // What admission lets in: a typing error.
+    await release.apply("first", { ...now, globalPolicy: { maxChekpointSize: "1Gi" } });
     await until(async () => {
       const accepted = await condition(release, "first", "Accepted");
       expect(accepted).toMatchObject({ status: "False", reason: "Invalid" });
-      expect(accepted?.message).toMatch(/spec\.globalPolicy\.maxCheckpointSize: "1k" is under 1Mi.*last good version/);
+      expect(accepted?.message).toMatch(/spec\.globalPolicy\.maxChekpointSize: does not exist.*last good version/);
     });
+    const started = coordinator.log().find(({ msg }) => msg === "coordinator started");
+    const metrics = samples((await read(`${started?.metricsUrl}/metrics`)).body);
+    expect(["accepted", "refused"].map((state) => metrics.get(`checkpoint_policies{state="${state}"}`))).toEqual([
+      0, 1,
+    ]);
     await release.apply("second", { ...now, globalPolicy: { maxCheckpointsPerContainer: 1 } });
     await until(async () => {
       expect(await condition(release, "second", "Conflict")).toMatchObject({

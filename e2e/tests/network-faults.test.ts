@@ -331,7 +331,7 @@ describeWithKube("the network of a release", (kube) => {
     const deleted = () => events(release, "ArchivesDeleted");
     await until(async () => expect(await deleted()).not.toEqual([]), 60_000);
     // What is told of at once would be told again with the next look, which the written status brings.
-    await release.apply("policy", { globalPolicy: { maxCheckpointSize: "1k" } });
+    await release.apply("policy", { globalPolicy: { maxChekpointSize: "1Gi" } });
     await until(async () => {
       const { conditions } = await release.status("policy");
       expect(conditions).toContainEqual(expect.objectContaining({ type: "Accepted", status: "False" }));

@@ -24,6 +24,9 @@ describeWithKube("a node whose policy went away", (kube) => {
   const enforcing = async (release: Release, name: string) =>
     (await release.status(name)).conditions?.find(({ type }) => type === "Enforcing");
 
+  const createdAt = async ({ namespace }: Release, name: string): Promise<string> =>
+    unwrap(await kube.client.request<AnyObject>({ path: policyPath(namespace, name) })).metadata.creationTimestamp;
+
   const events = async (release: Release, reason: string) =>
     (await release.events())
       .filter((event) => event.reason === reason)
@@ -108,6 +111,54 @@ describeWithKube("a node whose policy went away", (kube) => {
     await until(async () => expect((await events(release, "RulingChanged")).length).toBeGreaterThanOrEqual(4), 30_000);
     expect(coordinator.err).toEqual([]);
   }, 240_000);
+
+  it("is ruled by the highest priority, at once; each policy says the true reason, and counts only nodes that can have an agent", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const [node] = release.nodes as [TestNode];
+    release.startCoordinator();
+    await setLabels(node, { here: release.namespace });
+    const windows = { here: release.namespace, "kubernetes.io/os": "windows" };
+    const name = `windows-${release.namespace}`;
+    await create(kube.client, "/api/v1/nodes", { metadata: { name, labels: windows } });
+    const spec = (limit: number, others: object = {}) => ({
+      ...now,
+      nodeMatchExpressions: [{ key: "here", operator: "In", values: [release.namespace] }],
+      globalPolicy: { maxCheckpointsPerContainer: limit },
+      ...others,
+    });
+    const condition = async (policy: string, type: string) =>
+      (await release.status(policy)).conditions?.find((one) => one.type === type);
+    series(node.directory, 6);
+    const left = (count: number) => until(() => expect(archivesIn(node.directory)).toHaveLength(count), 60_000);
+    await release.apply("a", spec(4));
+    await release.apply("b", spec(2));
+    await left(4);
+    const [first, second] = await Promise.all(["a", "b"].map((policy) => createdAt(release, policy)));
+    const why = first === second ? "has the same age, comes first by its name" : "is older";
+    await until(
+      async () =>
+        expect(await condition("b", "Conflict")).toMatchObject({
+          reason: "Outranked",
+          message: `${release.namespace}/a ${why} and rules ${node.name}`,
+        }),
+      30_000,
+    );
+    expect((await release.status("a")).nodes).toMatchObject({ desired: 1, summary: "1/1" });
+    await release.apply("b", spec(2, { priority: 1 }));
+    await left(2);
+    await until(async () => {
+      expect(await condition("a", "Conflict")).toMatchObject({
+        message: `${release.namespace}/b has a higher priority and rules ${node.name}`,
+      });
+      expect(await condition("a", "Enforcing")).toMatchObject({ status: "False", reason: "Outranked" });
+    }, 30_000);
+    await release.apply("c", spec(1, { nodeSelector: { here: "nowhere" } }));
+    await until(
+      async () => expect(await condition("c", "Enforcing")).toMatchObject({ reason: "NoMatchingNodes" }),
+      30_000,
+    );
+    await remove(kube.client, `/api/v1/nodes/${name}`);
+  }, 120_000);
 
   it("is ruled at once by the policy that comes back: replaced by force, by new labels, on a node made anew", async () => {
     const release = await installRelease(kube, { nodes: 1 });
