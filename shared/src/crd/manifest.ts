@@ -118,7 +118,8 @@ function textRule(rule: string, message: string, { isUnion }: { isUnion: boolean
   return {
     rule: isUnion ? `type(self) != string || ${rule}` : rule,
     message,
-    messageExpression: `'"' + ${isUnion ? "string(self)" : "self"} + '" ${message}'`,
+    // A raw text, so that the rule is plain YAML.
+    messageExpression: `r'"' + ${isUnion ? "string(self)" : "self"} + '" ${message}'`,
   };
 }
 
