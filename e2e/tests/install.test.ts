@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
@@ -101,6 +101,43 @@ describeWithInstallation("a helm release", (cluster) => {
       expect(items.some(({ message }: AnyObject) => message.includes("max_checkpoints"))).toBe(true);
     }, 60_000);
   }, 180_000);
+
+  it("answers the questions of docs/three-in-the-morning.md as the page says", async () => {
+    const page = readFileSync(join(ROOT, "docs/three-in-the-morning.md"), "utf8");
+    const blocks = [...page.matchAll(/^```console\n(.+?)^```$/gms)].map(([, block = ""]) => block);
+    expect(blocks).toHaveLength(8);
+    /** What is another one each time. */
+    const masked = (text: string) =>
+      text
+        .replaceAll(/\d{4}-\d\d-\d\dT[\d:]+Z/g, "TIME")
+        .replaceAll(/\b\d+[smhd](\d+[smh])?\b/g, "AGE")
+        .replaceAll(/[\w-]+_[0-9a-f-]{36}/g, "COORDINATOR")
+        .replaceAll(/(node-\w+) \d+%/g, "$1 N%")
+        .replaceAll(/(agent-)[0-9a-f]{10}/g, "$1ID")
+        .replace(" (no change)", "")
+        .replaceAll(/ +/g, " ")
+        .trim();
+    for (const block of blocks) {
+      const [line = "", ...output] = block.trimEnd().split("\n");
+      const command = line.replaceAll("NAME ", `${RELEASE} `).replace("$ kubectl -n NAMESPACE ", "");
+      const words = [...command.matchAll(/'([^']*)'|((?:[^\s']|'[^']*')+)/g)].map(
+        ([, quoted, plain]) => quoted ?? plain ?? "",
+      );
+      await until(async () => {
+        const told = await cluster.user.kubectl(...words.map((word) => word.replaceAll("'", "")));
+        expect([line, masked(told)]).toEqual([line, masked(output.join("\n"))]);
+      }, 30_000);
+    }
+    await cluster.user.kubectl(
+      "patch",
+      "cro",
+      "getting-started",
+      "--type",
+      "merge",
+      "-p",
+      '{"spec":{"mode":"Enforce"}}',
+    );
+  }, 300_000);
 
   it("names the field of a policy with a typo, and goes on with the one before", async () => {
     const wrong = policy({ globalPolicy: { maxTotalSizePerPod: "10 Gigs" } });

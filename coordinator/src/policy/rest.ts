@@ -26,7 +26,7 @@ export function restPolicy({ directory, mode, global, rules, node }: PolicyDocum
  * that a policy can name.
  */
 export function emptyRestPolicy(directory: string): PolicyDocument | undefined {
-  if (directory === "" || Buffer.byteLength(directory) > MAX_DIRECTORY_BYTES) return undefined;
+  if (Buffer.byteLength(directory) > MAX_DIRECTORY_BYTES) return undefined;
   if (!compilePolicy({ checkpointDirectory: directory }).ok) return undefined;
   return {
     directory,
