@@ -22,7 +22,8 @@ import { createKubeClient, type KubeClient, type KubeObject, kubePath, loadKubeA
 import { createMirror, type Mirror } from "./kube/mirror.ts";
 import { type WatchEvent, watchObjects } from "./kube/watch.ts";
 import { type Leadership, runElection } from "./leader/election.ts";
-import { createOrphanProver, type HeldProofs, type PodName } from "./liveness/prover.ts";
+import { createOrphanProver, type PodName } from "./liveness/prover.ts";
+import { createToldHolds } from "./liveness/told-holds.ts";
 import { countPolicies, createMetrics, type Metrics, setExpiry } from "./metrics.ts";
 import { acceptedByNode } from "./policy/accepted.ts";
 import { agentNodes } from "./policy/agent-nodes.ts";
@@ -186,8 +187,9 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
   let accepted = new Map<string, AcceptedDirective>();
   let nextLook: NodeJS.Timeout | undefined;
   let pendingLook: NodeJS.Timeout | undefined;
-  /** Proofs that are held back, by node. */
-  const held = new Map<string, HeldProofs>();
+  const holds = createToldHolds({ nowMs });
+  const countHeld = () =>
+    metrics.orphansHeld.set([...holds.byNode().values()].reduce((sum, { count }) => sum + count, 0));
 
   const guarded: AgentClient = {
     ...link,
@@ -207,9 +209,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     emit: {
       facts: (podUID, facts) => pusher?.setOrphans(podUID, facts),
       held: (node, proofs) => {
-        if (proofs.count > 0) held.set(node, proofs);
-        else held.delete(node);
-        metrics.orphansHeld.set([...held.values()].reduce((sum, { count }) => sum + count, 0));
+        holds.note(node, proofs);
+        countHeld();
       },
     },
   });
@@ -329,6 +330,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
 
   function tick(): void {
     events.tick();
+    holds.tick();
+    countHeld();
     if (ruling === undefined) return;
     const views = view();
     const byNode = viewByNode(views);
@@ -339,7 +342,14 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     const { nodes: rules, resources: ruled } = ruling;
     const now = new Date().toISOString();
     void statuses.write(ruled, (one) => {
-      const status = aggregateStatus({ ruling: one, nodes: rules, agents: byNode, held, now, nowMs: nowMs() });
+      const status = aggregateStatus({
+        ruling: one,
+        nodes: rules,
+        agents: byNode,
+        held: holds.byNode(),
+        now,
+        nowMs: nowMs(),
+      });
       // Without numbers, which the status has: the same again is told only of another version of the policy.
       if (status.mode === "DryRun" && (status.planned?.archives ?? 0) > 0) {
         const message =
@@ -430,7 +440,13 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     follow<PodName>(
       "pods",
       { path: "/api/v1/pods", metadataOnly: true },
-      { project: toPodName, emit: prover.podsEvent },
+      {
+        project: toPodName,
+        emit(event) {
+          if (event.type === "lost" || event.type === "synced") holds.watch(event.type);
+          prover.podsEvent(event);
+        },
+      },
     ),
   ]);
   const ticking = setInterval(tick, TICK_MS);

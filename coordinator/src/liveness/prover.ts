@@ -26,7 +26,6 @@ import {
   takeReport,
 } from "./step.ts";
 
-export type { HeldProofs } from "./hold.ts";
 export type { PodName } from "./pods.ts";
 
 /** Reads of pods that begin in a second, over all agents. */

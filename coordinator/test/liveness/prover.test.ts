@@ -2,7 +2,8 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { OrphanFact } from "@cro/shared/wire/directive";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import type { KubeClient, KubeFailure, KubeRequest, KubeResult } from "../../src/kube/client.ts";
-import { createOrphanProver, type HeldProofs } from "../../src/liveness/prover.ts";
+import type { HeldProofs } from "../../src/liveness/hold.ts";
+import { createOrphanProver } from "../../src/liveness/prover.ts";
 import { aReport } from "../support/agent-peer.ts";
 
 const GRACE_MS = 60_000;
