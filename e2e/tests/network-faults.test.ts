@@ -351,7 +351,8 @@ describeWithKube("the network of a release", (kube) => {
     if (node === undefined) throw new Error("no node");
     const proxy = await startFaultProxy(kube);
     onTestFinished(() => proxy.close());
-    const timeOf = ({ log }: Running, message: string) => log().find(({ msg }) => msg === message)?.time;
+    const timeOf = ({ log }: Running, message: string) =>
+      Date.parse(String(log().find(({ msg }) => msg === message)?.time));
     const cutOff = release.startCoordinator("--kubeconfig", await release.kubeconfigOf(proxy));
     const limit = (count: number) =>
       release.apply("policy", { applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: count } });
@@ -359,7 +360,7 @@ describeWithKube("the network of a release", (kube) => {
     const files = series(node.directory, 8);
     await until(() => expect(archivesIn(node.directory)).toEqual(files.slice(1)), 30_000);
     const successor = release.startCoordinator();
-    await until(() => expect(timeOf(successor, "coordinator started")).toBeDefined());
+    await until(() => expect(timeOf(successor, "coordinator started")).not.toBeNaN());
     // Its link to the agent goes on working.
     proxy.fault = () => ({ do: "hang" });
     proxy.cut();
@@ -367,7 +368,7 @@ describeWithKube("the network of a release", (kube) => {
     await limit(5);
     await until(() => expect(archivesIn(node.directory)).toEqual(files.slice(3)), 40_000);
     expect(performance.now() - cutOffMs).toBeLessThan(20_000);
-    expect(timeOf(cutOff, "no longer leading")).toBeLessThan(Number(timeOf(successor, "Lease acquired")));
+    expect(timeOf(cutOff, "no longer leading")).toBeLessThan(timeOf(successor, "Lease acquired"));
     proxy.fault = () => undefined;
     const before = proxy.requests.length;
     await until(() => expect(proxy.requests.length).toBeGreaterThan(before + 1));

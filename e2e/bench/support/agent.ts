@@ -90,7 +90,8 @@ export async function startAgent(
   const listeners = new Set<(line: LogLine) => void>();
   if (child.stdout !== null) {
     createInterface(child.stdout).on("line", (text) => {
-      const line = JSON.parse(text) as LogLine;
+      const { time, ...fields } = JSON.parse(text) as { time: string };
+      const line: LogLine = { ...fields, time: Date.parse(time) };
       lines.push(line);
       for (const listener of listeners) listener(line);
     });
