@@ -343,7 +343,7 @@ describeWithKube("status and Events on a real API server", (kube) => {
       const { items } = unwrap(await kube.client.request<AnyObject>({ path, query: { fieldSelector } }));
       const told = items.map(({ type, reason, message, count }: AnyObject) => [type, reason, message, count]);
       expect(told.sort()).toEqual([
-        ["Normal", "ArchivesDeleted", "node node-a: deleted 2 for max_age (4GiB)", 2],
+        ["Normal", "ArchivesDeleted", "node node-a: deleted 2 for max_age (4GiB): f, f", 2],
         ["Warning", "PolicyRefused", "spec.maxAge: is wrong", 1],
       ]);
     });
