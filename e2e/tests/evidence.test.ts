@@ -173,6 +173,36 @@ describe("a directive", () => {
     await until(() => expect(archivesIn(node.root).filter((file) => files.includes(file))).toEqual(files.slice(3)));
     expect(agent.process.exitCode).toBeNull();
   }, 60_000);
+
+  it("with another policy ends what the one before does, even while it is not on disk yet", async () => {
+    const node = aNode();
+    const [first] = series(node.root, 3);
+    const { direct, walked, metric, agent } = await node.start();
+    const arrived = ({ log }: typeof agent) =>
+      log().flatMap(({ msg, archive }) => (msg === "archive arrived" ? [archive] : []));
+    await direct({ applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 2 } });
+    await until(() => expect(archivesIn(node.root)).not.toContain(first));
+    const pipe = join(node.state, "accepted.json.new");
+    execFileSync("mkfifo", [pipe]);
+    const directing = direct({ applyPoliciesImmediately: true, globalPolicy: { maxCheckpointsPerContainer: 0 } });
+    // So many answers take the agent longer than to begin with the directive, however slow it is.
+    for (let answers = 0; answers < 30; answers += 1) await metric("checkpoint_policy_revision");
+    // What the policy before would delete once it has settled, and what the next one keeps.
+    const more = series(node.root, 3, { startMs: Date.now() - 3_600_000 });
+    await walked(5);
+    const kept = () => {
+      for (const file of more) expect(archivesIn(node.root)).toContain(file);
+    };
+    await new Promise((resolve) => setTimeout(resolve, 2500)); // archives settle in two seconds
+    kept();
+    const reader = await open(pipe, "r");
+    onTestFinished(() => reader.close());
+    expect((await directing).accepted).toMatchObject({ revision: 2 });
+    const again = writeArchive(node.root, { container: "main", time: archiveTime(Date.now() - 30_000) });
+    await walked(6);
+    await until(() => expect(arrived(agent)).toContain(again));
+    kept();
+  }, 60_000);
 });
 
 describe("an event that was not acted upon to the end", () => {
