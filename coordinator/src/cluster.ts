@@ -28,7 +28,14 @@ import { countPolicies, createMetrics, type Metrics, setExpiry } from "./metrics
 import { acceptedByNode } from "./policy/accepted.ts";
 import { agentNodes } from "./policy/agent-nodes.ts";
 import { createRulings } from "./policy/in-force.ts";
-import { createJudge, type PolicyResource, type ReadyPolicy, readyPolicy } from "./policy/judge.ts";
+import {
+  CONFIRM_ORPHANS,
+  confirmedNodes,
+  createJudge,
+  type PolicyResource,
+  type ReadyPolicy,
+  readyPolicy,
+} from "./policy/judge.ts";
 import type { AcceptedDirective, NodeFacts, Ruling } from "./policy/ruling.ts";
 import { aggregateStatus, nameNodes } from "./status/aggregate.ts";
 import { createEventWriter } from "./status/events.ts";
@@ -166,7 +173,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
 
   const resources = createMirror<PolicyResource>(
     ({ uid }) => uid,
-    (a, b) => a.generation === b.generation,
+    (a, b) => a.generation === b.generation && a.confirmOrphans === b.confirmOrphans,
   );
   const nodes = createMirror<NodeFacts>(({ name }) => name);
   const judge = createJudge({ policyNamespaces: config.policyNamespaces });
@@ -270,6 +277,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     countPolicies(metrics, ruling);
     metrics.policyConflicts.set(ruling.resources.filter(({ conflicts }) => conflicts.size > 0).length);
     noteChanges(ruling);
+    confirmOrphans(ruling);
     if (ruling.nextMs === undefined) return;
     nextLook = setTimeout(look, Math.max(10, Math.min(ruling.nextMs - nowMs() + 1, RECORD_REFRESH_MS)));
   }
@@ -326,6 +334,25 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       const resource = resourceOf.get(key);
       if (resource !== undefined) events.note(resource, { type: "Normal", reason: "RulingResumed", message });
     }
+  }
+
+  /** The annotation of each resource that was acted upon last, by UID. */
+  const confirmations = new Map<string, string | undefined>();
+
+  /** Each value acts once. None does that a fresh leader finds, for nothing is held yet. */
+  function confirmOrphans({ nodes: rules, resources: ruled }: Ruling): void {
+    for (const { key, resource, matched } of ruled) {
+      const { uid, confirmOrphans: value } = resource;
+      if (confirmations.get(uid) === value) continue;
+      confirmations.set(uid, value);
+      const own = matched.filter((node) => {
+        const rule = rules.get(node);
+        return rule?.source === "resource" && rule.resource === key;
+      });
+      if (value !== undefined) for (const node of confirmedNodes(value, own)) prover.confirmed(node);
+    }
+    const uids = new Set(ruled.map(({ resource }) => resource.uid));
+    for (const uid of confirmations.keys()) if (!uids.has(uid)) confirmations.delete(uid);
   }
 
   function tick(): void {
@@ -526,7 +553,12 @@ async function openLink(
 
 function toResource({ metadata, ...object }: KubeObject): PolicyResource {
   const { namespace = "", name, uid, generation = 0, creationTimestamp = "" } = metadata;
-  return { namespace, name, uid, generation, createdAt: creationTimestamp, spec: (object as { spec?: unknown }).spec };
+  const { spec } = object as { spec?: unknown };
+  const confirmOrphans = metadata.annotations?.[CONFIRM_ORPHANS];
+  return {
+    ...{ namespace, name, uid, generation, createdAt: creationTimestamp, spec },
+    ...(confirmOrphans !== undefined && { confirmOrphans }),
+  };
 }
 
 function toNode({ metadata }: KubeObject): NodeFacts {

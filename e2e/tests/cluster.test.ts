@@ -117,6 +117,43 @@ describeWithKube("a release on a cluster", (kube) => {
     expect(coordinator.err).toEqual([]);
   }, 300_000);
 
+  it("holds the archives of a dozen pods that are gone at once, names the pods, and lets go of them when that is confirmed", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const coordinator = release.startCoordinator();
+    const [node] = release.nodes;
+    const directory = node?.directory ?? "";
+    const mtimeMs = Date.now() - 3_600_000;
+    const files = Array.from({ length: 12 }, (_, at) =>
+      writeArchive(directory, { pod: `gone-${at}`, container: "c", time: archiveTime(mtimeMs), mtimeMs }),
+    );
+    await release.apply("orphans", { ...now, orphanGracePeriod: "1s", globalPolicy: { retainOrphan: false } });
+    await until(async () => {
+      const held = await condition(release, "orphans", "OrphansHeld");
+      expect(held).toMatchObject({ status: "True", reason: "SuspiciouslyMany" });
+      expect(held?.message).toMatch(
+        /12 pods seem to be gone at once \((shop\/gone-\d+, ){9}shop\/gone-\d+ and 2 more\)/,
+      );
+      expect(await condition(release, "orphans", "Ready")).toMatchObject({ status: "True", reason: "OrphansHeld" });
+    }, 90_000);
+    expect(archivesIn(directory).sort()).toEqual([...files].sort());
+    const confirm = async (value: string) =>
+      expect(
+        await kube.client.request({
+          method: "PATCH",
+          path: policyPath(release.namespace, "orphans"),
+          contentType: "application/merge-patch+json",
+          body: { metadata: { annotations: { "criu.org/confirm-orphans": value } } },
+        }),
+      ).toMatchObject({ ok: true });
+    await confirm("another-node");
+    await confirm(`another-node, ${node?.name}`);
+    await until(() => expect(archivesIn(directory)).toEqual([]), 90_000);
+    await until(async () => {
+      expect(await condition(release, "orphans", "OrphansHeld")).toMatchObject({ status: "False" });
+    }, 30_000);
+    expect(coordinator.err).toEqual([]);
+  }, 300_000);
+
   it("keeps an invalid one's last good version, says what is wrong, and tells the younger of two of the conflict", async () => {
     const release = await installRelease(kube, { nodes: 1 });
     const coordinator = release.startCoordinator("--policy-grace-period", "3s");

@@ -11,6 +11,7 @@ import {
   type Answer,
   type Asking,
   advance,
+  confirmHeld,
   factsOf,
   forgetAgent,
   heldOf,
@@ -67,6 +68,8 @@ export interface OrphanProver {
   reported(agent: AgentName, report: Asking): void;
   /** What rules a node, and so its grace period, may have changed, or may have become unknown. */
   ruled(): void;
+  /** An operator says that the held pods of a node are gone: their proofs wait no longer, and are made anew. */
+  confirmed(node: string): void;
   agentGone(podUID: string): void;
   stop(): Promise<void>;
 }
@@ -203,6 +206,12 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
     ruled() {
       refreshGraces(state.agents.keys());
       tell();
+      workSoon();
+    },
+
+    confirmed(node) {
+      log.info({ node, held: heldOf(state, node).count }, "held proofs are confirmed by an annotation");
+      confirmHeld(state, node, nowMs());
       workSoon();
     },
 

@@ -243,6 +243,17 @@ export function setGrace(
   return true;
 }
 
+/**
+ * Takes in that an operator knows the held pods of a node to be gone. Their proofs wait no longer; they are still made anew,
+ * and what comes to be suspicious later is held again.
+ */
+export function confirmHeld(state: ProofState, node: string, nowMs: number): void {
+  const hold = state.nodes.get(node);
+  if (hold === undefined) return;
+  for (const waits of hold.held.values()) waits.sinceMs = Math.min(waits.sinceMs, nowMs - state.resyncMs);
+  for (const agent of state.agents.values()) if (agent.node === node) reviewAll(state, agent, nowMs);
+}
+
 /** Forgets an agent. What is held of its node stays held: another agent will ask. */
 export function forgetAgent(state: ProofState, podUID: string): void {
   const agent = state.agents.get(podUID);

@@ -10,6 +10,20 @@ export interface PolicyResource {
   /** creationTimestamp, RFC 3339. */
   createdAt: string;
   spec: unknown;
+  /** The value of {@link CONFIRM_ORPHANS}; absent if the resource has none. */
+  confirmOrphans?: string;
+}
+
+/**
+ * An annotation by which an operator says that the pods which seem to be gone are gone: names of nodes, separated by commas,
+ * or `*` for all that the resource rules. It acts once, when it is set or changed.
+ */
+export const CONFIRM_ORPHANS = "criu.org/confirm-orphans";
+
+/** Which of these nodes the value of {@link CONFIRM_ORPHANS} names. */
+export function confirmedNodes(value: string, nodes: readonly string[]): string[] {
+  const named = value.split(",").map((name) => name.trim());
+  return named.includes("*") ? [...nodes] : nodes.filter((node) => named.includes(node));
 }
 
 /** A policy ready to be pushed, and what only the coordinator needs of it. */

@@ -1,6 +1,7 @@
 import {
   type Answer,
   advance,
+  confirmHeld,
   factsOf,
   heldOf,
   newProofState,
@@ -65,6 +66,7 @@ export function aDrivenProver() {
       takeReport(state, { podUID: agent, node }, { report, graceMs, nowMs });
       return number;
     },
+    confirm: (node = "node") => confirmHeld(state, node, nowMs),
     grace: (graceMs: number | undefined, agent = "agent") => setGrace(state, agent, { graceMs, nowMs }),
     /** The next read that is due. */
     read: () => startRead(state, { nowMs, wallMs: 1_800_000_000_000 + nowMs }),

@@ -706,6 +706,27 @@ describe("proofs for most of a node", () => {
     expect(prover.state.changes.held.get("node")).toEqual({ held: 0, released: 11 });
   });
 
+  it("that are confirmed go at once when they are proved again, and what is held later waits as ever", () => {
+    const prover = aHold();
+    prover.pass(20_000);
+    prover.findNothing();
+    prover.confirm("elsewhere");
+    expect([prover.reads(), prover.held().count]).toEqual([[], 11]);
+    prover.confirm();
+    // Confirmed is not proved: a read that finds a pod keeps its archives, and one that fails answers nothing.
+    const reads = prover.reads();
+    expect(reads).toHaveLength(11);
+    for (const [at, read] of reads.entries()) {
+      const found = { found: "pod", uid: "back", containers: [] } as const;
+      prover.answer(read, at === 0 ? found : at === 1 ? { found: "unknown" } : { found: "nothing" });
+    }
+    expect(prover.facts()).toHaveLength(9);
+    expect(prover.held().count).toBe(1);
+    prover.confirm();
+    passAsking(prover, RESYNC_MS);
+    expect(prover.reads().map(nameOf)).toContain("n/gone-1");
+  });
+
   it("are held for their own whole resync if they came later", () => {
     const prover = aHold();
     prover.findNothing();

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { createJudge, type PolicyResource } from "../../src/policy/judge.ts";
+import { confirmedNodes, createJudge, type PolicyResource } from "../../src/policy/judge.ts";
 
 /** A resource whose spec counts how often it is compiled. */
 function aResource(changes: Partial<PolicyResource> & { limit?: number } = {}) {
@@ -87,5 +87,17 @@ describe("the judge of resources", () => {
     judge.judge([aResource().resource]);
     judge.compileNext([]);
     expect(judge.judge([aResource({ limit: -2, generation: 2 }).resource])[0]?.policy).toBeUndefined();
+  });
+});
+
+describe("the annotation that confirms orphans", () => {
+  it.each([
+    ["a", ["a"]],
+    [" b , a,c", ["a", "b"]],
+    ["*", ["a", "b"]],
+    ["", []],
+    ["a b", []],
+  ])("%j names of a and b: %j", (value, named) => {
+    expect(confirmedNodes(value, ["a", "b"])).toEqual(named);
   });
 });
