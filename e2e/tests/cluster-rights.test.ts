@@ -72,6 +72,13 @@ describeWithKube("the coordinator's rights", (kube) => {
     expect(archivesIn(directory)).not.toContain(gone);
     await until(async () => expect((await release.status("policy")).nodes?.applied).toBe(1), 30_000);
     await until(async () => expect((await release.events()).length).toBeGreaterThan(0), 60_000);
+    // So many that whether their namespace is gone must be known.
+    const mtimeMs = Date.now() - 3_600_000;
+    for (let at = 0; at < 12; at += 1) {
+      const pod = `gone-${at}`;
+      writeArchive(directory, { namespace: tenant, pod, container: "c", time: archiveTime(mtimeMs), mtimeMs });
+    }
+    await until(() => expect(release.proxy.requests.map(rightFor)).toContain("get /namespaces"), 60_000);
 
     const given = [
       ...rightsOf(chartRules("coordinator-cluster-role") as Rule[]),

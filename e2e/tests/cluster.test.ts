@@ -123,15 +123,16 @@ describeWithKube("a release on a cluster", (kube) => {
     const [node] = release.nodes;
     const directory = node?.directory ?? "";
     const mtimeMs = Date.now() - 3_600_000;
+    const namespace = await createNamespace(kube.client, "held");
     const files = Array.from({ length: 12 }, (_, at) =>
-      writeArchive(directory, { pod: `gone-${at}`, container: "c", time: archiveTime(mtimeMs), mtimeMs }),
+      writeArchive(directory, { namespace, pod: `gone-${at}`, container: "c", time: archiveTime(mtimeMs), mtimeMs }),
     );
     await release.apply("orphans", { ...now, orphanGracePeriod: "1s", globalPolicy: { retainOrphan: false } });
     await until(async () => {
       const held = await condition(release, "orphans", "OrphansHeld");
       expect(held).toMatchObject({ status: "True", reason: "SuspiciouslyMany" });
       expect(held?.message).toMatch(
-        /12 pods seem to be gone at once \((shop\/gone-\d+, ){9}shop\/gone-\d+ and 2 more\)/,
+        /12 pods seem to be gone at once \((held-\d+\/gone-\d+, ){9}held-\d+\/gone-\d+ and 2 more\)/,
       );
       expect(await condition(release, "orphans", "Ready")).toMatchObject({ status: "True", reason: "OrphansHeld" });
     }, 90_000);
@@ -153,6 +154,37 @@ describeWithKube("a release on a cluster", (kube) => {
     }, 30_000);
     expect(coordinator.err).toEqual([]);
   }, 300_000);
+
+  it.each([
+    ["gone", async () => "never-there"],
+    [
+      "being deleted",
+      async () => {
+        const namespace = await createNamespace(kube.client, "ends");
+        // No controller ends it here: it stays Terminating.
+        expect(await kube.client.request({ method: "DELETE", path: `/api/v1/namespaces/${namespace}` })).toMatchObject({
+          ok: true,
+        });
+        return namespace;
+      },
+    ],
+  ])(
+    "deletes the archives of a dozen pods whose namespace is %s, and holds none of them",
+    async (_, making) => {
+      const release = await installRelease(kube, { nodes: 1 });
+      const coordinator = release.startCoordinator();
+      const directory = release.nodes[0]?.directory ?? "";
+      const mtimeMs = Date.now() - 3_600_000;
+      const namespace = await making();
+      for (let at = 0; at < 12; at += 1) {
+        writeArchive(directory, { namespace, pod: `gone-${at}`, container: "c", time: archiveTime(mtimeMs), mtimeMs });
+      }
+      await release.apply("orphans", { ...now, orphanGracePeriod: "1s", globalPolicy: { retainOrphan: false } });
+      await until(() => expect(archivesIn(directory)).toEqual([]), 90_000);
+      expect(JSON.stringify([coordinator.log(), coordinator.err])).not.toContain("suspiciously");
+    },
+    150_000,
+  );
 
   it("keeps an invalid one's last good version, says what is wrong, and tells the younger of two of the conflict", async () => {
     const release = await installRelease(kube, { nodes: 1 });

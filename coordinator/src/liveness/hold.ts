@@ -23,6 +23,8 @@ export interface HeldProofs {
 interface Waiting {
   pod: string;
   sinceMs: number;
+  /** "asked": nothing is told of it until its namespace is read. "gone": it went with that, which is an ordinary thing. */
+  namespace?: "asked" | "gone";
 }
 
 /** What is held back of one node, and what was lately proved of it. It outlives the agents of the node. */
@@ -42,22 +44,61 @@ export function newNodeHold(): NodeHold {
 }
 
 /** Holds a proof back; false if so many are held that this one must wait until others are released. */
-export function holdBack({ held }: NodeHold, key: string, { pod, nowMs }: { pod: string; nowMs: number }): boolean {
+export function holdBack(
+  { held }: NodeHold,
+  key: string,
+  { pod, nowMs, isNamespaceAsked = false }: { pod: string; nowMs: number; isNamespaceAsked?: boolean },
+): boolean {
   if (held.size >= MAX_HELD) return false;
-  held.set(key, { pod, sinceMs: nowMs });
+  held.set(key, { pod, sinceMs: nowMs, ...(isNamespaceAsked && { namespace: "asked" }) });
   return true;
 }
 
-/** Takes in that a pod was proved to be gone, or to lack a container. Tells whether that ended a hold. */
+/**
+ * Takes in what a read of a namespace brought. If it is gone, what is held of its pods waits no longer than until
+ * `provableAtMs`; if not, what waited for the answer is told from now on. Returns how many these are.
+ */
+export function namespaceRead(
+  { held }: NodeHold,
+  namespace: string,
+  { isGone, provableAtMs }: { isGone: boolean; provableAtMs: number },
+): number {
+  let told = 0;
+  for (const [key, waits] of held) {
+    if (key !== waits.pod || !key.startsWith(`${namespace}/`)) continue;
+    if (isGone) {
+      waits.namespace = "gone";
+      waits.sinceMs = Math.min(waits.sinceMs, provableAtMs);
+    } else if (waits.namespace === "asked") {
+      delete waits.namespace;
+      told += 1;
+    }
+  }
+  return told;
+}
+
+/** What is held and told of: the pod of each proof. */
+export function* toldOf({ held }: NodeHold): Generator<string> {
+  for (const { pod, namespace } of held.values()) if (namespace === undefined) yield pod;
+}
+
+/** Whether a pod was held, and then went with its namespace. */
+export function wentWithNamespace({ held, released }: NodeHold, pod: string): boolean {
+  return (held.get(pod) ?? released.get(pod))?.namespace === "gone";
+}
+
+/** Takes in that a pod was proved to be gone, or to lack a container. Tells whether that ended a hold that was told of. */
 export function noteProved(hold: NodeHold, key: string, { pod, nowMs }: { pod: string; nowMs: number }): boolean {
   hold.provedAtMs.delete(pod);
-  hold.provedAtMs.set(pod, nowMs);
-  if (!hold.held.delete(key)) return false;
-  hold.released.set(key, { pod, sinceMs: nowMs });
+  if (!wentWithNamespace(hold, pod)) hold.provedAtMs.set(pod, nowMs);
+  const held = hold.held.get(key);
+  if (held === undefined) return false;
+  hold.held.delete(key);
+  hold.released.set(key, { ...held, sinceMs: nowMs });
   getOrMake(hold.releasedOf, pod, () => new Set<string>()).add(key);
   const [oldest] = hold.released.keys();
   if (oldest !== undefined && hold.released.size > MAX_HELD) forgetReleased(hold, oldest);
-  return true;
+  return held.namespace === undefined;
 }
 
 /** Drops what is held, and what was released, of these proofs. Tells whether any was held. */
@@ -89,7 +130,8 @@ function forgetReleased({ released, releasedOf }: NodeHold, key: string): void {
 
 /**
  * Whether so much of a node seems to be gone that it may be the API server that is wrong, as one restored from a backup
- * is: over half of the pods that the agent knows, and over ten, within ten minutes.
+ * is: over half of the pods that the agent knows, and over ten, within ten minutes. Pods that went with their namespace
+ * do not count.
  * @param pods.asked the pods that the agent asks about now, `namespace/pod`
  * @param pods.gone those of them that seem to be gone
  */
@@ -102,6 +144,7 @@ export function isSuspicious(
   const gone = new Set(pods.gone);
   for (const { pod } of hold.held.values()) gone.add(pod);
   for (const pod of hold.provedAtMs.keys()) gone.add(pod);
+  for (const pod of gone) if (wentWithNamespace(hold, pod)) gone.delete(pod);
   let known = pods.asked.size;
   for (const pod of gone) if (!pods.asked.has(pod)) known += 1;
   return gone.size > HOLD_ABOVE && gone.size > known / 2;

@@ -123,10 +123,11 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
   }
 
   async function carryOut(read: Read): Promise<void> {
-    const { namespace, pod } = read;
+    const { of, namespace, pod } = read;
     let answer: Answer = { found: "unknown" };
     try {
-      answer = pod === undefined ? await readNamespace(namespace) : await readPod(namespace, pod);
+      if (of === "namespace") answer = await readNamespace(namespace);
+      else answer = pod === undefined ? await listPods(namespace) : await readPod(namespace, pod);
     } finally {
       // During the read the leadership may have ended, or another policy may have come to rule the node.
       if (!mayAct()) answer = { found: "unknown" };
@@ -148,7 +149,16 @@ export function createOrphanProver(options: ProverOptions): OrphanProver {
     return isAsked && containers !== undefined ? { found: "pod", uid: metadata.uid, containers } : { found: "unknown" };
   }
 
-  async function readNamespace(namespace: string): Promise<Answer> {
+  async function readNamespace(name: string): Promise<Answer> {
+    const path = kubePath`/api/v1/namespaces/${name}`;
+    const answer = await client.request<KubeObject>({ path, kind: "Namespace", signal });
+    if (!answer.ok) return provesAbsence(answer, { kind: "namespaces", name }) ? { found: "nothing" } : unknown(answer);
+    const { metadata } = answer.value;
+    if (metadata?.name !== name || typeof metadata.uid !== "string") return { found: "unknown" };
+    return { found: "namespace", isTerminating: typeof metadata.deletionTimestamp === "string" };
+  }
+
+  async function listPods(namespace: string): Promise<Answer> {
     const collection = { path: kubePath`/api/v1/namespaces/${namespace}/pods`, metadataOnly: true };
     const list = await listObjects(client, collection, { project: ({ metadata }) => metadata, signal });
     if (!list.ok) return unknown(list);

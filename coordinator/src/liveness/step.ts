@@ -9,8 +9,10 @@ import {
   holdBack,
   isSuspicious,
   type NodeHold,
+  namespaceRead,
   newNodeHold,
   noteProved,
+  toldOf,
 } from "./hold.ts";
 import { createPodView, type PodEvent, type PodName, type PodView } from "./pods.ts";
 
@@ -78,10 +80,11 @@ interface Question {
   key: string;
 }
 
-/** A read that is on its way: of one pod, or of all pods of a namespace. */
+/** A read that is on its way: of one pod, of all pods of a namespace, or of the namespace itself. */
 export interface Read {
+  of: "pod" | "pods" | "namespace";
   namespace: string;
-  /** Undefined: all of the namespace. */
+  /** Undefined if it is not of one pod. */
   pod: string | undefined;
   /** Of the pod that the watch lists; undefined if it lists none. */
   uid: string | undefined;
@@ -97,6 +100,8 @@ export type Answer =
   | { found: "pod"; uid: string; containers: readonly string[] }
   /** The names of all pods of the namespace. */
   | { found: "list"; pods: ReadonlySet<string> }
+  /** The namespace: whether it is being deleted, so that nothing can come into it any more. */
+  | { found: "namespace"; isTerminating: boolean }
   | { found: "unknown"; retryAfterMs?: number | undefined };
 
 /** What is to be told of an agent's facts or of a node's held proofs. */
@@ -107,6 +112,10 @@ export interface Changes {
   held: Map<string, { held: number; released: number }>;
 }
 
+/** What a read is for: to prove something, to look at a living pod, or to find out whether a namespace is gone. */
+const READ_KINDS = ["proofs", "looks", "suspects"] as const;
+type ReadKind = (typeof READ_KINDS)[number];
+
 /** All that the prover knows. The functions of this module change it in place: a cluster may ask about all its pods. */
 export interface ProofState {
   /** How long suspicious proofs are held, in milliseconds. */
@@ -114,14 +123,17 @@ export interface ProofState {
   pods: PodView;
   agents: Map<string, Agent>;
   nodes: Map<string, NodeHold>;
-  /** Reads on their way, by `namespace/pod` or `namespace`. One that is no longer among them is void. */
+  /** Namespaces to be read, because proofs of their pods are suspicious. */
+  suspects: Set<string>;
+  /** Reads on their way, by {@link idOf}. One that is no longer among them is void. */
   reads: Map<string, Read>;
   /** Before that moment a pod is not read again. */
   restUntilMs: Map<string, number>;
   /** Counts the reads, and the last one for each node, so that each gets its share. */
   readCount: number;
   lastRead: Map<string, number>;
-  isLookNext: boolean;
+  /** What the last read was for. */
+  lastKind: ReadKind;
   longestGraceMs: number;
   changes: Changes;
 }
@@ -132,11 +144,12 @@ export function newProofState({ resyncMs }: { resyncMs: number }): ProofState {
     pods: createPodView(),
     agents: new Map(),
     nodes: new Map(),
+    suspects: new Set(),
     reads: new Map(),
     restUntilMs: new Map(),
     readCount: 0,
     lastRead: new Map(),
-    isLookNext: false,
+    lastKind: "suspects",
     longestGraceMs: 0,
     changes: { facts: new Map(), held: new Map() },
   };
@@ -146,6 +159,7 @@ export function newProofState({ resyncMs }: { resyncMs: number }): ProofState {
 export function podsLost(state: ProofState): void {
   state.pods.lost();
   state.reads.clear();
+  state.suspects.clear();
   for (const agent of state.agents.values()) {
     withdraw(state, agent, () => true);
     forgetDue(agent);
@@ -292,18 +306,49 @@ export function nextMs({ agents }: ProofState): number {
 }
 
 /**
- * Begins the next read; undefined if nothing is due that is not being read already. Nodes take turns, and so do reads
- * that may prove something and first looks at living pods, so that neither kind waits for all of the other.
+ * Begins the next read; undefined if nothing is due that is not being read already. Nodes take turns, and so do the kinds
+ * of reads, so that none waits for all of another.
  */
 export function startRead(state: ProofState, now: { nowMs: number; wallMs: number }): Read | undefined {
   if (!state.pods.isKnown()) return undefined;
-  for (const kind of state.isLookNext ? (["looks", "proofs"] as const) : (["proofs", "looks"] as const)) {
-    const chosen = choose(state, kind, now.nowMs);
-    if (chosen === undefined) continue;
-    state.isLookNext = kind === "proofs";
-    state.readCount += 1;
-    state.lastRead.set(chosen.agent.node, state.readCount);
-    return begin(state, chosen.scope, now);
+  const turn = READ_KINDS.indexOf(state.lastKind) + 1;
+  for (const kind of [...READ_KINDS.slice(turn), ...READ_KINDS.slice(0, turn)]) {
+    const read = kind === "suspects" ? beginSuspect(state, now) : beginDue(state, kind, now);
+    if (read === undefined) continue;
+    state.lastKind = kind;
+    return read;
+  }
+  return undefined;
+}
+
+function beginDue(
+  state: ProofState,
+  kind: "proofs" | "looks",
+  now: { nowMs: number; wallMs: number },
+): Read | undefined {
+  const chosen = choose(state, kind, now.nowMs);
+  if (chosen === undefined) return undefined;
+  state.readCount += 1;
+  state.lastRead.set(chosen.agent.node, state.readCount);
+  return begin(state, chosen.scope, now);
+}
+
+function beginSuspect(state: ProofState, { nowMs, wallMs }: { nowMs: number; wallMs: number }): Read | undefined {
+  for (const namespace of state.suspects) {
+    const sentAt = new Date(wallMs).toISOString();
+    const read: Read = {
+      of: "namespace",
+      namespace,
+      pod: undefined,
+      uid: undefined,
+      sentAtMs: nowMs,
+      sentAt,
+      questions: [],
+    };
+    if (state.reads.has(idOf(read))) continue;
+    state.suspects.delete(namespace);
+    state.reads.set(idOf(read), read);
+    return read;
   }
   return undefined;
 }
@@ -314,7 +359,8 @@ export function takeAnswer(state: ProofState, read: Read, { answer, nowMs }: { a
   if (state.reads.get(id) !== read) return;
   state.reads.delete(id);
   const { pod, uid } = read;
-  if (pod === undefined || uid === undefined) takeAbsence(state, read, { answer, nowMs });
+  if (read.of === "namespace") takeNamespace(state, read, { answer, nowMs });
+  else if (pod === undefined || uid === undefined) takeAbsence(state, read, { answer, nowMs });
   else takeContainers(state, { ...read, pod, uid }, { answer, nowMs });
   for (const { podUID, key } of read.questions) {
     const agent = state.agents.get(podUID);
@@ -327,10 +373,31 @@ export function factsOf({ agents }: ProofState, podUID: string): OrphanFact[] {
   return [...(agents.get(podUID)?.facts.values() ?? [])].map(({ fact }) => fact);
 }
 
-/** What is held back of a node: how many proofs, and of which pods. */
+/** What is held back of a node, and not only until its namespace is read: how many proofs, and of which pods. */
 export function heldOf({ nodes }: ProofState, node: string): { count: number; pods: Set<string> } {
-  const held = nodes.get(node)?.held ?? new Map<string, { pod: string }>();
-  return { count: held.size, pods: new Set([...held.values()].map(({ pod }) => pod)) };
+  const hold = nodes.get(node);
+  const pods = hold === undefined ? [] : [...toldOf(hold)];
+  return { count: pods.length, pods: new Set(pods) };
+}
+
+/**
+ * Takes in an answer about a namespace. One that is gone, or going, took its pods with it, and there is nothing suspicious in
+ * that: they are read once more, and proved. Every other answer leaves them held.
+ */
+function takeNamespace(
+  state: ProofState,
+  { namespace }: Read,
+  { answer, nowMs }: { answer: Answer; nowMs: number },
+): void {
+  const isGone = answer.found === "nothing" || (answer.found === "namespace" && answer.isTerminating);
+  for (const [node, hold] of state.nodes) {
+    const held = namespaceRead(hold, namespace, { isGone, provableAtMs: nowMs - state.resyncMs });
+    if (held > 0 || isGone) noteHeld(state, node, { held });
+  }
+  if (!isGone) return;
+  for (const agent of state.agents.values()) {
+    for (const [key, scope] of agent.scopes) if (scope.namespace === namespace) review(state, agent, { key, nowMs });
+  }
 }
 
 /** Takes in an answer about pods that the watch does not list. */
@@ -417,8 +484,11 @@ function prove(
   if (held !== undefined && read.sentAtMs < held.sinceMs + state.resyncMs) return;
   const mayGo = held !== undefined || hold.released.has(key);
   if (!mayGo && isHeldBack(state, agent, { hold, read, nowMs, suspicions })) {
-    if (holdBack(hold, key, { pod: podKey, nowMs })) noteHeld(state, agent.node, { held: 1 });
-    else rest(state, podKey, { nowMs });
+    // A pod that is there is in a namespace that is there.
+    const isNamespaceAsked = names.container === undefined;
+    if (!holdBack(hold, key, { pod: podKey, nowMs, isNamespaceAsked })) rest(state, podKey, { nowMs });
+    else if (isNamespaceAsked) state.suspects.add(names.namespace);
+    else noteHeld(state, agent.node, { held: 1 });
     for (const one of state.agents.values()) {
       if (one.node === agent.node) withdraw(state, one, (_, told) => told === key);
     }
@@ -582,6 +652,7 @@ function begin(state: ProofState, scope: OrphanScope, { nowMs, wallMs }: { nowMs
     }
   }
   const read: Read = {
+    of: isListed ? "pods" : "pod",
     namespace,
     pod: isListed ? undefined : pod,
     uid,
@@ -623,8 +694,9 @@ function isBeingRead({ reads, pods }: ProofState, { namespace, pod }: OrphanScop
   return reads.has(namespace) && pods.uidOf(namespace, pod) === undefined;
 }
 
-function idOf({ namespace, pod }: Read): string {
-  return pod === undefined ? namespace : `${namespace}/${pod}`;
+/** `namespace/pod`, `namespace` of all its pods, or `namespace/` of itself. */
+function idOf({ of, namespace, pod = "" }: Read): string {
+  return of === "pods" ? namespace : `${namespace}/${pod}`;
 }
 
 function rest(

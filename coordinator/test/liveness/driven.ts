@@ -18,6 +18,9 @@ import {
 export const GRACE_MS = 30_000;
 export const RESYNC_MS = 300_000;
 
+export const ACTIVE: Answer = { found: "namespace", isTerminating: false };
+export const TERMINATING: Answer = { found: "namespace", isTerminating: true };
+
 export interface AskOptions {
   agent?: string;
   node?: string;
@@ -38,8 +41,12 @@ export function aDrivenProver() {
     const [namespace = "", name = ""] = key.split("/");
     return { namespace, name, uid };
   };
+  /** Reads of pods that were begun beside those of namespaces. */
+  const begun: Read[] = [];
   const driven = {
     state,
+    /** What reads of namespaces bring; one that is not named is there. */
+    namespaces: new Map<string, Answer>(),
     now: () => nowMs,
     pass(ms: number) {
       nowMs += ms;
@@ -70,10 +77,13 @@ export function aDrivenProver() {
     grace: (graceMs: number | undefined, agent = "agent") => setGrace(state, agent, { graceMs, nowMs }),
     /** The next read that is due. */
     read: () => startRead(state, { nowMs, wallMs: 1_800_000_000_000 + nowMs }),
-    /** All reads that are due, by what they read. */
+    /** All reads of pods that are due; those of namespaces are answered. */
     reads() {
-      const reads: Read[] = [];
-      for (let read = driven.read(); read !== undefined; read = driven.read()) reads.push(read);
+      const reads = begun.splice(0);
+      for (let read = driven.read(); read !== undefined; read = driven.read()) {
+        if (read.of === "namespace") driven.answer(read, driven.namespaces.get(read.namespace) ?? ACTIVE);
+        else reads.push(read);
+      }
       return reads;
     },
     answer: (read: Read | undefined, answer: Answer) => read && takeAnswer(state, read, { answer, nowMs }),
@@ -83,6 +93,7 @@ export function aDrivenProver() {
       for (const read of reads) {
         driven.answer(read, read.pod === undefined ? { found: "list", pods: new Set() } : { found: "nothing" });
       }
+      begun.push(...driven.reads());
       return reads.map(nameOf);
     },
     /** Begins all reads that are due, and has them find the pod with these containers. */

@@ -1,5 +1,14 @@
 import { describe, expect, it } from "vitest";
-import { dropHolds, dropHoldsOf, forgetProved, holdBack, newNodeHold, noteProved } from "../../src/liveness/hold.ts";
+import {
+  dropHolds,
+  dropHoldsOf,
+  forgetProved,
+  holdBack,
+  namespaceRead,
+  newNodeHold,
+  noteProved,
+  toldOf,
+} from "../../src/liveness/hold.ts";
 
 /** A hold of which these proofs have been released. */
 function aReleased(...keys: string[]) {
@@ -21,6 +30,24 @@ describe("the hold of a node", () => {
     expect(noteProved(hold, "n/a/c", { pod: "n/a", nowMs: 5 })).toBe(true);
     expect([...hold.released]).toEqual([["n/a/c", { pod: "n/a", sinceMs: 5 }]]);
     expect(hold.held.size).toBe(0);
+  });
+
+  it("tells nothing of what waits for its namespace, nor of what went with it, which counts for no suspicion", () => {
+    const hold = newNodeHold();
+    holdBack(hold, "n/a", { pod: "n/a", nowMs: 100, isNamespaceAsked: true });
+    holdBack(hold, "n/a/c", { pod: "n/a", nowMs: 100 });
+    holdBack(hold, "nn/b", { pod: "nn/b", nowMs: 100, isNamespaceAsked: true });
+    expect([...toldOf(hold)]).toEqual(["n/a"]);
+    expect(namespaceRead(hold, "n", { isGone: true, provableAtMs: 7 })).toBe(0);
+    expect(hold.held.get("n/a")).toEqual({ pod: "n/a", sinceMs: 7, namespace: "gone" });
+    expect(hold.held.get("n/a/c")).toEqual({ pod: "n/a", sinceMs: 100 });
+    expect(namespaceRead(hold, "nn", { isGone: false, provableAtMs: 7 })).toBe(1);
+    expect(namespaceRead(hold, "nn", { isGone: false, provableAtMs: 7 })).toBe(0);
+    expect([...toldOf(hold)]).toEqual(["n/a", "nn/b"]);
+    expect(noteProved(hold, "n/a", { pod: "n/a", nowMs: 200 })).toBe(false);
+    expect([...hold.released.keys(), ...hold.provedAtMs.keys()]).toEqual(["n/a"]);
+    expect(noteProved(hold, "n/a", { pod: "n/a", nowMs: 300 })).toBe(false);
+    expect(hold.provedAtMs.size).toBe(0);
   });
 
   it("remembers the last ten thousand proofs that were released", () => {

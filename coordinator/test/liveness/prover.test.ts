@@ -11,12 +11,12 @@ const RESYNC_MS = 300_000;
 const until = <T>(condition: () => T) => vi.waitFor(condition, { timeout: 30_000, interval: 5 });
 const many = (count: number, prefix = "gone") => Array.from({ length: count }, (_, index) => `${prefix}-${index}`);
 
-const notFound = (name: string): KubeFailure => ({
+const notFound = (name: string, kind = "pods"): KubeFailure => ({
   ok: false,
   reason: "NotFound",
   message: "not found",
   status: 404,
-  answer: { reason: "NotFound", details: { kind: "pods", name } },
+  answer: { reason: "NotFound", details: { kind, name } },
 });
 const aPod = (name: string, spec: unknown, metadata = {}) => ({
   ok: true as const,
@@ -25,6 +25,11 @@ const aPod = (name: string, spec: unknown, metadata = {}) => ({
     metadata: { namespace: "n", name, uid: `uid of ${name}`, resourceVersion: "1", ...metadata },
     spec,
   },
+});
+
+const aNamespace = (name: string, metadata = {}) => ({
+  ok: true as const,
+  value: { kind: "Namespace", metadata: { name, uid: `uid of ${name}`, resourceVersion: "1", ...metadata } },
 });
 
 /** A prover whose API server is a function, and whose clock goes on only when a test says so. */
@@ -91,7 +96,11 @@ function aProver(answer: (request: KubeRequest) => Promise<unknown> | unknown, p
   };
 }
 
-const nothing = ({ path }: KubeRequest) => notFound(path.split("/").at(-1) ?? "");
+/** No pod is there, but their namespace is. */
+const nothing = ({ path }: KubeRequest) => {
+  const name = path.split("/").at(-1) ?? "";
+  return path.includes("/pods/") ? notFound(name) : aNamespace(name);
+};
 
 describe("the prover", () => {
   it("tells when a proof was made, and under which grace", async () => {
@@ -262,6 +271,30 @@ describe("the prover", () => {
       prover.logged.map(() => "held proofs were proved again and are released"),
     );
     expect(prover.logged.reduce((sum, [fields]) => sum + (fields as { released: number }).released, 0)).toBe(11);
+  });
+
+  it.each([
+    ["is not found", notFound("n", "namespaces"), 0],
+    ["is being deleted", aNamespace("n", { deletionTimestamp: "2026-11-01T00:00:00Z" }), 0],
+    ["is there", aNamespace("n"), 11],
+    ["is another one", aNamespace("other", { deletionTimestamp: "2026-11-01T00:00:00Z" }), 11],
+    ["has no UID", aNamespace("n", { deletionTimestamp: "2026-11-01T00:00:00Z", uid: undefined }), 11],
+    ["is not found by who does not say what", notFound("n"), 11],
+    ["may not be read", { ok: false, reason: "Forbidden", message: "forbidden", status: 403 }, 11],
+  ])("holds, of most of a node, the proofs of a namespace that %s: %3$d", async (_, answer, held) => {
+    const prover = aProver((request) => (request.path.includes("/pods/") ? nothing(request) : answer));
+    prover.pass(GRACE_MS);
+    prover.ask(many(11));
+    await until(() => expect(prover.requests).toContain("/api/v1/namespaces/n"));
+    prover.pass(1000);
+    if (held > 0) await until(() => expect(prover.held.at(-1)?.count).toBe(held));
+    else {
+      await until(() => expect(prover.requests).toHaveLength(23));
+      prover.pass(1000);
+      prover.prover.ruled();
+      await until(() => expect(prover.told()).toHaveLength(11));
+      expect(prover.logged).toEqual([]);
+    }
   });
 
   it("is told nothing more by an agent that is gone", async () => {

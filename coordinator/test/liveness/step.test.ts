@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { factsOf, nextMs } from "../../src/liveness/step.ts";
-import { aDrivenProver, GRACE_MS, nameOf, RESYNC_MS } from "./driven.ts";
+import { ACTIVE, aDrivenProver, GRACE_MS, nameOf, RESYNC_MS, TERMINATING } from "./driven.ts";
 
 const MINUTE_MS = 60_000;
 const many = (count: number, prefix = "n/gone") => Array.from({ length: count }, (_, index) => `${prefix}-${index}`);
@@ -671,6 +671,108 @@ describe("reads", () => {
     );
     expect(reads.filter((name) => name.startsWith("n/"))).toHaveLength(6);
     expect(reads.filter((name) => name.startsWith("c/")).length).toBeGreaterThanOrEqual(5);
+  });
+});
+
+describe("proofs for most of a node whose pods went with their namespace", () => {
+  /** The pods of a node are gone, all read, and the read of their namespace is on its way. */
+  function aSuspectNamespace(pods = many(11)) {
+    const prover = aDrivenProver();
+    prover.synced("n/lives");
+    prover.pass(GRACE_MS);
+    prover.ask([...pods, "n/lives"]);
+    const reads: Array<ReturnType<typeof prover.read>> = [];
+    let namespace: ReturnType<typeof prover.read>;
+    for (let read = prover.read(); read !== undefined; read = prover.read()) {
+      if (read.of === "namespace") namespace = read;
+      else if (read.of === "pods") prover.answer(read, { found: "list", pods: new Set() });
+      else if (read.uid === undefined) prover.answer(read, { found: "nothing" });
+      else reads.push(read);
+    }
+    expect(namespace).toMatchObject({ of: "namespace", namespace: "n", pod: undefined });
+    expect([prover.facts(), prover.held().count, prover.reads()]).toEqual([[], 0, []]);
+    return { prover, namespace };
+  }
+
+  it.each([
+    ["is gone", { found: "nothing" } as const],
+    ["is being deleted", TERMINATING],
+  ])("are made anew at once, and nothing is told of a hold, when it %s", (_, answer) => {
+    for (const pods of [many(11), many(30)]) {
+      const { prover, namespace } = aSuspectNamespace(pods);
+      prover.answer(namespace, answer);
+      expect(prover.facts()).toEqual([]);
+      expect(prover.findNothing()).toHaveLength(pods.length === 11 ? 11 : 1);
+      expect(prover.facts()).toHaveLength(pods.length);
+      expect(prover.held().count).toBe(0);
+      for (const told of prover.state.changes.held.values()) expect(told).toEqual({ held: 0, released: 0 });
+    }
+  });
+
+  it.each([
+    ["is there", ACTIVE],
+    ["cannot be read", { found: "unknown" } as const],
+  ])("are held for a whole resync, and told of, when it %s", (_, answer) => {
+    const { prover, namespace } = aSuspectNamespace();
+    prover.answer(namespace, answer);
+    expect(prover.held().count).toBe(11);
+    expect(prover.state.changes.held.get("node")).toEqual({ held: 11, released: 0 });
+    prover.pass(RESYNC_MS - 1);
+    prover.ask(many(11));
+    expect(prover.findNothing()).toEqual([]);
+    prover.pass(1);
+    expect(prover.findNothing()).toHaveLength(11);
+    expect(prover.facts()).toHaveLength(11);
+  });
+
+  it("need a read of each pod after that of the namespace", () => {
+    const { prover, namespace } = aSuspectNamespace();
+    prover.answer(namespace, { found: "nothing" });
+    const reads = prover.reads();
+    expect(reads).toHaveLength(11);
+    for (const [at, read] of reads.entries()) {
+      prover.answer(read, at === 0 ? { found: "unknown" } : { found: "pod", uid: "back", containers: [] });
+    }
+    expect(prover.facts()).toEqual([]);
+  });
+
+  it("are not helped by a read of a namespace that a lost watch has overtaken", () => {
+    const { prover, namespace } = aSuspectNamespace();
+    prover.lost();
+    prover.synced();
+    prover.answer(namespace, { found: "nothing" });
+    prover.pass(GRACE_MS);
+    prover.ask(many(11));
+    prover.findNothing();
+    expect([prover.facts(), prover.held().count]).toEqual([[], 11]);
+  });
+
+  it("make nothing of another namespace suspicious, nor go for it", () => {
+    const prover = aDrivenProver();
+    prover.synced();
+    prover.pass(GRACE_MS);
+    prover.namespaces.set("n", { found: "nothing" });
+    prover.ask(many(12));
+    for (let round = 0; round < 2; round += 1) prover.findNothing();
+    expect(prover.facts()).toHaveLength(12);
+    prover.ask(["m/one", "m/two"]);
+    prover.findNothing();
+    expect([prover.facts(), prover.held().count]).toEqual([["one", "two"], 0]);
+    prover.ask(many(11, "m/gone"));
+    for (let round = 0; round < 3; round += 1) prover.findNothing();
+    expect([prover.facts(), prover.held().count]).toEqual([[], 11]);
+  });
+
+  it("are held again when a pod of that name was seen since", () => {
+    const { prover, namespace } = aSuspectNamespace();
+    prover.answer(namespace, { found: "nothing" });
+    prover.findNothing();
+    for (const pod of many(11)) prover.added(pod);
+    for (const pod of many(11)) prover.deleted(pod);
+    prover.pass(GRACE_MS);
+    prover.ask(many(11));
+    prover.findNothing();
+    expect([prover.facts(), prover.held().count]).toEqual([[], 11]);
   });
 });
 
