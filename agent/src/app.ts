@@ -306,6 +306,10 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
         }),
         paused: enforced.isPaused,
         deleteErrors: enforced.deleteErrors,
+        failing: {
+          archives: enforced.failing.size,
+          codes: [...new Set(enforced.failing.values())].slice(0, REPORT_LIMITS.failingCodes),
+        },
         certificates: {
           authorities: certificates?.authorityFingerprints ?? [],
           ...(certificates && { notAfter: new Date(certificates.notAfterMs).toISOString() }),
@@ -327,10 +331,10 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   let condition = "";
   function noteCondition(): void {
     const { path, state: seen, message, isListed } = observer.status();
-    const { isPaused, disk, deleteErrors } = enforcer.status();
+    const { isPaused, disk, deleteErrors, failing } = enforcer.status();
     // Of a disk in use every byte would be news.
     const usedPercent = disk && Math.floor((100 * disk.usedBytes) / (disk.usedBytes + disk.availableBytes));
-    const now = JSON.stringify([path, seen, message, isListed, isPaused, usedPercent, deleteErrors]);
+    const now = JSON.stringify([path, seen, message, isListed, isPaused, usedPercent, deleteErrors, failing.size]);
     if (now !== condition) news.raise();
     condition = now;
   }

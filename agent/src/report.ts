@@ -30,6 +30,7 @@ export type ReportHead = Pick<
   | "disk"
   | "paused"
   | "deleteErrors"
+  | "failing"
   | "certificates"
 >;
 

@@ -1,6 +1,7 @@
-import { unlinkSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { beforeAll, expect, it } from "vitest";
+import { beforeAll, expect, it, onTestFinished } from "vitest";
 import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { installRelease } from "../support/cluster.ts";
 import {
@@ -185,6 +186,35 @@ describeWithKube("a release on a cluster", (kube) => {
     },
     150_000,
   );
+
+  it("is not ready while the archive of a pod that is gone cannot be deleted, and says why", async ({ skip }) => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const coordinator = release.startCoordinator();
+    const directory = release.nodes[0]?.directory ?? "";
+    const mtimeMs = Date.now() - 3_600_000;
+    const file = writeArchive(directory, { pod: "gone", container: "c", time: archiveTime(mtimeMs), mtimeMs });
+    const chattr = (flag: string) => execFileSync("chattr", [flag, join(directory, file)], { stdio: "ignore" });
+    try {
+      chattr("+i");
+    } catch {
+      skip("chattr +i cannot be used here");
+    }
+    onTestFinished(() => (existsSync(join(directory, file)) ? void chattr("-i") : undefined));
+    await release.apply("orphans", { ...now, orphanGracePeriod: "1s", globalPolicy: { retainOrphan: false } });
+    await until(async () => {
+      expect(await condition(release, "orphans", "Ready")).toMatchObject({
+        status: "False",
+        reason: "DeletionsFailing",
+        message: `1 archive fails to be deleted (EPERM) on ${release.nodes[0]?.name}`,
+      });
+    }, 90_000);
+    chattr("-i");
+    await until(() => expect(archivesIn(directory)).toEqual([]), 90_000);
+    await until(async () => {
+      expect(await condition(release, "orphans", "Ready")).toMatchObject({ status: "True", reason: "Enforcing" });
+    }, 30_000);
+    expect(coordinator.err).toEqual([]);
+  }, 240_000);
 
   it("keeps an invalid one's last good version, says what is wrong, and tells the younger of two of the conflict", async () => {
     const release = await installRelease(kube, { nodes: 1 });

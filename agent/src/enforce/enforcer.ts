@@ -60,6 +60,8 @@ export interface EnforcerStatus {
   planned: ReadonlyMap<string, Reason>;
   unreachable: readonly UnreachableLimit[];
   deleteErrors: number;
+  /** The error code of each file that must go and whose last deletion failed. */
+  failing: ReadonlyMap<string, string>;
   isPaused: boolean;
   /** Whether all that happened so far has been acted upon. */
   isIdle: boolean;
@@ -661,6 +663,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       planned,
       unreachable: [...unreachable.values()],
       deleteErrors,
+      failing: failures.codes(),
       isPaused: paused,
       isIdle: !attention.isPending() && running === undefined && deferred.size === 0,
       disk,

@@ -57,6 +57,7 @@ describe("an archive that cannot be deleted", () => {
     const { folder, stuck, driven, free, triesAfter } = aStuckOne();
     const unreachable = () => driven.enforcer.status().unreachable;
     await driven.calm();
+    expect([...driven.enforcer.status().failing]).toEqual([[stuck, "ENOTDIR"]]);
     const told = { limit: "max_checkpoints", wanted: 1, freed: 0, obstacles: { failing: 1 }, codes: ["ENOTDIR"] };
     expect(unreachable()).toMatchObject([told]);
     // It stays so while it is tried again.
@@ -69,6 +70,7 @@ describe("an archive that cannot be deleted", () => {
     await triesAfter(8000);
     expect(existsSync(join(folder, stuck))).toBe(false);
     expect(unreachable()).toEqual([]);
+    expect(driven.enforcer.status().failing.size).toBe(0);
   });
 
   it("is tried again until it is gone, also if it is torn and has no owner", async () => {

@@ -2,7 +2,14 @@ import type { Condition, ConditionType, PolicyStatus } from "@cro/shared/crd/sta
 import { getOrMake } from "@cro/shared/get-or-make";
 import { formatProblems } from "@cro/shared/policy/compile";
 import { formatBytes, formatQuantity } from "@cro/shared/quantity";
-import { type ArchiveSum, OBSTACLES, type Obstacle, type Report, type ReportedLimit } from "@cro/shared/wire/report";
+import {
+  type ArchiveSum,
+  OBSTACLES,
+  type Obstacle,
+  REPORT_LIMITS,
+  type Report,
+  type ReportedLimit,
+} from "@cro/shared/wire/report";
 import type { AgentView } from "../agents/push.ts";
 import { type HeldProofs, NAMED_PODS } from "../liveness/hold.ts";
 import type { ReadyPolicy } from "../policy/judge.ts";
@@ -111,7 +118,7 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
     }),
   ];
   const conditions: Array<Omit<Condition, "lastTransitionTime">> = [
-    { type: "Ready", ...readyOf({ accepted, enforcing, others, unreachable, plan, mode: document?.mode }) },
+    { type: "Ready", ...readyOf({ accepted, enforcing, others, reports, plan, mode: document?.mode }) },
     { type: "Accepted", ...accepted },
     { type: "Enforcing", ...enforcing },
     ...others,
@@ -271,11 +278,11 @@ function readyOf(state: {
   accepted: Verdict;
   enforcing: Verdict;
   others: ReadonlyArray<Omit<Condition, "lastTransitionTime">>;
-  unreachable: ReadonlyArray<ReportedLimit & { node: string }>;
+  reports: ReadonlyArray<Report & { node: string }>;
   plan: Planned | undefined;
   mode: string | undefined;
 }): Verdict {
-  const { accepted, enforcing, others, unreachable, plan, mode } = state;
+  const { accepted, enforcing, others, reports, plan, mode } = state;
   const held = describePlan(plan, mode);
   const withPlan = (verdict: Verdict): Verdict =>
     held === undefined ? verdict : { ...verdict, message: `${verdict.message}; ${held}` };
@@ -287,10 +294,8 @@ function readyOf(state: {
     const found = trueOf(type);
     if (found !== undefined) return withPlan({ status: "False", reason: type, message: found.message });
   }
-  const failing = unreachable.filter(({ obstacles }) => (obstacles?.failing ?? 0) > 0);
-  if (failing.length > 0) {
-    return withPlan({ status: "False", reason: "DeletionsFailing", message: describeLimits(failing, 0) });
-  }
+  const failing = describeFailing(reports);
+  if (failing !== undefined) return withPlan({ status: "False", reason: "DeletionsFailing", message: failing });
   for (const type of ["LimitUnreachable", "OrphansHeld"] as const) {
     const found = trueOf(type);
     if (found !== undefined) return withPlan({ status: "True", reason: type, message: found.message });
@@ -383,6 +388,23 @@ function describeLimits(limits: Array<ReportedLimit & { node: string }>, omitted
   });
   const more = limits.length - named.length + omitted;
   return `${named.join("; ")}${more > 0 ? `; and ${more} more` : ""}`;
+}
+
+/** On which nodes archives that must go fail to be deleted, and which limits do not hold for it; undefined if none do. */
+function describeFailing(reports: ReadonlyArray<Report & { node: string }>): string | undefined {
+  const nodes = reports.filter(({ failing }) => (failing?.archives ?? 0) > 0);
+  const limits = reports.flatMap(({ node, unreachable }) =>
+    unreachable.filter(({ obstacles }) => (obstacles?.failing ?? 0) > 0).map((limit) => ({ node, ...limit })),
+  );
+  if (nodes.length + limits.length === 0) return undefined;
+  const archives = nodes.reduce((sum, { failing }) => sum + (failing?.archives ?? 0), 0);
+  const codes = [...new Set(nodes.flatMap(({ failing }) => failing?.codes ?? []))].slice(0, REPORT_LIMITS.failingCodes);
+  const count = archives === 1 ? "1 archive fails" : `${archives} archives fail`;
+  const why = codes.length > 0 ? ` (${codes.join(", ")})` : "";
+  return [
+    ...(nodes.length > 0 ? [`${count} to be deleted${why} on ${nameNodes(nodes.map(({ node }) => node))}`] : []),
+    ...(limits.length > 0 ? [describeLimits(limits, 0)] : []),
+  ].join("; ");
 }
 
 const OBSTACLE_WORDS: Record<Obstacle, string> = {

@@ -416,6 +416,10 @@ describe("Ready", () => {
     ]);
   });
 
+  it("does not mind that nothing fails", () => {
+    expect(ready({ failing: { archives: 0, codes: [] } })?.slice(0, 2)).toEqual(["True", "Enforcing"]);
+  });
+
   it("names beside True what an operator should know all the same", () => {
     expect(ready({ unreachable: [limit] })?.slice(0, 2)).toEqual(["True", "LimitUnreachable"]);
     const held = new Map([["a", { count: 1, podCount: 1, pods: ["n/web"] }]]);
@@ -444,7 +448,22 @@ describe("Ready", () => {
     ],
     ["deletion is paused", { paused: true }, {}, ["Paused", "a .pause stops all deletion on a"]],
     [
-      "deletions fail",
+      "deletions fail though no limit is broken",
+      { failing: { archives: 3, codes: ["EPERM", "EIO"] } },
+      {},
+      ["DeletionsFailing", "3 archives fail to be deleted (EPERM, EIO) on a"],
+    ],
+    [
+      "one deletion fails and stands in the way of a limit",
+      { failing: { archives: 1, codes: [] }, unreachable: [failing] },
+      {},
+      [
+        "DeletionsFailing",
+        "1 archive fails to be deleted on a; a: max_checkpoints of n is exceeded by 2 archives, of which 0 archives could go; in the way: 1 pinned, 2 failing to be deleted (EPERM)",
+      ],
+    ],
+    [
+      "deletions stand in the way of a limit",
       { unreachable: [limit, failing] },
       {},
       [

@@ -49,6 +49,7 @@ export function createReportReader(): (value: unknown, nowMs: number) => ReadRep
     Object.entries(LISTS).map(([name, { items }]) => [name, Compile(items as TSchema)]),
   );
   const checkReport = Compile(Report);
+  const checkFailing = Compile(Report.properties.failing);
   const checkFields = Compile(Report.properties.documentFields);
 
   /**
@@ -89,6 +90,9 @@ export function createReportReader(): (value: unknown, nowMs: number) => ReadRep
     if (value.deleted !== undefined)
       setOrDrop(report, "deleted", readSums(value.deleted, { name: "deleted", drop }), drop);
     if (value.plan !== undefined) setOrDrop(report, "plan", readPlan(value.plan, drop), drop);
+    if (value.failing !== undefined && !checkFailing.Check(value.failing)) {
+      setOrDrop(report, "failing", undefined, drop);
+    }
     if (isObject(value.directory)) {
       const { path, message } = value.directory;
       const isBelieved = typeof path !== "string" || path === "" || isPlainPath(path);

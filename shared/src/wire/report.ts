@@ -23,7 +23,13 @@ export const NOT_MODIFIED = 304;
 export const PROTOCOL = 2;
 
 /** How many entries of each list a report carries at most; what exceeds it is told by a number beside the list. */
-export const REPORT_LIMITS = { namespaces: 1000, orphanScopes: 1000, unreachable: 100, deletions: 200 } as const;
+export const REPORT_LIMITS = {
+  namespaces: 1000,
+  orphanScopes: 1000,
+  unreachable: 100,
+  deletions: 200,
+  failingCodes: 5,
+} as const;
 
 /** About how many containers a report asks: of one pod, and in sum. What exceeds it waits, or is never an orphan. */
 export const ASKED_CONTAINERS = { perPod: 100, perReport: 5000 } as const;
@@ -118,7 +124,7 @@ export const ReportedLimit = Type.Object({
   freed: count(),
   unit: token(),
   obstacles: Type.Optional(Type.Object(Object.fromEntries(OBSTACLES.map((name) => [name, Type.Optional(count())])))),
-  codes: Type.Optional(Type.Array(token(), { maxItems: 5 })),
+  codes: Type.Optional(Type.Array(token(), { maxItems: REPORT_LIMITS.failingCodes })),
 });
 export type ReportedLimit = Type.Static<typeof ReportedLimit>;
 
@@ -197,6 +203,10 @@ export const Report = Type.Object({
   /** How many deletions since the start are no longer among them. */
   deletionsOmitted: count(),
   deleteErrors: count(),
+  /** Archives that must go and whose last deletion failed, and the first few of its error codes; absent from 0.1.0. */
+  failing: Type.Optional(
+    Type.Object({ archives: count(), codes: Type.Array(token(), { maxItems: REPORT_LIMITS.failingCodes }) }),
+  ),
   certificates: Type.Object({
     /** SHA-256 fingerprints, in hex, of the CA certificates that the agent trusts. */
     authorities: Type.Array(Type.String()),

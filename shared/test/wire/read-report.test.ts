@@ -206,6 +206,11 @@ describe("a report that is read", () => {
     for (const documentFields of [["a.b", ""], ["a..b"], [7], "a", Array(1001).fill("a")]) {
       expect(read({ documentFields }).report.documentFields).toBeUndefined();
     }
+    for (const failing of [7, {}, { archives: -1, codes: [] }, { archives: 1, codes: ["a b"] }]) {
+      expect(read({ failing }).report.failing).toBeUndefined();
+    }
+    const failing = { archives: 2, codes: ["EPERM"] };
+    expect(read({ failing: { ...failing, more: 1 } }).report.failing).toEqual(failing);
     const certificates = { authorities: [`${"AB:".repeat(31)}AB`, "nonsense", 7], notAfter: "never" };
     expect(read({ certificates }).report.certificates).toEqual({ authorities: [`${"AB:".repeat(31)}AB`] });
     expect(read({ certificates }).dropped).toHaveLength(2);
