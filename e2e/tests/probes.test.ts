@@ -44,6 +44,27 @@ describeWithKube("a coordinator's probes", (kube) => {
     await until(async () => expect((await read(`${url}/readyz`)).status).toBe(200), 40_000);
   }, 90_000);
 
+  it("say, all the time, that nobody can lead by a Lease that can be read and not written, and it is an error each minute", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    release.proxy.fault = ({ method, url }) =>
+      method !== "GET" && url.includes("/leases/") ? { do: "answer", status: 403, body: "no entry" } : undefined;
+    const coordinator = release.startCoordinator();
+    const url = await urlOf(coordinator);
+    await until(async () => expect((await read(`${url}/readyz`)).status).toBe(503));
+    const answers = new Set<number>();
+    await until(async () => {
+      answers.add((await read(`${url}/readyz`)).status);
+      const errors = coordinator.log().filter(({ level }) => level === "error");
+      expect(errors.map(({ problem }) => problem)).toContainEqual(
+        expect.stringMatching(/^no coordinator has led for 6\d s: .*leases.*: 403.*no entry/),
+      );
+    }, 90_000);
+    expect([...answers]).toEqual([503]);
+    expect(coordinator.log().filter(({ msg }) => msg === "The Lease cannot be used")).toHaveLength(1);
+    release.proxy.fault = () => undefined;
+    await until(async () => expect((await read(`${url}/readyz`)).status).toBe(200), 40_000);
+  }, 180_000);
+
   it("need not be asked where it cannot go on: it lets the Lease go, says why and ends with 1", async () => {
     const release = await installRelease(kube, { nodes: 1 });
     // What no API server answers: an address that is none.

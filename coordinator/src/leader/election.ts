@@ -42,6 +42,14 @@ export interface Leadership {
   leaveMemo(text: string): Promise<boolean>;
 }
 
+/** What a use of the Lease told. */
+export interface LeaseUse {
+  /** Why this process can neither lead nor stand by; undefined if it can. */
+  problem: string | undefined;
+  /** When somebody was last seen to take or to renew the Lease, by the monotonic clock; undefined if nobody was. */
+  ledAtMs: number | undefined;
+}
+
 export interface ElectionOptions {
   client: KubeClient;
   lease: LeaseReference;
@@ -59,8 +67,8 @@ export interface ElectionOptions {
   random: () => number;
   log: Pick<Logger, "info" | "warn">;
   timing?: ElectionTiming;
-  /** Called after every use of the Lease, with what was wrong with it; undefined if nothing was. */
-  onLeaseUsed?: (problem: string | undefined) => void;
+  /** Called after every use of the Lease. */
+  onLeaseUsed?: (use: LeaseUse) => void;
 }
 
 /** Letting go is a courtesy to the successor, and must not keep a process from ending. */
@@ -88,7 +96,6 @@ interface Memo {
 export async function runElection(options: ElectionOptions): Promise<void> {
   const { client, lease, identity, lead, signal, nowMs, now, random, log, timing = ELECTION_TIMING } = options;
   const requestTimeoutMs = timing.renewDeadlineMs / 2;
-  const { onLeaseUsed = () => {} } = options;
   let state: ElectionState = INITIAL_STATE;
   let raises: Raises = new Map();
   let lastProblem = "";
@@ -99,10 +106,16 @@ export async function runElection(options: ElectionOptions): Promise<void> {
   let kept: string | undefined;
   let wake = () => {};
 
+  function used(problem: string | undefined): void {
+    if (problem === undefined) lastProblem = "";
+    const { seen } = state;
+    options.onLeaseUsed?.({ problem, ledAtMs: seen === undefined || seen.holder === "" ? undefined : seen.sinceMs });
+  }
+
   /** Each problem once, not every two seconds. */
   function warn(failure: KubeFailure): void {
     if (failure.reason === "Aborted") return;
-    onLeaseUsed(failure.message);
+    used(failure.message);
     if (failure.reason === lastProblem) return;
     lastProblem = failure.reason;
     const isGone = provesAbsence(failure, { kind: "leases", name: lease.name });
@@ -121,14 +134,12 @@ export async function runElection(options: ElectionOptions): Promise<void> {
     });
     if (answer.ok) {
       state = observeLease(state, answer.value, nowMs());
-      lastProblem = "";
-      onLeaseUsed(undefined);
       return true;
     }
+    const isGone = provesAbsence(answer, { kind: "leases", name: lease.name });
+    if (isGone) state = observeLease(state, undefined, nowMs());
     warn(answer);
-    if (!provesAbsence(answer, { kind: "leases", name: lease.name })) return false;
-    state = observeLease(state, undefined, nowMs());
-    return true;
+    return isGone;
   }
 
   /** Writes this process into the Lease. After anything but `written` the Lease is to be read before the next write. */
@@ -160,13 +171,12 @@ export async function runElection(options: ElectionOptions): Promise<void> {
     if (answer.ok) {
       kept = answer.value.memo;
       state = leaseWritten(state, { lease: answer.value, sentAtMs, nowMs: nowMs(), timing });
-      lastProblem = "";
-      onLeaseUsed(undefined);
+      used(undefined);
       return "written";
     }
     // Somebody else's write came first: the next look tells whose.
     if (answer.reason === "Conflict") {
-      onLeaseUsed(undefined);
+      used(undefined);
       return "conflict";
     }
     warn(answer);
@@ -315,6 +325,8 @@ export async function runElection(options: ElectionOptions): Promise<void> {
           else if ((await leadUntilEnd(step.term)) === "done") return;
           delayMs = 0;
         } else if (step.do === "wait") {
+          // A Lease that it need not write now is as it should be; one that it could not write is not mended by a look.
+          if (state.seen !== undefined) used(undefined);
           delayMs = Math.min(delayMs, Math.max(0, step.untilMs - nowMs()));
         }
       }
