@@ -198,12 +198,13 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     },
   });
 
-  /** The policy that asks for a deletion, in words, and its limits. */
+  /** The resource that asks for a deletion, which of its entries, in words, and its limits. */
   function ruleOf({ identity }: Entry, reason: Reason) {
     if (govern === undefined || accepted === undefined) return {};
     const policy = identity && govern(identity);
     const limit = describeLimit(reason, policy, accepted.document.node);
-    return { policy: isOfNode(reason) ? "node policy" : describePolicy(policy), limit };
+    const entry = isOfNode(reason) ? "node policy" : describePolicy(policy);
+    return { ...(accepted.name !== undefined && { policy: accepted.name }), entry, limit };
   }
 
   function plannedSums(): SumsByReason {
@@ -263,8 +264,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     time.told(toldMs, receivedAtMs);
     directedAtMs = receivedAtMs;
     if (!isDeepStrictEqual(next, accepted)) {
-      const { fence, digest, document } = next;
-      log.info({ ...fence, policy: digest, mode: document.mode }, "directive accepted");
+      const { fence, digest, document, name } = next;
+      log.info({ ...fence, policy: digest, name, mode: document.mode }, "directive accepted");
       adopt(next);
     }
     enforce();
@@ -366,7 +367,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       ...(message !== undefined && { message }),
       archives: index.size,
       held: held(),
-      ...(accepted && { accepted: { ...accepted.fence, digest: accepted.digest } }),
+      ...(accepted && { accepted: { ...accepted.fence, digest: accepted.digest, ...named(accepted) } }),
       ...(directedAtMs !== undefined && { directiveAgeSeconds: (clock.monotonicMs() - directedAtMs) / 1000 }),
       deleted: deletionCount,
       deleteErrors,
@@ -463,6 +464,10 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       log.info("stopped");
     },
   };
+}
+
+function named({ name }: AcceptedPolicy): { name?: string } {
+  return name === undefined ? {} : { name };
 }
 
 /** What is logged of an archive that is deleted, or would be. */

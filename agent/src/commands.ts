@@ -11,7 +11,7 @@ import { EXIT, InputError } from "./errors.ts";
 import { type Directory, openDirectory } from "./inventory/directory.ts";
 import { JOURNAL_MS, readJournal } from "./journal.ts";
 import { askAgent } from "./local/ask.ts";
-import { checkArchiveName, pause, pin, resume, unpin } from "./local/marks.ts";
+import { checkArchiveName, pause, pin, resume, unpin, unpinExpired } from "./local/marks.ts";
 import { enforceOnce, planOnce, type Scan, scanDirectory } from "./once.ts";
 import {
   ARCHIVE_COLUMNS,
@@ -152,11 +152,16 @@ async function makePlan({ policy, directory, stateDir }: PlanPlace, context: Com
 /** `agent pin`: makes every rule keep an archive. */
 export function pinArchive(
   file: string,
-  { reason, ...place }: Place & { reason: string | undefined },
+  { reason, until: untilMs, ...place }: Place & { reason: string | undefined; until: number | undefined },
   context: CommandContext,
 ) {
+  if (untilMs !== undefined && untilMs <= context.clock.wallMs()) {
+    throw new InputError(`--until: ${new Date(untilMs).toISOString()} is over by this machine's clock`);
+  }
+  const until = untilMs === undefined ? undefined : new Date(untilMs).toISOString();
+  const then = until === undefined ? "" : `; \`agent unpin --expired\` unpins it from ${until} on`;
   return change(place, context, (directory) =>
-    pin(directory, file, reason) ? `${file} is pinned` : `${file} was pinned already`,
+    pin(directory, file, { reason, until }) ? `${file} is pinned${then}` : `${file} was pinned already`,
   );
 }
 
@@ -165,6 +170,26 @@ export function unpinArchive(file: string, place: Place, context: CommandContext
   return change(place, context, (directory) =>
     unpin(directory, file) ? `${file} is no longer pinned` : `${file} was not pinned`,
   );
+}
+
+/**
+ * `agent unpin --expired`: takes the pins away whose time is over, by the time of the running agent, which knows whether it
+ * may be trusted.
+ */
+export async function unpinExpiredArchives({ stateDir }: Pick<Place, "stateDir">, { out }: CommandContext) {
+  const { head } = await askAgent(stateDir);
+  if (head.plan?.nowMs === undefined) {
+    throw new InputError("--expired: the agent's clock is not confirmed by its coordinator just now; try again later");
+  }
+  const directory = await openPlace({ directory: head.directory, stateDir });
+  try {
+    const files = unpinExpired(directory, head.plan.nowMs);
+    for (const file of files) await out(`${file} is no longer pinned`);
+    if (files.length === 0) await out("no pin is over");
+    return EXIT.done;
+  } finally {
+    directory.close();
+  }
 }
 
 /** `agent pause`: stops all deletion in the directory. */
@@ -217,15 +242,16 @@ export async function tellHistory(
     );
     if (json) for (const entry of entries) await out(JSON.stringify({ ...entry, node }));
     else {
-      const rows = entries.map(({ time, file, bytes, reason, limit = "-", policy = "-" }) => [
+      const rows = entries.map(({ time, file, bytes, reason, limit = "-", entry = "-", policy = "-" }) => [
         `${time.slice(0, 19)}Z`,
         file,
         formatBytes(bytes),
         reason,
         limit,
+        entry,
         policy,
       ]);
-      await out(toTable(["DELETED", "FILE", "SIZE", "REASON", "LIMIT", "POLICY"], rows));
+      await out(toTable(["DELETED", "FILE", "SIZE", "REASON", "LIMIT", "ENTRY", "POLICY"], rows));
     }
     return EXIT.done;
   } finally {
@@ -253,7 +279,7 @@ export async function tellStatus({ stateDir, json }: { stateDir: string; json: b
       "policy:",
       accepted === undefined
         ? "-"
-        : `${accepted.digest.slice(0, 12)}, term ${accepted.term}, revision ${accepted.revision}`,
+        : `${accepted.name === undefined ? "" : `${accepted.name}, `}${accepted.digest.slice(0, 12)}, term ${accepted.term}, revision ${accepted.revision}`,
     ],
     ["mode:", plan?.policy.mode ?? "-"],
     ["last directive:", age],

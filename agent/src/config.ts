@@ -1,5 +1,6 @@
 import { parseDuration } from "@cro/shared/duration";
 import { InvalidArgumentError } from "commander";
+import { parseMoment } from "./moment.ts";
 
 /** Where a server listens. */
 export interface Address {
@@ -39,6 +40,13 @@ export function parseMilliseconds(value: string): number {
   const parsed = parseDuration(value);
   if (!parsed.ok) throw new InvalidArgumentError("Write a duration, e.g. 90s or 10m.");
   return parsed.milliseconds;
+}
+
+/** Reads a moment such as `2027-01-31` or `2027-01-31T12:00:00Z`; in milliseconds since 1970. */
+export function parseTime(value: string): number {
+  const timeMs = parseMoment(value);
+  if (timeMs !== undefined) return timeMs;
+  throw new InvalidArgumentError("Write a date, or a time with its zone, e.g. 2027-01-31 or 2027-01-31T12:00:00Z.");
 }
 
 /** Reads an absolute path. */

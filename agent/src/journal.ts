@@ -26,8 +26,9 @@ const EntrySchema = Type.Object({
   reason: Type.String(),
   /** The limits that asked for it, as the policy resource writes them. */
   limit: Type.Optional(Type.String()),
-  /** The policy that governs the archive, in words, and the digest of the document that holds it. */
+  /** The policy resource, `namespace/name`, and which of its entries asked for it, in words; and the digest of its document. */
   policy: Type.Optional(Type.String()),
+  entry: Type.Optional(Type.String()),
   digest: Type.Optional(Type.String()),
 });
 

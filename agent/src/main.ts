@@ -7,7 +7,7 @@ import { Command, CommanderError, Option } from "commander";
 import { startAgent } from "./app.ts";
 import { systemClock } from "./clock.ts";
 import type { CommandContext } from "./commands.ts";
-import { parseAbsolutePath, parseAddress, parseMilliseconds, type ServeConfig } from "./config.ts";
+import { parseAbsolutePath, parseAddress, parseMilliseconds, parseTime, type ServeConfig } from "./config.ts";
 import { EXIT, InputError } from "./errors.ts";
 import { GRANULARITIES } from "./granularity.ts";
 import { JOURNAL_MS } from "./journal.ts";
@@ -188,6 +188,12 @@ async function main(): Promise<number> {
     .argument("<archive>", "name of the archive's file")
     .description("Keep an archive, whatever any policy says, until it is unpinned: makes ARCHIVE.keep beside it.")
     .option("--reason <text>", "why; kept in that file for whoever finds it")
+    .addOption(
+      new Option(
+        "--until <time>",
+        "when it is wanted no longer, e.g. 2027-01-31 or 2027-01-31T12:00:00Z; it stays until `unpin --expired` is run then",
+      ).argParser(parseTime),
+    )
     .addOption(directory())
     .addOption(stateDir())
     .action(async (archive, options) => {
@@ -198,15 +204,21 @@ async function main(): Promise<number> {
 
   program
     .command("unpin")
-    .argument("<archive>", "name of the archive's file")
+    .argument("[archive]", "name of the archive's file")
     .description("Let policies have an archive again: removes ARCHIVE.keep, if that is a regular file.")
+    .option("--expired", "all those whose --until is over, in the running agent's directory", false)
     .addOption(directory())
     .addOption(stateDir())
-    .action(async (archive, options) => {
-      const { unpinArchive } = await import("./commands.ts");
-      code = await command((context) => unpinArchive(archive, options, context));
+    .action(async (archive: string | undefined, { expired, ...place }) => {
+      const { unpinArchive, unpinExpiredArchives } = await import("./commands.ts");
+      if ((archive === undefined) !== expired || (expired && place.directory !== undefined)) {
+        throw new InputError("unpin: give the name of one archive, or --expired alone");
+      }
+      code = await command((context) =>
+        archive === undefined ? unpinExpiredArchives(place, context) : unpinArchive(archive, place, context),
+      );
     })
-    .addHelpText("after", exitsAnd(`agent unpin ${EXAMPLE}`));
+    .addHelpText("after", exitsAnd(`agent unpin ${EXAMPLE}`, "agent unpin --expired"));
 
   program
     .command("pause")

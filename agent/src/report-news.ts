@@ -1,8 +1,11 @@
 import type { Report } from "@cro/shared/wire/report";
 import type { Clock } from "./clock.ts";
 
-/** How long a report stands if nothing changes, in milliseconds. One that asks about pods is to be answered. */
-const STANDS_MS = { asking: 25_000, silent: 100_000 } as const;
+/**
+ * How long a report stands if nothing changes, in milliseconds. One that asks about pods is answered for a minute: the next
+ * one comes before, and no sooner than it must.
+ */
+const STANDS_MS = { asking: 40_000, silent: 180_000 } as const;
 
 /** Knows whether a report would tell anything that the last one did not. */
 export interface ReportNews {

@@ -31,10 +31,10 @@ it("has news before its first report, for the reader of another report, and afte
   expect([3, 4].map((number) => news.isNewTo({ bootId, number }))).toEqual([true, false]);
 });
 
-it("has a report that asks about pods stand for 25 s, and any other for 100 s", () => {
+it("has a report that asks about pods stand for 40 s, and any other for three minutes", () => {
   for (const [scopes, standsMs] of [
-    [[scope], 25_000],
-    [[], 100_000],
+    [[scope], 40_000],
+    [[], 180_000],
   ] as const) {
     const { clock, news } = aTold([...scopes]);
     clock.pass(standsMs - 1);

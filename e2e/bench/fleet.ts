@@ -23,6 +23,8 @@ const FEW = 200;
 const MANY = 2000;
 const PODS = 50_000;
 const CHANGES = 5;
+/** How often a change on one node is followed into the status. */
+const LOOKS = 4;
 /** Reports come every 30 s, give or take a tenth: until each agent has asked about its pods. */
 const ALL_REPORT_MS = 35_000;
 const WATCHED_MS = 15_000;
@@ -60,7 +62,18 @@ async function createAgents(client: KubeClient, from: number, to: number): Promi
     });
     const status = { phase: "Running", podIP: ip, podIPs: [{ ip }], conditions: [{ type: "Ready", status: "True" }] };
     unwrap(await client.request({ method: "PATCH", path: `${path}/agent-${index}/status`, body: { status } }));
-    agents.push({ node, podUID: pod.metadata.uid, ip, health: "well", scopes: [], accepted: undefined, acceptedMs: 0 });
+    agents.push({
+      node,
+      podUID: pod.metadata.uid,
+      ip,
+      health: "well",
+      scopes: [],
+      accepted: undefined,
+      acceptedMs: 0,
+      more: 0,
+      paused: false,
+      told: undefined,
+    });
   });
   return agents;
 }
@@ -215,9 +228,11 @@ export default {
     context.note("at rest");
     await sleep(AFTERMATH_MS);
     const before = fleet.traffic();
-    const restMs = 30_000;
+    const requestsBefore = proxy.requests.length;
+    const restMs = 120_000;
     await sleep(restMs);
     const after = fleet.traffic();
+    const writes = proxy.requests.slice(requestsBefore).filter((request) => !/^GET |\/leases\//.test(request));
     const perAgent = (value: number) => [(value / MANY) * (60_000 / restMs)];
     figures.push({
       what: "calls at rest, an agent and minute",
@@ -228,6 +243,44 @@ export default {
       what: "bytes at rest, an agent and minute",
       unit: "KiB",
       values: perAgent((after.bytes - before.bytes) / 1024),
+    });
+
+    figures.push({
+      what: "writes to the API server at rest, a minute, renewals of the Lease not counted",
+      unit: "calls",
+      values: [writes.length * (60_000 / restMs)],
+      // The time of the last report, every two minutes.
+      atMost: { value: 1 },
+    });
+
+    context.note("one of them has another archive, or a .pause");
+    const lags: number[] = [];
+    const statusOf = async () => unwrap(await client.request<AnyObject>({ path: policy })).status;
+    for (let round = 0; round < LOOKS; round += 1) {
+      const agent = agents[(round * 397) % MANY] as FleetAgent;
+      const { archives } = await statusOf();
+      agent.more += 1;
+      agent.told = undefined;
+      let startMs = performance.now();
+      await until(async () => (await statusOf()).archives === archives + 1, "one archive more in the status");
+      lags.push(performance.now() - startMs);
+      for (const isPaused of [true, false]) {
+        agent.paused = isPaused;
+        agent.told = undefined;
+        startMs = performance.now();
+        const wanted = isPaused ? "False Paused" : "True Enforcing";
+        await until(async () => {
+          const ready = (await statusOf()).conditions.find(({ type }: { type: string }) => type === "Ready");
+          return `${ready.status} ${ready.reason}` === wanted;
+        }, `Ready is ${wanted}`);
+        lags.push(performance.now() - startMs);
+      }
+    }
+    figures.push({
+      what: `status tells of an archive more on one of 2,000 nodes, of a .pause there, that it is gone: slowest of ${lags.length}`,
+      unit: "ms",
+      values: [Math.max(...lags)],
+      atMost: { value: 10_000 },
     });
 
     context.note("a tenth dead, a tenth slow");

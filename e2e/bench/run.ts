@@ -13,6 +13,7 @@ const NAMES = [
   "namespace-limit",
   "event-cost",
   "memory",
+  "at-rest",
   "event-to-deletion",
   "planner",
   "fleet",

@@ -182,6 +182,9 @@ describeWithKube("a release on a cluster", (kube) => {
       }
       await release.apply("orphans", { ...now, orphanGracePeriod: "1s", globalPolicy: { retainOrphan: false } });
       await until(() => expect(archivesIn(directory)).toEqual([]), 90_000);
+      const deleted = release.nodes[0]?.agent.log().filter(({ msg }) => msg === "archive deleted");
+      const rule = { policy: `${release.namespace}/orphans`, entry: "global policy", reason: "orphan" };
+      expect(deleted).toEqual(Array(12).fill(expect.objectContaining(rule)));
       expect(JSON.stringify([coordinator.log(), coordinator.err])).not.toContain("suspiciously");
     },
     150_000,

@@ -217,7 +217,7 @@ describeWith("the image's root file system", containers, () => {
     }, 60_000);
     expect(deleted).toMatchObject({
       ...{ level: "info", time: expect.stringMatching(/^\d{4}-.+T.+Z$/), reason: "max_checkpoints" },
-      ...{ policy: "global policy", limit: "maxCheckpointsPerContainer 2" },
+      ...{ entry: "global policy", limit: "maxCheckpointsPerContainer 2" },
     });
 
     const policyFile = readFileSync(aPolicyFile({ globalPolicy: { maxCheckpointsPerContainer: 1 } }), "utf8");

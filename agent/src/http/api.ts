@@ -60,7 +60,11 @@ export function createApi(options: {
   });
   app.get<{ Querystring: { boot?: string; after?: string } }>(REPORT_PATH, async ({ query }, reply) => {
     const known = { bootId: String(query.boot), number: Number(query.after) };
-    return hasNews(known) ? report() : reply.code(NOT_MODIFIED).send();
+    if (hasNews(known)) return report();
+    // Most of what an agent at rest ever says: it says no more than it must. HTTP/1.1 keeps the connection by itself.
+    reply.raw.sendDate = false;
+    reply.raw.removeHeader("connection");
+    return reply.code(NOT_MODIFIED).send();
   });
   app.setNotFoundHandler((request, reply) =>
     reply.code(404).send({ error: `${request.method} ${request.url} does not exist` }),

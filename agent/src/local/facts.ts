@@ -22,7 +22,14 @@ const Head = Type.Object({
   archives: Type.Integer(),
   /** Why nothing is deleted just now, each a sentence. */
   held: Type.Array(Type.String()),
-  accepted: Type.Optional(Type.Object({ term: Type.Integer(), revision: Type.Integer(), digest: Type.String() })),
+  accepted: Type.Optional(
+    Type.Object({
+      term: Type.Integer(),
+      revision: Type.Integer(),
+      digest: Type.String(),
+      name: Type.Optional(Type.String()),
+    }),
+  ),
   directiveAgeSeconds: Type.Optional(Type.Number()),
   deleted: Type.Integer(),
   deleteErrors: Type.Integer(),

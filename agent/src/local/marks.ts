@@ -1,8 +1,20 @@
-import { closeSync, constants, lstatSync, openSync, unlinkSync, writeSync } from "node:fs";
+import { closeSync, constants, lstatSync, openSync, readdirSync, readSync, unlinkSync, writeSync } from "node:fs";
 import { parseArchiveName } from "../archive/name.ts";
 import { PAUSE_FILE, PIN_SUFFIX } from "../enforce/remove.ts";
 import { InputError } from "../errors.ts";
 import type { Directory } from "../inventory/directory.ts";
+import { parseMoment } from "../moment.ts";
+
+/** The most bytes of a pin that are read. */
+const MAX_PIN = 16_384;
+
+/** What a pin says of itself. Neither of it unpins anything: an archive stays until somebody says that it may go. */
+export interface PinNote {
+  /** Why, for whoever finds it. */
+  reason?: string | undefined;
+  /** Until when the archive is wanted, RFC 3339; from then on {@link unpinExpired} takes the pin away. */
+  until?: string | undefined;
+}
 
 /** Refuses what is no name of an archive: a path, or a name that the kubelet does not give. */
 export function checkArchiveName(file: string): void {
@@ -13,13 +25,14 @@ export function checkArchiveName(file: string): void {
 }
 
 /**
- * Pins an archive; false if it was pinned already. Throws an {@link InputError} if it is not there. `reason` is kept in the
- * file, for whoever finds it.
+ * Pins an archive; false if it was pinned already. Throws an {@link InputError} if it is not there. The note is kept in the
+ * file.
  */
-export function pin(directory: Directory, file: string, reason: string | undefined): boolean {
+export function pin(directory: Directory, file: string, { reason, until }: PinNote = {}): boolean {
   checkArchiveName(file);
   mustBeThere(directory, file);
-  const isNew = make(directory, file + PIN_SUFFIX, reason === undefined ? "" : `${JSON.stringify({ reason })}\n`);
+  const text = reason === undefined && until === undefined ? "" : `${JSON.stringify({ reason, until })}\n`;
+  const isNew = make(directory, file + PIN_SUFFIX, text);
   try {
     mustBeThere(directory, file);
   } catch (cause) {
@@ -34,6 +47,40 @@ export function pin(directory: Directory, file: string, reason: string | undefin
 export function unpin(directory: Directory, file: string): boolean {
   checkArchiveName(file);
   return remove(directory, file + PIN_SUFFIX);
+}
+
+/**
+ * Takes away the pins whose `until` is over; returns their archives. A pin without one, one that cannot be read and one of
+ * another kind of file stay.
+ * @param nowMs milliseconds since 1970
+ */
+export function unpinExpired(directory: Directory, nowMs: number): string[] {
+  const expired: string[] = [];
+  for (const name of readdirSync(directory.at(".")).sort()) {
+    const file = name.slice(0, -PIN_SUFFIX.length);
+    if (!name.endsWith(PIN_SUFFIX) || parseArchiveName(file) === undefined) continue;
+    const untilMs = readUntil(directory, name);
+    if (untilMs !== undefined && untilMs <= nowMs && remove(directory, name)) expired.push(file);
+  }
+  return expired;
+}
+
+/** Until when a pin is wanted, in milliseconds since 1970; undefined if it does not say. */
+function readUntil(directory: Directory, name: string): number | undefined {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+  let descriptor: number | undefined;
+  try {
+    if (!lstatSync(directory.at(name)).isFile()) return undefined;
+    descriptor = openSync(directory.at(name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    const buffer = Buffer.alloc(MAX_PIN);
+    const note: unknown = JSON.parse(buffer.toString("utf8", 0, readSync(descriptor, buffer)));
+    return parseMoment((note as { until?: unknown } | null)?.until);
+  } catch {
+    // It is no note, or cannot be read: then nobody has said that its time is over.
+    return undefined;
+  } finally {
+    if (descriptor !== undefined) closeSync(descriptor);
+  }
 }
 
 /** Stops all deletion in a directory; false if it was stopped already. */

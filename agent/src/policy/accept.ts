@@ -8,6 +8,8 @@ export interface AcceptedPolicy {
   fence: Fence;
   digest: string;
   document: PolicyDocument;
+  /** The resource that it comes from, `namespace/name`; undefined if it comes from none, or the coordinator does not tell. */
+  name?: string | undefined;
   /**
    * When this policy was accepted, by a time that could be trusted, in milliseconds since 1970: ages reached before are no
    * news to it. Undefined while no such time is known.
@@ -42,7 +44,7 @@ export function acceptDirective(
       error: `this is the agent ${podUID} of node ${node}, the directive is for ${body.podUID} of ${body.node}`,
     });
   }
-  const { digest, document } = body.policy;
+  const { digest, document, name } = body.policy;
   if (current !== undefined) {
     const { term, revision } = current.fence;
     const order = compareFences(body, current.fence);
@@ -56,12 +58,16 @@ export function acceptDirective(
     }
   }
   const fence = { term: body.term, revision: body.revision };
-  if (current?.digest === digest) return { ok: true, directive: body, accepted: { ...current, fence } };
+  const named = name === undefined ? {} : { name };
+  if (current?.digest === digest) {
+    const { name: _, ...before } = current;
+    return { ok: true, directive: body, accepted: { ...before, fence, ...named } };
+  }
   if (document === undefined) {
     return refuse(REFUSED.documentNeeded, { error: `the policy ${digest} is not known here; send its document` });
   }
   if (digestOf(JSON.stringify(document)) !== digest) {
     return refuse(REFUSED.invalid, { error: "policy.digest: is not that of policy.document", field: "policy.digest" });
   }
-  return { ok: true, directive: body, accepted: { fence, digest, document } };
+  return { ok: true, directive: body, accepted: { fence, digest, document, ...named } };
 }

@@ -24,6 +24,7 @@ const AcceptedSchema = Type.Object({
   fence: Fence,
   digest: Type.String(),
   document: PolicyDocument,
+  name: Type.Optional(Type.String()),
   acceptedAtTrustedMs: Type.Optional(Type.Number()),
 });
 const WatchedSchema = Type.Object({

@@ -27,6 +27,18 @@ describe("a directive", () => {
     });
   });
 
+  it("may name the resource that its policy comes from, and another one, or none, later", () => {
+    const { digest, document } = other;
+    const named = decide(aDirective({ policy: { digest, document, name: "shop/first" } }));
+    if (!named.ok) throw new Error(named.refusal.error);
+    expect(named.accepted).toEqual({ digest, document, name: "shop/first", fence: { term: 5, revision: 4 } });
+    const renamed = aDirective({ revision: 5, policy: { digest, name: "shop/second" } });
+    expect(decide(renamed, named.accepted)).toMatchObject({ ok: true, accepted: { name: "shop/second" } });
+    const verdict = decide(aDirective({ revision: 6, policy: { digest } }), named.accepted);
+    expect(verdict.ok && verdict.accepted).toEqual({ digest, document, fence: { term: 5, revision: 6 } });
+    expect(decide(aDirective({ policy: { digest, document, name: "x".repeat(513) } }))).toMatchObject({ status: 422 });
+  });
+
   it("is accepted whatever its term where none was accepted before", () => {
     const verdict = acceptDirective(aDirective({ term: 0, revision: 0 }), {
       ...{ node: "node-a", podUID: "pod-a", current: undefined },

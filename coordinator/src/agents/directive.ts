@@ -9,6 +9,8 @@ export interface SerializedPolicy {
   json: string;
   /** The members of the document, which an agent must know to be sent it. */
   fields: readonly string[];
+  /** The resource that it comes from, `namespace/name`; undefined if it comes from none. */
+  name: string | undefined;
 }
 
 /** Where an agent is reached and which one it must be. */
@@ -30,19 +32,21 @@ export interface DirectiveParts {
   /** Whether the document itself goes along, and not its digest only. */
   withDocument: boolean;
   orphans: readonly OrphanFact[];
-  /** The agent's protocol: before the second one it is given no proof. */
+  /** The agent's protocol: before the second one it is given no proof, and no name of the policy. */
   protocol: number;
 }
 
-export function serializePolicy(document: PolicyDocument): SerializedPolicy {
+export function serializePolicy(document: PolicyDocument, name?: string): SerializedPolicy {
   const json = JSON.stringify(document);
-  return { digest: digestOf(json), json, fields: fieldsOfDocument(document) };
+  return { digest: digestOf(json), json, fields: fieldsOfDocument(document), name };
 }
 
 /** The JSON of a Directive, put together around the policy's own JSON, which is not made again for each agent. */
 export function writeDirective(parts: DirectiveParts): string {
   const { fence, address, timeMs, policy, withDocument, protocol } = parts;
-  const orphans = protocol >= PROTOCOL_WITH_PROOFS ? parts.orphans : [];
+  const isSecond = protocol >= PROTOCOL_WITH_PROOFS;
+  const orphans = isSecond ? parts.orphans : [];
+  const name = isSecond && policy.name !== undefined ? `,"name":${JSON.stringify(policy.name)}` : "";
   const head = JSON.stringify({
     term: fence.term,
     revision: fence.revision,
@@ -51,5 +55,5 @@ export function writeDirective(parts: DirectiveParts): string {
     time: new Date(timeMs).toISOString(),
   });
   const document = withDocument ? `,"document":${policy.json}` : "";
-  return `${head.slice(0, -1)},"policy":{"digest":"${policy.digest}"${document}},"orphans":${JSON.stringify(orphans)}}`;
+  return `${head.slice(0, -1)},"policy":{"digest":"${policy.digest}"${name}${document}},"orphans":${JSON.stringify(orphans)}}`;
 }

@@ -136,7 +136,8 @@ export function createPusher(options: PusherOptions): Pusher {
 
   /** Every change of what an agent should have is a new revision, whatever changed. */
   function setDesired(entry: Entry, policy: SerializedPolicy | undefined, orphans: readonly OrphanFact[]): void {
-    const isChanged = policy?.digest !== entry.policy?.digest || !isSameJson(orphans, entry.orphans);
+    const isSamePolicy = policy?.digest === entry.policy?.digest && policy?.name === entry.policy?.name;
+    const isChanged = !isSamePolicy || !isSameJson(orphans, entry.orphans);
     if (isChanged) entry.revision = ++revision;
     entry.policy = policy;
     entry.orphans = orphans;

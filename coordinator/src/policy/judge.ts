@@ -72,8 +72,9 @@ export interface Judge {
   judge(resources: Iterable<PolicyResource>): JudgedResource[];
 }
 
-export function readyPolicy(compiled: CompiledPolicy): ReadyPolicy {
-  return { ...serializePolicy(compiled.document), compiled };
+/** @param name of the resource that it comes from, `namespace/name` */
+export function readyPolicy(compiled: CompiledPolicy, name?: string): ReadyPolicy {
+  return { ...serializePolicy(compiled.document, name), compiled };
 }
 
 /** `namespace/name`, as kubectl writes it. */
@@ -117,10 +118,10 @@ export function createJudge({ policyNamespaces }: { policyNamespaces: readonly s
   };
 }
 
-function compileResource({ spec, generation }: PolicyResource, lastGood: ReadyPolicy | undefined): Verdict {
+function compileResource({ spec, generation, ...names }: PolicyResource, lastGood: ReadyPolicy | undefined): Verdict {
   const compiled = compilePolicy(spec ?? {});
   if (compiled.ok) {
-    const policy = readyPolicy(compiled.policy);
+    const policy = readyPolicy(compiled.policy, resourceKey(names));
     return { generation, problems: [], policy, reach: compiled.policy };
   }
   const reach = lastGood === undefined ? readReach(spec) : lastGood.compiled;

@@ -418,6 +418,21 @@ describe("createPusher", () => {
     expect(directives(first).flatMap(({ orphans }) => orphans)).toEqual([]);
   });
 
+  it("names the resource of a policy, and another one that says the same, to agents that know of names", async () => {
+    const [first, second] = [await aPeer("a"), await aPeer("b")];
+    first.report = { ...first.report, protocol: 1 };
+    const { pusher, seen } = aPusher();
+    pusher.setPolicy(() => ({ ...defaults, name: "shop/one" }));
+    pusher.setAgents([first.address, second.address]);
+    await expect.poll(() => seen.applied).toHaveLength(2);
+    pusher.setPolicy(() => ({ ...defaults, name: 'shop/"two"' }));
+    await expect.poll(() => directives(second).at(-1)?.policy.name).toBe('shop/"two"');
+    expect(directives(second)[0]?.policy.name).toBe("shop/one");
+    await expect.poll(() => directives(first).length).toBeGreaterThan(1);
+    expect(directives(first).map(({ policy }) => policy.name)).not.toContain("shop/one");
+    expect(directives(first).every(({ policy }) => policy.name === undefined)).toBe(true);
+  });
+
   it("goes on fetching the reports of an agent that refuses its directive, which is not silent", async () => {
     const peer = await aPeer();
     peer.interfere = ({ directive }, response) => {

@@ -2,13 +2,17 @@ import { randomUUID } from "node:crypto";
 import { createServer, type Server } from "node:https";
 import { type AddressInfo, createServer as createTcpServer, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { DOCUMENT_FIELDS } from "@cro/shared/policy/document-fields";
 import { DIRECTIVE_PATH, type Directive } from "@cro/shared/wire/directive";
 import { compareFences, type Fence } from "@cro/shared/wire/fence";
 import { COORDINATOR_DNS_NAME } from "@cro/shared/wire/identities";
-import { type OrphanScope, REPORT_PATH, type Report } from "@cro/shared/wire/report";
+import { NOT_MODIFIED, type OrphanScope, PROTOCOL, REPORT_PATH, type Report } from "@cro/shared/wire/report";
 
 /** How an agent of the fleet answers; a dead one takes connections, as a frozen machine does, and says nothing ever. */
 export type Health = "well" | "slow" | "dead";
+
+/** How long a report stands that nothing changes, in milliseconds, as in agent/src/report-news.ts. */
+const STANDS_MS = { asking: 40_000, silent: 180_000 };
 
 /** How late a slow one is, in milliseconds: later than half of the fleet takes together. */
 const SLOW_MS = 5000;
@@ -20,6 +24,11 @@ export interface FleetAgent {
   health: Health;
   /** Pods with archives there: it asks in each report whether they live. */
   scopes: OrphanScope[];
+  /** Archives beside those that every agent has. */
+  more: number;
+  paused: boolean;
+  /** The last report, as long as it stands. */
+  told: { number: number; untilMs: number } | undefined;
   accepted: (Fence & { digest: string }) | undefined;
   /** When it took a digest that it had not, by performance.now(). */
   acceptedMs: number;
@@ -28,7 +37,7 @@ export interface FleetAgent {
 /** Many agents in this process: their protocol and TLS are real, archives they have none of. */
 export interface Fleet {
   port: number;
-  /** Bytes that went either way and calls since the start, TLS not counted. */
+  /** Bytes that went either way, TLS and all, and calls since the start. */
   traffic(): { calls: number; bytes: number };
   connections(): number;
   /** Closes every connection, as a network does that was cut. */
@@ -52,6 +61,7 @@ export async function startFleet(
   const bodies = new Set<string>();
   const sockets = new Set<Socket>();
   let calls = 0;
+  /** Of connections that are over. */
   let bytes = 0;
   let reports = 0;
 
@@ -59,7 +69,11 @@ export async function startFleet(
 
   function reportOf(agent: FleetAgent): Report {
     reports += 1;
+    const standsMs = agent.scopes.length > 0 ? STANDS_MS.asking : STANDS_MS.silent;
+    agent.told = { number: reports, untilMs: performance.now() + standsMs };
     return {
+      protocol: PROTOCOL,
+      documentFields: [...DOCUMENT_FIELDS],
       node: agent.node,
       podUID: agent.podUID,
       version: "0.1.0",
@@ -68,9 +82,9 @@ export async function startFleet(
       time: new Date().toISOString(),
       ...(agent.accepted && { accepted: agent.accepted }),
       directory: { path: "/var/lib/kubelet/checkpoints", state: "watching" },
-      disk: { sizeBytes: 1e12, freeBytes: 5e11 },
-      paused: false,
-      ...{ archives: 200, bytes: 4e10, pinned: 0, states: { complete: 198, incomplete: 2 } },
+      disk: { sizeBytes: 1e12, freeBytes: 5e11, usedBytes: 5e11 },
+      paused: agent.paused,
+      ...{ archives: 200 + agent.more, bytes: 4e10, pinned: 0, states: { complete: 198, incomplete: 2 } },
       namespaces: Array.from({ length: 20 }, (_, index) => ({ namespace: `team-${index}`, archives: 10, bytes: 2e9 })),
       ...{
         namespacesOmitted: 0,
@@ -79,14 +93,28 @@ export async function startFleet(
         unreachable: [],
         unreachableOmitted: 0,
       },
-      ...{ planned: 0, deletions: [], deletionsOmitted: 0, deleteErrors: 0 },
+      ...{ planned: 0, plan: { bytes: 0, byReason: {} }, deleted: {}, deletions: [], deletionsOmitted: 0 },
+      ...{ deleteErrors: 0, failing: { archives: 0, codes: [] } },
       certificates: { authorities: [] },
     };
   }
 
   /** What an agent answers, as in agent/src/http/api.ts. */
-  function answer(agent: FleetAgent, method: string, path: string, body: string): [status: number, body: object] {
-    if (method === "GET" && path === REPORT_PATH) return [200, reportOf(agent)];
+  function answer(
+    agent: FleetAgent,
+    method: string,
+    path: string,
+    body: string,
+  ): [status: number, body: object | undefined] {
+    const [route, query] = path.split("?");
+    if (method === "GET" && route === REPORT_PATH) {
+      const known = new URLSearchParams(query);
+      const isKnown =
+        known.get("boot") === bootIds.get(agent.ip) &&
+        known.get("after") === String(agent.told?.number) &&
+        performance.now() < (agent.told?.untilMs ?? 0);
+      return isKnown ? [NOT_MODIFIED, undefined] : [200, reportOf(agent)];
+    }
     if (method !== "PUT" || path !== DIRECTIVE_PATH) return [404, { error: "no such call" }];
     const { term, revision, node, podUID, policy } = JSON.parse(body) as Directive;
     if (node !== agent.node || podUID !== agent.podUID) return [421, { error: "meant for another agent" }];
@@ -119,15 +147,17 @@ export async function startFleet(
       if (agent.health === "slow") await sleep(SLOW_MS);
       const body = Buffer.concat(chunks);
       const [status, content] = answer(agent, request.method ?? "", request.url ?? "", body.toString());
-      const text = JSON.stringify(content);
+      const text = content === undefined ? "" : JSON.stringify(content);
       calls += 1;
-      bytes += body.length + text.length;
       response.writeHead(status, { "content-type": "application/json" }).end(text);
     });
   });
   const entrance = createTcpServer((socket) => {
     sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
+    socket.once("close", () => {
+      sockets.delete(socket);
+      bytes += socket.bytesRead + socket.bytesWritten;
+    });
     if (agentOf(socket)?.health === "dead") socket.on("error", () => {}).resume();
     else server.emit("connection", socket);
   });
@@ -138,7 +168,10 @@ export async function startFleet(
   await new Promise<void>((resolve) => entrance.listen(0, "0.0.0.0", 4096, resolve));
   return {
     port: (entrance.address() as AddressInfo).port,
-    traffic: () => ({ calls, bytes }),
+    traffic: () => ({
+      calls,
+      bytes: [...sockets].reduce((sum, socket) => sum + socket.bytesRead + socket.bytesWritten, bytes),
+    }),
     connections: () => sockets.size,
     disconnect() {
       for (const socket of sockets) socket.destroy();

@@ -56,7 +56,12 @@ export const Directive = Type.Object(
     time: time(),
     /** The policy by the digest of its JSON; the document itself only where the agent asked for it. */
     policy: Type.Object(
-      { digest: Type.String({ pattern: "^[0-9a-f]{64}$" }), document: Type.Optional(PolicyDocument) },
+      {
+        digest: Type.String({ pattern: "^[0-9a-f]{64}$" }),
+        document: Type.Optional(PolicyDocument),
+        /** The resource, `namespace/name`, for whoever reads logs; from version 2 of the protocol on, where there is one. */
+        name: Type.Optional(Type.String({ minLength: 1, maxLength: 512 })),
+      },
       { additionalProperties: false },
     ),
     orphans: Type.Array(OrphanFact, { maxItems: MAX_FACTS }),
