@@ -155,10 +155,10 @@ export function pinArchive(
   { reason, until: untilMs, ...place }: Place & { reason: string | undefined; until: number | undefined },
   context: CommandContext,
 ) {
-  if (untilMs !== undefined && untilMs <= context.clock.wallMs()) {
-    throw new InputError(`--until: ${new Date(untilMs).toISOString()} is over by this machine's clock`);
-  }
   const until = untilMs === undefined ? undefined : new Date(untilMs).toISOString();
+  if (untilMs !== undefined && untilMs <= context.clock.wallMs()) {
+    throw new InputError(`--until: ${until} is over by this machine's clock`);
+  }
   const then = until === undefined ? "" : `; \`agent unpin --expired\` unpins it from ${until} on`;
   return change(place, context, (directory) =>
     pin(directory, file, { reason, until }) ? `${file} is pinned${then}` : `${file} was pinned already`,
@@ -176,20 +176,16 @@ export function unpinArchive(file: string, place: Place, context: CommandContext
  * `agent unpin --expired`: takes the pins away whose time is over, by the time of the running agent, which knows whether it
  * may be trusted.
  */
-export async function unpinExpiredArchives({ stateDir }: Pick<Place, "stateDir">, { out }: CommandContext) {
+export async function unpinExpiredArchives({ stateDir }: Pick<Place, "stateDir">, context: CommandContext) {
   const { head } = await askAgent(stateDir);
-  if (head.plan?.nowMs === undefined) {
+  const nowMs = head.plan?.nowMs;
+  if (nowMs === undefined) {
     throw new InputError("--expired: the agent's clock is not confirmed by its coordinator just now; try again later");
   }
-  const directory = await openPlace({ directory: head.directory, stateDir });
-  try {
-    const files = unpinExpired(directory, head.plan.nowMs);
-    for (const file of files) await out(`${file} is no longer pinned`);
-    if (files.length === 0) await out("no pin is over");
-    return EXIT.done;
-  } finally {
-    directory.close();
-  }
+  return change({ directory: head.directory, stateDir }, context, (directory) => {
+    const files = unpinExpired(directory, nowMs);
+    return files.length === 0 ? "no pin is over" : files.map((file) => `${file} is no longer pinned`).join("\n");
+  });
 }
 
 /** `agent pause`: stops all deletion in the directory. */
@@ -279,7 +275,10 @@ export async function tellStatus({ stateDir, json }: { stateDir: string; json: b
       "policy:",
       accepted === undefined
         ? "-"
-        : `${accepted.name === undefined ? "" : `${accepted.name}, `}${accepted.digest.slice(0, 12)}, term ${accepted.term}, revision ${accepted.revision}`,
+        : [
+            ...(accepted.name === undefined ? [] : [accepted.name]),
+            `${accepted.digest.slice(0, 12)}, term ${accepted.term}, revision ${accepted.revision}`,
+          ].join(", "),
     ],
     ["mode:", plan?.policy.mode ?? "-"],
     ["last directive:", age],

@@ -191,7 +191,7 @@ async function main(): Promise<number> {
     .addOption(
       new Option(
         "--until <time>",
-        "when it is wanted no longer, e.g. 2027-01-31 or 2027-01-31T12:00:00Z; it stays until `unpin --expired` is run then",
+        "note until when it is wanted, e.g. 2027-01-31 or 2027-01-31T12:00:00Z; `unpin --expired` unpins it from then on",
       ).argParser(parseTime),
     )
     .addOption(directory())

@@ -2,8 +2,8 @@ import type { Report } from "@cro/shared/wire/report";
 import type { Clock } from "./clock.ts";
 
 /**
- * How long a report stands if nothing changes, in milliseconds. One that asks about pods is answered for a minute: the next
- * one comes before, and no sooner than it must.
+ * How long a report stands if nothing changes, in milliseconds. The coordinator answers what a report asks for a minute and
+ * looks every 7 s: a report that asks about pods is replaced in between.
  */
 const STANDS_MS = { asking: 40_000, silent: 180_000 } as const;
 

@@ -58,6 +58,7 @@ export function createHealth({ nowMs }: { nowMs: () => number }): Health {
         quietSinceMs = undefined;
         return undefined;
       }
+      // That nobody leads is a problem only after a minute: then there is nothing more to wait for.
       quietSinceMs ??= leaderless() === undefined ? nowMs() : Number.NEGATIVE_INFINITY;
       if (nowMs() - quietSinceMs < COMPLAIN_MS) return undefined;
       quietSinceMs = nowMs();

@@ -64,7 +64,7 @@ describe("pins whose time is over", () => {
   it("are taken away, and no other", () => {
     const { directory, at } = anOpened();
     const archives = Object.fromEntries(
-      ["over", "ends", "later", "plain", "junk", "half", "null", "huge", "link", "folder", "closed"].map((pod) => [
+      ["over", "ends", "later", "plain", "junk", "half", "null", "huge", "link", "folder", "unpinned"].map((pod) => [
         pod,
         archiveName({ pod }),
       ]),

@@ -106,6 +106,7 @@ export async function runElection(options: ElectionOptions): Promise<void> {
   let kept: string | undefined;
   let wake = () => {};
 
+  /** Tells of a use of the Lease. A problem that is over is logged again when it comes again. */
   function used(problem: string | undefined): void {
     if (problem === undefined) lastProblem = "";
     const { seen } = state;

@@ -65,6 +65,7 @@ export function namespaceRead(
 ): number {
   let told = 0;
   for (const [key, waits] of held) {
+    // The proof of a container is about a pod that is there, and so is its namespace.
     if (key !== waits.pod || !key.startsWith(`${namespace}/`)) continue;
     if (isGone) {
       waits.namespace = "gone";

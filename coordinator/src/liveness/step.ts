@@ -333,24 +333,25 @@ function beginDue(
   return begin(state, chosen.scope, now);
 }
 
-function beginSuspect(state: ProofState, { nowMs, wallMs }: { nowMs: number; wallMs: number }): Read | undefined {
+function beginSuspect(state: ProofState, now: { nowMs: number; wallMs: number }): Read | undefined {
   for (const namespace of state.suspects) {
-    const sentAt = new Date(wallMs).toISOString();
-    const read: Read = {
-      of: "namespace",
-      namespace,
-      pod: undefined,
-      uid: undefined,
-      sentAtMs: nowMs,
-      sentAt,
-      questions: [],
-    };
-    if (state.reads.has(idOf(read))) continue;
+    const what = { of: "namespace" as const, namespace, pod: undefined, uid: undefined, questions: [] };
+    if (state.reads.has(idOf(what))) continue;
     state.suspects.delete(namespace);
-    state.reads.set(idOf(read), read);
-    return read;
+    return send(state, what, now);
   }
   return undefined;
+}
+
+/** Puts a read on its way. */
+function send(
+  state: ProofState,
+  what: Omit<Read, "sentAtMs" | "sentAt">,
+  { nowMs, wallMs }: { nowMs: number; wallMs: number },
+): Read {
+  const read: Read = { ...what, sentAtMs: nowMs, sentAt: new Date(wallMs).toISOString() };
+  state.reads.set(idOf(read), read);
+  return read;
 }
 
 /** Takes in what a read brought. A read that became void in the meantime brought nothing. */
@@ -651,17 +652,8 @@ function begin(state: ProofState, scope: OrphanScope, { nowMs, wallMs }: { nowMs
       questions.push({ podUID, bootId, report, untilMs, pod: asked.pod, key });
     }
   }
-  const read: Read = {
-    of: isListed ? "pods" : "pod",
-    namespace,
-    pod: isListed ? undefined : pod,
-    uid,
-    sentAtMs: nowMs,
-    sentAt: new Date(wallMs).toISOString(),
-    questions,
-  };
-  state.reads.set(idOf(read), read);
-  return read;
+  const of = isListed ? "pods" : "pod";
+  return send(state, { of, namespace, pod: isListed ? undefined : pod, uid, questions }, { nowMs, wallMs });
 }
 
 function isCrowd(state: ProofState, namespace: string, nowMs: number): boolean {
@@ -695,7 +687,7 @@ function isBeingRead({ reads, pods }: ProofState, { namespace, pod }: OrphanScop
 }
 
 /** `namespace/pod`, `namespace` of all its pods, or `namespace/` of itself. */
-function idOf({ of, namespace, pod = "" }: Read): string {
+function idOf({ of, namespace, pod = "" }: Pick<Read, "of" | "namespace" | "pod">): string {
   return of === "pods" ? namespace : `${namespace}/${pod}`;
 }
 

@@ -118,7 +118,7 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
     }),
   ];
   const conditions: Array<Omit<Condition, "lastTransitionTime">> = [
-    { type: "Ready", ...readyOf({ accepted, enforcing, others, reports, plan, mode: document?.mode }) },
+    { type: "Ready", ...readyOf({ accepted, enforcing, others, reports, unreachable, plan, mode: document?.mode }) },
     { type: "Accepted", ...accepted },
     { type: "Enforcing", ...enforcing },
     ...others,
@@ -279,10 +279,11 @@ function readyOf(state: {
   enforcing: Verdict;
   others: ReadonlyArray<Omit<Condition, "lastTransitionTime">>;
   reports: ReadonlyArray<Report & { node: string }>;
+  unreachable: ReadonlyArray<ReportedLimit & { node: string }>;
   plan: Planned | undefined;
   mode: string | undefined;
 }): Verdict {
-  const { accepted, enforcing, others, reports, plan, mode } = state;
+  const { accepted, enforcing, others, reports, unreachable, plan, mode } = state;
   const held = describePlan(plan, mode);
   const withPlan = (verdict: Verdict): Verdict =>
     held === undefined ? verdict : { ...verdict, message: `${verdict.message}; ${held}` };
@@ -294,7 +295,7 @@ function readyOf(state: {
     const found = trueOf(type);
     if (found !== undefined) return withPlan({ status: "False", reason: type, message: found.message });
   }
-  const failing = describeFailing(reports);
+  const failing = describeFailing(reports, unreachable);
   if (failing !== undefined) return withPlan({ status: "False", reason: "DeletionsFailing", message: failing });
   for (const type of ["LimitUnreachable", "OrphansHeld"] as const) {
     const found = trueOf(type);
@@ -391,11 +392,12 @@ function describeLimits(limits: Array<ReportedLimit & { node: string }>, omitted
 }
 
 /** On which nodes archives that must go fail to be deleted, and which limits do not hold for it; undefined if none do. */
-function describeFailing(reports: ReadonlyArray<Report & { node: string }>): string | undefined {
+function describeFailing(
+  reports: ReadonlyArray<Report & { node: string }>,
+  unreachable: ReadonlyArray<ReportedLimit & { node: string }>,
+): string | undefined {
   const nodes = reports.filter(({ failing }) => (failing?.archives ?? 0) > 0);
-  const limits = reports.flatMap(({ node, unreachable }) =>
-    unreachable.filter(({ obstacles }) => (obstacles?.failing ?? 0) > 0).map((limit) => ({ node, ...limit })),
-  );
+  const limits = unreachable.filter(({ obstacles }) => (obstacles?.failing ?? 0) > 0);
   if (nodes.length + limits.length === 0) return undefined;
   const archives = nodes.reduce((sum, { failing }) => sum + (failing?.archives ?? 0), 0);
   const codes = [...new Set(nodes.flatMap(({ failing }) => failing?.codes ?? []))].slice(0, REPORT_LIMITS.failingCodes);

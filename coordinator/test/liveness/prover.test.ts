@@ -274,14 +274,14 @@ describe("the prover", () => {
   });
 
   it.each([
-    ["is not found", notFound("n", "namespaces"), 0],
-    ["is being deleted", aNamespace("n", { deletionTimestamp: "2026-11-01T00:00:00Z" }), 0],
-    ["is there", aNamespace("n"), 11],
-    ["is another one", aNamespace("other", { deletionTimestamp: "2026-11-01T00:00:00Z" }), 11],
-    ["has no UID", aNamespace("n", { deletionTimestamp: "2026-11-01T00:00:00Z", uid: undefined }), 11],
-    ["is not found by who does not say what", notFound("n"), 11],
-    ["may not be read", { ok: false, reason: "Forbidden", message: "forbidden", status: 403 }, 11],
-  ])("holds, of most of a node, the proofs of a namespace that %s: %3$d", async (_, answer, held) => {
+    [0, "is not found", notFound("n", "namespaces")],
+    [0, "is being deleted", aNamespace("n", { deletionTimestamp: "2026-11-01T00:00:00Z" })],
+    [11, "is there", aNamespace("n")],
+    [11, "is another one", aNamespace("other", { deletionTimestamp: "2026-11-01T00:00:00Z" })],
+    [11, "has no UID", aNamespace("n", { deletionTimestamp: "2026-11-01T00:00:00Z", uid: undefined })],
+    [11, "is not found by who does not say what", notFound("n")],
+    [11, "may not be read", { ok: false, reason: "Forbidden", message: "forbidden", status: 403 }],
+  ])("holds %d of 11 proofs for most of a node if their namespace %s", async (held, _, answer) => {
     const prover = aProver((request) => (request.path.includes("/pods/") ? nothing(request) : answer));
     prover.pass(GRACE_MS);
     prover.ask(many(11));

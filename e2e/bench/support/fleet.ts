@@ -2,6 +2,8 @@ import { randomUUID } from "node:crypto";
 import { createServer, type Server } from "node:https";
 import { type AddressInfo, createServer as createTcpServer, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { systemClock } from "@cro/agent/clock";
+import { createReportNews } from "@cro/agent/report-news";
 import { DOCUMENT_FIELDS } from "@cro/shared/policy/document-fields";
 import { DIRECTIVE_PATH, type Directive } from "@cro/shared/wire/directive";
 import { compareFences, type Fence } from "@cro/shared/wire/fence";
@@ -10,9 +12,6 @@ import { NOT_MODIFIED, type OrphanScope, PROTOCOL, REPORT_PATH, type Report } fr
 
 /** How an agent of the fleet answers; a dead one takes connections, as a frozen machine does, and says nothing ever. */
 export type Health = "well" | "slow" | "dead";
-
-/** How long a report stands that nothing changes, in milliseconds, as in agent/src/report-news.ts. */
-const STANDS_MS = { asking: 40_000, silent: 180_000 };
 
 /** How late a slow one is, in milliseconds: later than half of the fleet takes together. */
 const SLOW_MS = 5000;
@@ -27,8 +26,6 @@ export interface FleetAgent {
   /** Archives beside those that every agent has. */
   more: number;
   paused: boolean;
-  /** The last report, as long as it stands. */
-  told: { number: number; untilMs: number } | undefined;
   accepted: (Fence & { digest: string }) | undefined;
   /** When it took a digest that it had not, by performance.now(). */
   acceptedMs: number;
@@ -40,6 +37,8 @@ export interface Fleet {
   /** Bytes that went either way, TLS and all, and calls since the start. */
   traffic(): { calls: number; bytes: number };
   connections(): number;
+  /** Something has changed that this agent's report tells of. */
+  changed(agent: FleetAgent): void;
   /** Closes every connection, as a network does that was cut. */
   disconnect(): void;
   close(): void;
@@ -57,7 +56,12 @@ export async function startFleet(
   { certificate, key, authority }: Material,
 ): Promise<Fleet> {
   const byAddress = new Map(agents.map((agent) => [agent.ip, agent]));
-  const bootIds = new Map(agents.map(({ ip }) => [ip, randomUUID()]));
+  const starts = new Map(
+    agents.map((agent) => {
+      const bootId = randomUUID();
+      return [agent, { bootId, news: createReportNews({ bootId, clock: systemClock }) }] as const;
+    }),
+  );
   const bodies = new Set<string>();
   const sockets = new Set<Socket>();
   let calls = 0;
@@ -69,15 +73,14 @@ export async function startFleet(
 
   function reportOf(agent: FleetAgent): Report {
     reports += 1;
-    const standsMs = agent.scopes.length > 0 ? STANDS_MS.asking : STANDS_MS.silent;
-    agent.told = { number: reports, untilMs: performance.now() + standsMs };
-    return {
+    const start = starts.get(agent);
+    const report: Report = {
       protocol: PROTOCOL,
       documentFields: [...DOCUMENT_FIELDS],
       node: agent.node,
       podUID: agent.podUID,
       version: "0.1.0",
-      bootId: bootIds.get(agent.ip) ?? "",
+      bootId: start?.bootId ?? "",
       number: reports,
       time: new Date().toISOString(),
       ...(agent.accepted && { accepted: agent.accepted }),
@@ -97,6 +100,8 @@ export async function startFleet(
       ...{ deleteErrors: 0, failing: { archives: 0, codes: [] } },
       certificates: { authorities: [] },
     };
+    start?.news.told(report);
+    return report;
   }
 
   /** What an agent answers, as in agent/src/http/api.ts. */
@@ -108,12 +113,9 @@ export async function startFleet(
   ): [status: number, body: object | undefined] {
     const [route, query] = path.split("?");
     if (method === "GET" && route === REPORT_PATH) {
-      const known = new URLSearchParams(query);
-      const isKnown =
-        known.get("boot") === bootIds.get(agent.ip) &&
-        known.get("after") === String(agent.told?.number) &&
-        performance.now() < (agent.told?.untilMs ?? 0);
-      return isKnown ? [NOT_MODIFIED, undefined] : [200, reportOf(agent)];
+      const asked = new URLSearchParams(query);
+      const known = { bootId: String(asked.get("boot")), number: Number(asked.get("after")) };
+      return starts.get(agent)?.news.isNewTo(known) ? [200, reportOf(agent)] : [NOT_MODIFIED, undefined];
     }
     if (method !== "PUT" || path !== DIRECTIVE_PATH) return [404, { error: "no such call" }];
     const { term, revision, node, podUID, policy } = JSON.parse(body) as Directive;
@@ -173,6 +175,7 @@ export async function startFleet(
       bytes: [...sockets].reduce((sum, socket) => sum + socket.bytesRead + socket.bytesWritten, bytes),
     }),
     connections: () => sockets.size,
+    changed: (agent) => starts.get(agent)?.news.raise(),
     disconnect() {
       for (const socket of sockets) socket.destroy();
     },

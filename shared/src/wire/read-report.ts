@@ -1,6 +1,7 @@
 import type { TSchema } from "typebox";
 import { Compile } from "typebox/compile";
 import { PLAIN_PATH } from "../crd/schema.ts";
+import { RFC_3339 } from "../rfc3339.ts";
 import {
   type ArchiveSum,
   ASKED_CONTAINERS,
@@ -29,7 +30,6 @@ const MAX_TOLD = 10;
 /** As far as clocks of a cluster are apart, in milliseconds: what a report dates later than that has not happened. */
 const CLOCK_TOLERANCE_MS = 5 * 60_000;
 
-const RFC_3339 = /^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$/;
 const FINGERPRINT = /^[0-9A-Fa-f:]{64,95}$/;
 const WORD = new RegExp(TOKEN);
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it replaces
