@@ -55,18 +55,19 @@ export function holdBack(
 }
 
 /**
- * Takes in what a read of a namespace brought. If it is gone, what is held of its pods waits no longer than until
- * `provableAtMs`; if not, what waited for the answer is told from now on. Returns how many these are.
+ * Takes in what a read of a namespace brought, for what was held when it was sent. If the namespace is gone, what is held of
+ * its pods waits no longer than until `provableAtMs`; if not, what waited for the answer is told from now on. Returns how many
+ * these are.
  */
 export function namespaceRead(
   { held }: NodeHold,
   namespace: string,
-  { isGone, provableAtMs }: { isGone: boolean; provableAtMs: number },
+  { isGone, sentAtMs, provableAtMs }: { isGone: boolean; sentAtMs: number; provableAtMs: number },
 ): number {
   let told = 0;
   for (const [key, waits] of held) {
     // The proof of a container is about a pod that is there, and so is its namespace.
-    if (key !== waits.pod || !key.startsWith(`${namespace}/`)) continue;
+    if (key !== waits.pod || !key.startsWith(`${namespace}/`) || waits.sinceMs > sentAtMs) continue;
     if (isGone) {
       waits.namespace = "gone";
       waits.sinceMs = Math.min(waits.sinceMs, provableAtMs);

@@ -387,12 +387,12 @@ export function heldOf({ nodes }: ProofState, node: string): { count: number; po
  */
 function takeNamespace(
   state: ProofState,
-  { namespace }: Read,
+  { namespace, sentAtMs }: Read,
   { answer, nowMs }: { answer: Answer; nowMs: number },
 ): void {
   const isGone = answer.found === "nothing" || (answer.found === "namespace" && answer.isTerminating);
   for (const [node, hold] of state.nodes) {
-    const held = namespaceRead(hold, namespace, { isGone, provableAtMs: nowMs - state.resyncMs });
+    const held = namespaceRead(hold, namespace, { isGone, sentAtMs, provableAtMs: nowMs - state.resyncMs });
     if (held > 0 || isGone) noteHeld(state, node, { held });
   }
   if (!isGone) return;

@@ -38,11 +38,11 @@ describe("the hold of a node", () => {
     holdBack(hold, "n/a/c", { pod: "n/a", nowMs: 100 });
     holdBack(hold, "nn/b", { pod: "nn/b", nowMs: 100, isNamespaceAsked: true });
     expect([...toldOf(hold)]).toEqual(["n/a"]);
-    expect(namespaceRead(hold, "n", { isGone: true, provableAtMs: 7 })).toBe(0);
+    expect(namespaceRead(hold, "n", { isGone: true, sentAtMs: 100, provableAtMs: 7 })).toBe(0);
     expect(hold.held.get("n/a")).toEqual({ pod: "n/a", sinceMs: 7, namespace: "gone" });
     expect(hold.held.get("n/a/c")).toEqual({ pod: "n/a", sinceMs: 100 });
-    expect(namespaceRead(hold, "nn", { isGone: false, provableAtMs: 7 })).toBe(1);
-    expect(namespaceRead(hold, "nn", { isGone: false, provableAtMs: 7 })).toBe(0);
+    expect(namespaceRead(hold, "nn", { isGone: false, sentAtMs: 100, provableAtMs: 7 })).toBe(1);
+    expect(namespaceRead(hold, "nn", { isGone: false, sentAtMs: 100, provableAtMs: 7 })).toBe(0);
     expect([...toldOf(hold)]).toEqual(["n/a", "nn/b"]);
     expect(noteProved(hold, "n/a", { pod: "n/a", nowMs: 200 })).toBe(false);
     expect([...hold.released.keys(), ...hold.provedAtMs.keys()]).toEqual(["n/a"]);

@@ -386,7 +386,9 @@ function run(steps: readonly Step[], settled?: Settled) {
     }
     takeAnswer(state, read, { answer: brought, nowMs });
     if (read.of === "namespace" && one.watchEpoch === watchEpoch && !fails && brought !== ACTIVE) {
-      for (const id of deniedSinceMs.keys()) if (id.includes(` ${namespace}/`) && id.endsWith("/")) excused.add(id);
+      for (const [id, sinceMs] of deniedSinceMs) {
+        if (id.includes(` ${namespace}/`) && id.endsWith("/") && sinceMs <= read.sentAtMs) excused.add(id);
+      }
     }
     check(one, provable);
     if (fails || one.watchEpoch !== watchEpoch || told === undefined) return;

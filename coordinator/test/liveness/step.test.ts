@@ -736,6 +736,30 @@ describe("proofs for most of a node whose pods went with their namespace", () =>
     expect(prover.facts()).toEqual([]);
   });
 
+  it.each([
+    ["gone", { found: "nothing" } as const],
+    ["there", ACTIVE],
+  ])("need a read of the namespace that was sent after they were held, and none before finds it %s", (_, answer) => {
+    const { prover, namespace } = aSuspectNamespace();
+    prover.pass(1000);
+    prover.ask(many(12, "n/later"), { agent: "second", node: "other" });
+    for (let read = prover.read(); read !== undefined; read = prover.read()) {
+      if (read.uid === undefined) prover.answer(read, { found: "nothing" });
+    }
+    prover.answer(namespace, answer);
+    expect(prover.held("other").count).toBe(0);
+    const again = prover.read();
+    if (answer === ACTIVE) expect(prover.held().count).toBe(11);
+    const reads = [again, ...prover.reads()];
+    const asked = reads.find((read) => read?.of === "namespace");
+    expect(asked).toMatchObject({ namespace: "n", sentAtMs: prover.now() });
+    for (const read of reads) if (read?.of === "pod") prover.answer(read, { found: "nothing" });
+    expect(prover.facts("second")).toEqual([]);
+    prover.answer(asked, { found: "nothing" });
+    prover.findNothing();
+    expect(prover.facts("second")).toHaveLength(12);
+  });
+
   it("are not helped by a read of a namespace that a lost watch has overtaken", () => {
     const { prover, namespace } = aSuspectNamespace();
     prover.lost();
