@@ -39,7 +39,7 @@ export function createHealth({ nowMs }: { nowMs: () => number }): Health {
     const restMs = nowMs() - ledAtMs;
     if (restMs < COMPLAIN_MS) return undefined;
     const why = leaseProblem === undefined ? "" : `: ${leaseProblem}`;
-    return `no coordinator has led for ${Math.floor(restMs / 1000)} s${why}`;
+    return `no coordinator has been seen to lead for ${Math.floor(restMs / 1000)} s${why}`;
   };
   const notReady = () => leaderless() ?? leaseProblem ?? leaderNotReady?.();
   return {

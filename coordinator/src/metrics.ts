@@ -13,6 +13,7 @@ export interface Metrics {
   pushErrors: Counter;
   policyConflicts: Gauge;
   policies: Gauge<"state">;
+  policyRefused: Gauge<"node" | "policy">;
   orphansHeld: Gauge;
   certificateExpiry: Gauge<"certificate">;
 }
@@ -56,6 +57,18 @@ export function createMetrics({ version, agents }: { version: string; agents: ()
   });
 
   new Gauge({
+    name: "checkpoint_node_agent_up",
+    help: "1 while every agent of the node answers its coordinator.",
+    labelNames: ["node"],
+    registers,
+    collect() {
+      this.reset();
+      for (const [node, views] of Map.groupBy(agents(), ({ address }) => address.node)) {
+        this.set({ node }, views.every(({ state }) => state !== "stale") ? 1 : 0);
+      }
+    },
+  });
+  new Gauge({
     name: "checkpoint_node_policy_applied",
     help: "1 while every agent of the node has the current directive.",
     labelNames: ["node"],
@@ -98,6 +111,12 @@ export function createMetrics({ version, agents }: { version: string; agents: ()
       labelNames: ["state"],
       registers,
     }),
+    policyRefused: new Gauge<"node" | "policy">({
+      name: "checkpoint_node_policy_refused",
+      help: "1 for each node that a refused policy resource is for.",
+      labelNames: ["node", "policy"] satisfies ["node", "policy"],
+      registers,
+    }),
     policyConflicts: new Gauge({
       name: "checkpoint_policy_conflicts",
       help: "Policy resources that do not act because another one rules their nodes.",
@@ -117,10 +136,14 @@ export function createMetrics({ version, agents }: { version: string; agents: ()
   };
 }
 
-/** Counts the policy resources of a ruling by what became of them. */
+/** Counts the policy resources of a ruling by what became of them, and names the nodes of those that are refused. */
 export function countPolicies(metrics: Metrics, { resources }: Pick<Ruling, "resources">): void {
   const counts = { accepted: 0, refused: 0, ignored: 0 };
-  for (const { isNamespaceAllowed, problems } of resources) {
+  metrics.policyRefused.reset();
+  for (const { key, isNamespaceAllowed, problems, matched } of resources) {
+    if (isNamespaceAllowed && problems.length > 0) {
+      for (const node of matched) metrics.policyRefused.set({ node, policy: key }, 1);
+    }
     counts[!isNamespaceAllowed ? "ignored" : problems.length > 0 ? "refused" : "accepted"] += 1;
   }
   for (const [state, count] of Object.entries(counts)) metrics.policies.set({ state }, count);

@@ -17,13 +17,13 @@ describe("the health of a coordinator", () => {
     health.leaseUsed({ problem: undefined, ledAtMs: undefined });
     expect([health.notReady(), health.complaint()]).toEqual([undefined, undefined]);
     clock.nowMs += 1;
-    expect(health.notReady()).toBe("no coordinator has led for 60 s");
-    expect(health.complaint()).toBe("no coordinator has led for 60 s");
+    expect(health.notReady()).toBe("no coordinator has been seen to lead for 60 s");
+    expect(health.complaint()).toBe("no coordinator has been seen to lead for 60 s");
     health.leaseUsed({ problem: "it may not be written", ledAtMs: undefined });
     clock.nowMs += 59_999;
     expect(health.complaint()).toBeUndefined();
     clock.nowMs += 1;
-    expect(health.complaint()).toBe("no coordinator has led for 120 s: it may not be written");
+    expect(health.complaint()).toBe("no coordinator has been seen to lead for 120 s: it may not be written");
     health.leaseUsed(led(clock.nowMs - 2000));
     expect([health.notReady(), health.complaint()]).toEqual([undefined, undefined]);
   });

@@ -83,7 +83,8 @@ export async function installRelease(
   const proxy = await startFaultProxy(kube);
   const processes: Running[] = [];
   const wires: WireProxy[] = [];
-  const port = await freePort();
+  const hosts = Array.from({ length: nodes }, (_, index) => [`127.0.0.${index + 2}`, `127.0.1.${index + 2}`]);
+  const port = await freePort("127.0.0.1", ...hosts.flat());
 
   /** Ends all that runs, for tests that install one release after the other. */
   async function stop(): Promise<void> {

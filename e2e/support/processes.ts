@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
@@ -23,15 +24,28 @@ export function aFolder(): string {
   return folder;
 }
 
-/** A port that was free a moment ago. */
-export async function freePort(host = "127.0.0.1"): Promise<number> {
-  const server = createServer().listen(0, host);
-  await once(server, "listening");
-  const address = server.address();
+/**
+ * A port that nobody listens on at any of these addresses. It is below the ports that the kernel gives to whoever asks for
+ * any (ip_local_port_range begins at 32768): it is bound only seconds later, and must not be given away meanwhile.
+ */
+export async function freePort(...hosts: string[]): Promise<number> {
+  for (;;) {
+    const port = randomInt(10_000, 32_000);
+    const isFree = await Promise.all((hosts.length > 0 ? hosts : ["127.0.0.1"]).map((host) => canListen(port, host)));
+    if (isFree.every(Boolean)) return port;
+  }
+}
+
+async function canListen(port: number, host: string): Promise<boolean> {
+  const server = createServer().listen(port, host);
+  try {
+    await once(server, "listening");
+  } catch {
+    return false;
+  }
   server.close();
   await once(server, "close");
-  if (typeof address !== "object" || address === null) throw new Error("no port");
-  return address.port;
+  return true;
 }
 
 /** A process of this project, and all that it has said. */

@@ -109,11 +109,12 @@ const CASES: Record<string, { after: string; fires: Series; times?: number; sile
   CheckpointAgentDown: {
     after: "15m",
     fires: {
-      'checkpoint_coordinator_agents{state="stale"}': "2+0x60",
+      'checkpoint_node_agent_up{pod="x",node="a"}': "0+0x60",
+      'checkpoint_node_agent_up{pod="x",node="b"}': "1+0x60",
       'checkpoint_agent_build_info{node="a"}': "1+0x60",
     },
     silent: [
-      { 'checkpoint_coordinator_agents{state="stale"}': "0+0x60", 'checkpoint_agent_build_info{node="a"}': "1+0x60" },
+      { 'checkpoint_node_agent_up{pod="x",node="a"}': "1+0x60", 'checkpoint_agent_build_info{node="a"}': "1+0x60" },
     ],
   },
   CheckpointNoLeader: {
@@ -176,7 +177,7 @@ const CASES: Record<string, { after: string; fires: Series; times?: number; sile
 const ON_NOTHING = ["CheckpointAgentDown", "CheckpointNoLeader"];
 
 /** Alerts that tell of the cluster, and not of a node. */
-const OF_THE_CLUSTER = ["AgentDown", "NoLeader", "PolicyConflict", "PolicyRefused", "OrphansHeld"].map(
+const OF_THE_CLUSTER = ["NoLeader", "PolicyConflict", "PolicyRefused", "OrphansHeld"].map(
   (name) => `Checkpoint${name}`,
 );
 
@@ -189,7 +190,7 @@ describe("the alerts", () => {
       expect(annotations.runbook_url).toBe(`docs/operations.md#${alert.toLowerCase()}`);
       expect(operations).toContain(`\n### ${alert}\n`);
       if (!OF_THE_CLUSTER.includes(alert))
-        expect([alert, annotations.summary]).toEqual([alert, expect.stringMatching(/\{\{ \$labels\.(node|pod) \}\}/)]);
+        expect([alert, annotations.summary]).toEqual([alert, expect.stringMatching(/\$labels\.(node|pod) \}\}/)]);
     }
   });
 });
@@ -222,6 +223,48 @@ describeWith("with Prometheus, the alerts", found, ({ promtool, prometheus }) =>
       await expectFiring(alert, { input: {}, after, times: ON_NOTHING.includes(alert) ? 1 : 0 });
     },
   );
+
+  it("name the nodes and policies that they are about where the cluster as a whole is looked at", async () => {
+    const file = join(aFolder(), "test.yaml");
+    const alert = rules.find((rule) => rule.alert === "CheckpointPolicyRefused");
+    const refused = (policy: string, node: string) => ({
+      series: `checkpoint_node_policy_refused{pod="x",policy="${policy}",node="${node}"}`,
+      values: "1+0x60",
+    });
+    const description = [
+      alert?.annotations.description.split("\n")[0],
+      "Nodes of shop/typo (2): node-a node-b. Nodes of ops/old (1): node-c. ",
+    ].join("\n");
+    const tests = [
+      {
+        interval: "1m",
+        input_series: [
+          { series: 'checkpoint_policies{pod="x",state="refused"}', values: "2+0x60" },
+          ...[refused("shop/typo", "node-a"), refused("shop/typo", "node-b"), refused("ops/old", "node-c")],
+        ],
+        alert_rule_test: [
+          {
+            eval_time: "10m",
+            alertname: "CheckpointPolicyRefused",
+            exp_alerts: [
+              {
+                exp_labels: { severity: "warning" },
+                exp_annotations: {
+                  summary: "2 policies are refused",
+                  description,
+                  runbook_url: alert?.annotations.runbook_url,
+                },
+              },
+            ],
+          },
+        ],
+      },
+    ];
+    writeFileSync(file, stringify({ rule_files: [RULES], evaluation_interval: "1m", tests }));
+    await execute(promtool, ["test", "rules", file]).catch((cause: { stdout: string; stderr: string }) => {
+      throw new Error(`${cause.stdout}${cause.stderr}`);
+    });
+  });
 
   it("and the dashboard: its every query has series where agent and coordinator run", async () => {
     const folder = aFolder();

@@ -182,9 +182,12 @@ describeWithKube("a release on a cluster", (kube) => {
       }
       await release.apply("orphans", { ...now, orphanGracePeriod: "1s", globalPolicy: { retainOrphan: false } });
       await until(() => expect(archivesIn(directory)).toEqual([]), 90_000);
-      const deleted = release.nodes[0]?.agent.log().filter(({ msg }) => msg === "archive deleted");
       const rule = { policy: `${release.namespace}/orphans`, entry: "global policy", reason: "orphan" };
-      expect(deleted).toEqual(Array(12).fill(expect.objectContaining(rule)));
+      // A line may take a moment from the agent to this test.
+      await until(() => {
+        const deleted = release.nodes[0]?.agent.log().filter(({ msg }) => msg === "archive deleted");
+        expect(deleted).toEqual(Array(12).fill(expect.objectContaining(rule)));
+      });
       expect(JSON.stringify([coordinator.log(), coordinator.err])).not.toContain("suspiciously");
     },
     150_000,
@@ -239,6 +242,8 @@ describeWithKube("a release on a cluster", (kube) => {
     expect(["accepted", "refused"].map((state) => metrics.get(`checkpoint_policies{state="${state}"}`))).toEqual([
       0, 1,
     ]);
+    const refused = `checkpoint_node_policy_refused{node="${node?.name}",policy="${release.namespace}/first"}`;
+    expect([metrics.get(refused), metrics.get(`checkpoint_node_agent_up{node="${node?.name}"}`)]).toEqual([1, 1]);
     await release.apply("second", { ...now, globalPolicy: { maxCheckpointsPerContainer: 1 } });
     await until(async () => {
       expect(await condition(release, "second", "Conflict")).toMatchObject({

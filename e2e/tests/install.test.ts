@@ -110,8 +110,8 @@ describeWithInstallation("a helm release", (cluster) => {
     const masked = (text: string) =>
       text
         .replaceAll(/\d{4}-\d\d-\d\dT[\d:]+Z/g, "TIME")
-        .replaceAll(/\b\d+[smhd](\d+[smh])?\b/g, "AGE")
         .replaceAll(/[\w-]+_[0-9a-f-]{36}/g, "COORDINATOR")
+        .replaceAll(/\b\d+[smhd](\d+[smh])?\b/g, "AGE")
         .replaceAll(/(node-\w+) \d+%/g, "$1 N%")
         .replaceAll(/(agent-)[0-9a-f]{10}/g, "$1ID")
         .replace(" (no change)", "")

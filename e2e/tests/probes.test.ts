@@ -56,7 +56,7 @@ describeWithKube("a coordinator's probes", (kube) => {
       answers.add((await read(`${url}/readyz`)).status);
       const errors = coordinator.log().filter(({ level }) => level === "error");
       expect(errors.map(({ problem }) => problem)).toContainEqual(
-        expect.stringMatching(/^no coordinator has led for 6\d s: .*leases.*: 403.*no entry/),
+        expect.stringMatching(/^no coordinator has been seen to lead for 6\d s: .*leases.*: 403.*no entry/),
       );
     }, 90_000);
     expect([...answers]).toEqual([503]);

@@ -231,17 +231,19 @@ function enforcingOf(
 
 type Planned = NonNullable<PolicyStatus["planned"]>;
 
-/** What would go on all nodes; undefined until an agent has told. */
+/** What would go on all nodes; undefined until an agent has told. Its bytes are unknown if one tells its archives alone. */
 function sumPlans(reports: readonly Report[]): Planned | undefined {
   if (reports.length === 0) return undefined;
   const total = { archives: 0, bytes: 0 };
   const byReason = new Map<string, ArchiveSum>();
+  let isInBytes = true;
   const add = (to: ArchiveSum, { archives, bytes }: ArchiveSum) => {
     to.archives = Math.min(Number.MAX_SAFE_INTEGER, to.archives + archives);
     to.bytes = Math.min(Number.MAX_SAFE_INTEGER, to.bytes + bytes);
   };
   for (const { planned, plan } of reports) {
     add(total, { archives: planned, bytes: plan?.bytes ?? 0 });
+    if (planned > 0 && plan === undefined) isInBytes = false;
     for (const [named, sum] of Object.entries(plan?.byReason ?? {})) {
       const reason = byReason.has(named) || byReason.size < MAX_REASONS ? named : OTHER_REASONS;
       add(
@@ -250,7 +252,8 @@ function sumPlans(reports: readonly Report[]): Planned | undefined {
       );
     }
   }
-  return { ...total, byReason: Object.fromEntries(byReason) };
+  const sums = { archives: total.archives, byReason: Object.fromEntries(byReason) };
+  return isInBytes ? { ...sums, bytes: total.bytes } : sums;
 }
 
 /** The node whose file system is fullest, of those whose agents tell; a node that is not to be trusted tells at most 100 %. */
@@ -307,7 +310,8 @@ function readyOf(state: {
 function describePlan(plan: Planned | undefined, mode: string | undefined): string | undefined {
   if (plan === undefined || plan.archives === 0) return undefined;
   const { archives, bytes } = plan;
-  const amount = `${archives} ${archives === 1 ? "archive" : "archives"} (${formatBytes(bytes)}B)`;
+  const size = bytes === undefined ? "" : ` (${formatBytes(bytes)}B)`;
+  const amount = `${archives} ${archives === 1 ? "archive" : "archives"}${size}`;
   if (mode === "DryRun") return `${amount} would be deleted, were it not for DryRun`;
   return `${amount} would be deleted with the next event of their scopes, or once nothing is paused`;
 }

@@ -499,7 +499,7 @@ describe("what would go", () => {
 
   it("is a number alone where an agent of 0.1.0 tells of it, and unknown where none does", () => {
     expect(aggregateStatus(input(["a"], [aView("a", { report: { planned: 3 } })])).planned).toEqual({
-      ...{ archives: 3, bytes: 0, byReason: {} },
+      ...{ archives: 3, byReason: {} },
     });
     expect(aggregateStatus(input(["a"], [])).planned).toBeUndefined();
   });

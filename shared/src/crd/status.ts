@@ -73,7 +73,10 @@ export const PolicyStatus = Type.Object(
     planned: Type.Optional(
       Type.Object(
         {
-          ...planned(),
+          archives: count("How many archives."),
+          bytes: Type.Optional(
+            count("Their size in bytes; absent while an agent of an older version does not tell it."),
+          ),
           byReason: Type.Optional(
             Type.Record(Type.String(), Type.Object(planned()), {
               description: "The same by the rule that wants them gone.",

@@ -72,7 +72,8 @@ export function createReportReader(): (value: unknown, nowMs: number) => ReadRep
         name === "deletions"
           ? list.slice(-limit).map((entry) => withBelievedTime(entry, { nowMs, drop }))
           : list.slice(0, limit);
-      const { entries, cut } = name === "orphanScopes" ? withFewContainers(looked) : { entries: looked, cut: 0 };
+      const { entries, cut } =
+        name === "orphanScopes" ? withFewContainers(looked) : { entries: looked.map(withFewCodes), cut: 0 };
       const kept = entries.filter((entry, index) => {
         const isGood = checks[name]?.Check(entry) === true;
         // To find the problem costs much more than to see that there is one.
@@ -90,8 +91,9 @@ export function createReportReader(): (value: unknown, nowMs: number) => ReadRep
     if (value.deleted !== undefined)
       setOrDrop(report, "deleted", readSums(value.deleted, { name: "deleted", drop }), drop);
     if (value.plan !== undefined) setOrDrop(report, "plan", readPlan(value.plan, drop), drop);
-    if (value.failing !== undefined && !checkFailing.Check(value.failing)) {
-      setOrDrop(report, "failing", undefined, drop);
+    if (value.failing !== undefined) {
+      const failing = withFewCodes(value.failing);
+      setOrDrop(report, "failing", checkFailing.Check(failing) ? failing : undefined, drop);
     }
     if (isObject(value.directory)) {
       const { path, message } = value.directory;
@@ -172,6 +174,12 @@ function withFewContainers(scopes: unknown[]): { entries: unknown[]; cut: number
     return { ...scope, containers };
   });
   return { entries, cut };
+}
+
+/** An entry with as many error codes as are kept: a later version may tell more, and the first ones are enough. */
+function withFewCodes(entry: unknown): unknown {
+  if (!isObject(entry) || !Array.isArray(entry.codes)) return entry;
+  return { ...entry, codes: entry.codes.slice(0, REPORT_LIMITS.failingCodes) };
 }
 
 function isPlainPath(path: string): boolean {

@@ -211,6 +211,11 @@ describe("a report that is read", () => {
     }
     const failing = { archives: 2, codes: ["EPERM"] };
     expect(read({ failing: { ...failing, more: 1 } }).report.failing).toEqual(failing);
+    const codes = ["E1", "E2", "E3", "E4", "E5", "E6"];
+    expect(read({ failing: { archives: 2, codes } }).report.failing).toEqual({
+      archives: 2,
+      codes: codes.slice(0, 5),
+    });
     const certificates = { authorities: [`${"AB:".repeat(31)}AB`, "nonsense", 7], notAfter: "never" };
     expect(read({ certificates }).report.certificates).toEqual({ authorities: [`${"AB:".repeat(31)}AB`] });
     expect(read({ certificates }).dropped).toHaveLength(2);
