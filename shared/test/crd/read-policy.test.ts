@@ -19,6 +19,27 @@ describe("readPolicy", () => {
     });
   });
 
+  it.each([
+    ["v1", "List"],
+    ["criu.org/v1", "CheckpointRestoreOperatorList"],
+  ])("reads the one resource of a %s %s", (apiVersion, kind) => {
+    const item = { apiVersion: "criu.org/v1", kind: "CheckpointRestoreOperator", spec: { mode: "DryRun" }, status: {} };
+    const listOf = (...items: unknown[]) =>
+      JSON.stringify({ apiVersion, kind, metadata: { resourceVersion: "" }, items });
+    expect(readPolicy(listOf(item))).toMatchObject({ ok: true, policy: { document: { mode: "DryRun" } } });
+    expect(told(listOf())).toEqual([": holds 0 resources; exactly one CheckpointRestoreOperator is wanted"]);
+    expect(told(listOf(item, item))).toEqual([": holds 2 resources; exactly one CheckpointRestoreOperator is wanted"]);
+    expect(told(`${listOf(item)}\n---\n${HEAD}`)[0]).toContain("holds 2 resources");
+    expect(told(listOf({ ...item, kind: "Pod" }))).toEqual(['kind: "Pod" is not CheckpointRestoreOperator']);
+    expect(told(listOf(listOf(item)))[0]).toContain("holds no Kubernetes resource");
+  });
+
+  it("takes nothing for a list that is none", () => {
+    expect(told(`${HEAD}items: [{}]`)).toEqual(["items: does not exist; policy fields stand under spec"]);
+    expect(told('{"apiVersion":"v2","kind":"List","items":[{}]}')[0]).toContain("apiVersion");
+    expect(told("apiVersion: v1\nkind: List\nitems: {}")[0]).toContain("apiVersion");
+  });
+
   it("reads JSON", () => {
     const resource = { apiVersion: "criu.org/v1", kind: "CheckpointRestoreOperator", spec: { mode: "DryRun" } };
     expect(readPolicy(JSON.stringify(resource))).toMatchObject({ ok: true, policy: { document: { mode: "DryRun" } } });
