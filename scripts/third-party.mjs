@@ -6,7 +6,8 @@ const PACKAGE = /^.*\/?node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/;
 
 /**
  * The packages of which something is in these bundles, as esbuild's metafiles have it, in the order of their names: name,
- * version, licence (SPDX) and the licence's text, empty where the package has none with it.
+ * version, licence (SPDX) and the licence's text.
+ * @throws Error if a package has no text of its licence with it, and {@link TEXTS} has none either
  */
 export async function listThirdParty(metafiles, root) {
   const outputs = metafiles.flatMap((metafile) => Object.values(metafile.outputs));
@@ -17,11 +18,38 @@ export async function listThirdParty(metafiles, root) {
   return [...byName.keys()].sort().map((key) => byName.get(key));
 }
 
-async function readPackage(folder) {
+/** Texts for packages that name their licence and leave its text out. */
+const TEXTS = new Map([
+  // Its Readme links to jsumners.mit-license.org.
+  ["abstract-logging", mitLicence("James Sumners")],
+]);
+
+export async function readPackage(folder) {
   const { name, version, license } = JSON.parse(await readFile(join(folder, "package.json"), "utf8"));
-  const found = (await readdir(folder)).filter((file) => /^(licen[sc]e|copying|notice)(\.|-|$)/i.test(file)).sort();
+  const found = (await readdir(folder))
+    .filter((file) => /^((un)?licen[sc]e|copying|notice)(\.|-|$)/i.test(file))
+    .sort();
   const texts = await Promise.all(found.map((file) => readFile(join(folder, file), "utf8")));
-  return { name, version, license, text: texts.map((text) => text.trim()).join("\n\n") };
+  const text = texts.map((one) => one.trim()).join("\n\n") || TEXTS.get(name);
+  if (text === undefined) {
+    throw new Error(
+      `${name} ${version} has no text of its licence, ${license}, with it; name it in ${import.meta.filename}`,
+    );
+  }
+  return { name, version, license, text };
+}
+
+/** https://spdx.org/licenses/MIT.html */
+function mitLicence(holder) {
+  return `MIT License
+
+Copyright (c) ${holder}
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation files (the "Software"), to deal in the Software without restriction, including without limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.`;
 }
 
 /** What most licences ask for: their text with every copy. */

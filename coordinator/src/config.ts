@@ -1,6 +1,7 @@
 import { hostname } from "node:os";
 import { anyHost } from "@cro/shared/any-host";
 import { parseDuration } from "@cro/shared/duration";
+import { VERSION } from "@cro/shared/version";
 import { PORTS } from "@cro/shared/wire/identities";
 import { Command, CommanderError, Option } from "commander";
 import type { AgentAddress } from "./agents/directive.ts";
@@ -101,6 +102,7 @@ export function parseArguments(argv: readonly string[]): ParsedArguments {
   const collect = (value: string, values: string[]) => [...values, value];
   const program = new Command("coordinator")
     .description("Directs the agents that keep checkpoint archives within a policy.")
+    .version(VERSION)
     .exitOverride()
     .configureOutput(output);
   program

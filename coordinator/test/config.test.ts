@@ -81,6 +81,11 @@ describe("parseArguments", () => {
     expect(problem("nonsense")).toMatch(/unknown command 'nonsense'/);
   });
 
+  it("prints its version when it is asked for", () => {
+    const version = expect.stringMatching(/^\d+\.\d+\.\d+\n$/);
+    expect(parseArguments(["--version"])).toEqual({ ok: false, exitCode: 0, text: version });
+  });
+
   it("prints its help, with examples, when it is asked for", () => {
     expect(parseArguments(["--help"])).toMatchObject({ ok: false, exitCode: 0, text: expect.stringMatching(/serve/) });
     expect(parseArguments(["serve", "--help"])).toMatchObject({

@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import {
   chownSync,
   existsSync,
@@ -130,6 +131,17 @@ describeWith("the image's root file system", containers, () => {
     const helped = await start({ command: [name, "--help"] });
     expect([await helped.exited, helped.err]).toEqual([0, []]);
     expect(helped.out[0]).toContain(`Usage: ${name}`);
+  });
+
+  it("is not built where a package has no text of its licence with it", () => {
+    const folder = aFolder();
+    writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "bare", version: "1.0.0", license: "MIT" }));
+    const script = 'import { readPackage } from "./scripts/third-party.mjs"; await readPackage(process.argv[1]);';
+    const read = () => spawnSync(process.execPath, ["--input-type=module", "-e", script, folder], { cwd: ROOT });
+    expect(read().status).toBe(1);
+    expect(`${read().stderr}`).toContain("bare 1.0.0 has no text of its licence, MIT, with it");
+    writeFileSync(join(folder, "LICENSE"), "Do as you like.");
+    expect(read().status).toBe(0);
   });
 
   it("carries the licence of each package in its bundles, all of which allow that, and lists them for scanners", () => {

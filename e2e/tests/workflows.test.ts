@@ -1,5 +1,5 @@
-import { execFile, execFileSync } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { execFile, execFileSync, spawnSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { DEFAULT_CHECKPOINT_DIRECTORY } from "@cro/shared/crd/schema";
@@ -7,7 +7,7 @@ import { describe, expect, it } from "vitest";
 import { parse } from "yaml";
 import { findActionlint } from "../support/actionlint.ts";
 import type { AnyObject } from "../support/kube.ts";
-import { ROOT } from "../support/processes.ts";
+import { aFolder, ROOT } from "../support/processes.ts";
 import { describeWith } from "../support/tools.ts";
 
 const execute = promisify(execFile);
@@ -16,7 +16,7 @@ const FILES = readdirSync(FOLDER);
 const textOf = (file: string) => readFileSync(join(FOLDER, file), "utf8");
 const workflowOf = (file: string): AnyObject => parse(textOf(file));
 const stepsOf = (file: string): AnyObject[] =>
-  Object.values<AnyObject>(workflowOf(file).jobs).flatMap(({ steps }) => steps);
+  Object.values<AnyObject>(workflowOf(file).jobs).flatMap(({ steps = [] }) => steps);
 const actionlint = await findActionlint();
 
 describeWith("actionlint", actionlint, (path) => {
@@ -64,7 +64,8 @@ describe("the workflows", () => {
       "release.yaml": {},
       "verify.yaml": { contents: "read" },
     });
-    const { release } = workflowOf("release.yaml").jobs;
+    const { release, verify } = workflowOf("release.yaml").jobs;
+    expect(verify.permissions).toEqual({ contents: "read" });
     expect(release.permissions).toEqual({ contents: "write", packages: "write", "id-token": "write" });
     for (const file of ["kind.yaml", "verify.yaml"])
       for (const job of Object.values<AnyObject>(workflowOf(file).jobs)) expect(job.permissions).toBeUndefined();
@@ -79,6 +80,65 @@ describe("the workflows", () => {
     const [, oldest = "?"] = /^>=(\d+\.\d+)\./.exec(chart.kubeVersion) ?? [];
     const [tried] = workflowOf("kind.yaml").jobs.install.strategy.matrix.kubernetes;
     expect(tried).toMatch(new RegExp(`^v${oldest.replace(".", "\\.")}\\.`));
+  });
+});
+
+describe("the release workflow", () => {
+  const { jobs, defaults } = workflowOf("release.yaml");
+  const { env, steps } = jobs.release;
+  const indexOf = (name: string) => steps.findIndex((step: AnyObject) => step.name?.startsWith(name));
+
+  it("releases nothing before all of verify has passed, which also runs each week", () => {
+    expect(jobs.release.needs).toBe("verify");
+    expect(jobs.verify.uses).toBe("./.github/workflows/verify.yaml");
+    const { on } = workflowOf("verify.yaml");
+    expect(Object.keys(on)).toEqual(expect.arrayContaining(["workflow_call", "schedule", "pull_request"]));
+    expect(on.schedule).toEqual([{ cron: expect.stringMatching(/^\d+ \d+ \* \* \d$/) }]);
+  });
+
+  it("needs no stored password, and pushes below the name of whoever forked it", () => {
+    expect(env.REGISTRY).toBe("$" + "{{ vars.REGISTRY || 'ghcr.io' }}");
+    expect(env.REGISTRY_NAMESPACE).toBe("$" + "{{ vars.REGISTRY_NAMESPACE || github.repository_owner }}");
+    for (const [, otherwise] of textOf("release.yaml").matchAll(/secrets\.REGISTRY_\w+ \|\| (\S+) /g)) {
+      expect(["github.actor", "github.token"]).toContain(otherwise);
+    }
+    expect(textOf("release.yaml").match(/secrets\./g)).toHaveLength(4);
+    expect(textOf("release.yaml").match(/secrets\.REGISTRY_\w+ \|\| github\./g)).toHaveLength(4);
+  });
+
+  /** Runs the script of a step as the runner does. */
+  function run(name: string, variables: Record<string, string>) {
+    const files = Object.fromEntries(["GITHUB_OUTPUT", "GITHUB_ENV"].map((file) => [file, join(aFolder(), file)]));
+    const script = steps[indexOf(name)].run;
+    // As GitHub documents it for `shell: bash`.
+    const flags = defaults.run.shell === "bash" ? ["--noprofile", "--norc", "-eo", "pipefail"] : ["-e"];
+    const environment = { PATH: process.env.PATH ?? "", ...files, ...variables };
+    const { status, stdout } = spawnSync("bash", [...flags, "-c", script], {
+      cwd: ROOT,
+      env: environment,
+      encoding: "utf8",
+    });
+    const told = Object.values(files).map((file) => (existsSync(file) ? readFileSync(file, "utf8") : ""));
+    return { status, stdout, told: told.join("") };
+  }
+
+  it("names what it pushes in lower case, and stops where the tag is not the version", () => {
+    const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
+    const name = "See that the tag is this version";
+    expect(run(name, { GITHUB_REF_NAME: `v${version}`, REGISTRY_NAMESPACE: "Some-One" })).toMatchObject({
+      status: 0,
+      told: `version=${version}\nREPOSITORY=some-one/checkpoint-restore-operator\nCHARTS=some-one/charts\n`,
+    });
+    expect(run(name, { GITHUB_REF_NAME: "v0.0.0-other", REGISTRY_NAMESPACE: "a" })).toMatchObject({
+      status: 1,
+      stdout: expect.stringContaining("the tag v0.0.0-other is not the version"),
+    });
+  });
+
+  it("ends where any command of a pipe fails, and overwrites no version", () => {
+    expect(defaults.run.shell).toBe("bash");
+    expect(indexOf("See that nothing has this version yet")).toBeGreaterThan(0);
+    expect(indexOf("See that nothing has this version yet")).toBeLessThan(indexOf("Build the image and push it"));
   });
 });
 
