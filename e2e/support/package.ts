@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -18,7 +18,7 @@ export interface ReleasedImage {
 
 /**
  * Writes what a release is made of into a folder: the chart's package and install.yaml, both with this image as their default.
- * Returns the paths.
+ * Returns the paths. Two packagings of one commit for one image are the same, byte for byte.
  */
 export async function packageRelease(helm: string, image: ReleasedImage, destination: string): Promise<string[]> {
   const folder = await mkdtemp(join(tmpdir(), "cro-package-"));
@@ -32,6 +32,7 @@ export async function packageRelease(helm: string, image: ReleasedImage, destina
     await writeFile(join(chart, "values.yaml"), text);
     const readme = join(chart, "README.md");
     await writeFile(readme, fillTable(await readFile(readme, "utf8"), text));
+    await dateAll(chart, await sourceTime());
     const { stdout } = await execute(helm, ["package", chart, "--destination", destination]);
     const [, archive = ""] = /saved it to: (.+)$/m.exec(stdout) ?? [];
     const manifest = join(destination, "install.yaml");
@@ -39,5 +40,23 @@ export async function packageRelease(helm: string, image: ReleasedImage, destina
     return [archive, manifest];
   } finally {
     await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/**
+ * When the source was last changed, in seconds since 1970: SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/
+ * source-date-epoch/), or the time of the commit.
+ */
+async function sourceTime(): Promise<number> {
+  const given = process.env.SOURCE_DATE_EPOCH;
+  const text = given ?? (await execute("git", ["log", "-1", "--format=%ct"], { cwd: CHART })).stdout.trim();
+  if (!/^\d{1,11}$/.test(text)) throw new Error(`SOURCE_DATE_EPOCH: "${text}" is no number of seconds since 1970`);
+  return Number(text);
+}
+
+/** Gives one time to all files of a chart: helm packs the times of files along with them. */
+async function dateAll(folder: string, seconds: number): Promise<void> {
+  for (const entry of await readdir(folder, { withFileTypes: true, recursive: true })) {
+    await utimes(join(entry.parentPath, entry.name), seconds, seconds);
   }
 }

@@ -1,4 +1,5 @@
 import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -169,6 +170,19 @@ describeWith("a release", helm, (tools) => {
     expect(parse(await show("values"))).toEqual({ ...source, image: { ...source.image, ...image } });
     expect(await show("readme")).toContain(`| \`"${DIGEST}"\` |`);
     await execute(tools.helm, ["lint", "--strict", chart]);
+  }, 60_000);
+
+  it("is the same, byte for byte, when a commit is packaged twice", async () => {
+    const image = { registry: "registry.example", repository: "team/cro", digest: DIGEST };
+    const digests = [];
+    for (const turn of ["first", "second"]) {
+      const paths = await packageRelease(tools.helm, image, join(aFolder(), turn));
+      digests.push(paths.map((path) => createHash("sha256").update(readFileSync(path)).digest("hex")));
+      // A file's time counts whole seconds in the package.
+      const packed = Math.floor(Date.now() / 1000);
+      await until(() => expect(Math.floor(Date.now() / 1000)).toBeGreaterThan(packed));
+    }
+    expect(digests[1]).toEqual(digests[0]);
   }, 60_000);
 
   it("is not packaged without a registry", async () => {
