@@ -62,7 +62,16 @@ export async function buildBundles() {
   const shipped = built.filter((_, index) => shippedCommands.includes(commands[index])).map(({ metafile }) => metafile);
   const packages = await listThirdParty(shipped, root);
   await writeFile(join(root, "dist", "THIRD-PARTY-LICENSES.txt"), toLicenceTexts(packages));
-  await writeFile(join(root, "dist", "sbom.cdx.json"), toBillOfMaterials(packages));
+  const { name, version } = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
+  // https://reproducible-builds.org/specs/source-date-epoch/
+  const seconds = process.env.SOURCE_DATE_EPOCH;
+  const bill = toBillOfMaterials(packages, {
+    project: { name, version },
+    lock: await readFile(join(root, "pnpm-lock.yaml"), "utf8"),
+    node: process.versions.node,
+    timeMs: seconds === undefined ? Date.now() : Number(seconds) * 1000,
+  });
+  await writeFile(join(root, "dist", "sbom.cdx.json"), bill);
 }
 
 /**

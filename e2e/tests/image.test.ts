@@ -145,10 +145,24 @@ describeWith("the image's root file system", containers, () => {
   });
 
   it("carries the licence of each package in its bundles, all of which allow that, and lists them for scanners", () => {
-    const { components } = JSON.parse(readFileSync(join(rootFileSystem, "app/sbom.cdx.json"), "utf8"));
+    const bill = JSON.parse(readFileSync(join(rootFileSystem, "app/sbom.cdx.json"), "utf8"));
+    const components = bill.components.filter(({ type }: AnyObject) => type === "library");
     const names = components.map(({ name }: AnyObject) => name);
     expect(names).toEqual(expect.arrayContaining(["fastify", "pino", "prom-client", "undici", "@peculiar/x509"]));
     for (const tool of ["esbuild", "typescript", "vitest"]) expect(names).not.toContain(tool);
+    // What NTIA asks of a bill of materials.
+    const { timestamp, authors, component } = bill.metadata;
+    expect(Math.abs(Date.now() - Date.parse(timestamp))).toBeLessThan(86_400_000);
+    expect([authors.length, component.name, component.version]).toEqual([1, "checkpoint-restore-operator", VERSION]);
+    const [node] = bill.components.filter(({ type }: AnyObject) => type === "platform");
+    expect(node).toMatchObject({ name: "node", version: process.versions.node });
+    const refs = bill.components.map((one: AnyObject) => one["bom-ref"]);
+    expect(new Set(refs).size).toBe(refs.length);
+    const [ofAll, ...ofEach] = bill.dependencies;
+    expect(ofAll).toEqual({ ref: component["bom-ref"], dependsOn: refs });
+    expect(ofEach.map(({ ref }: AnyObject) => ref)).toEqual(refs);
+    for (const { hashes } of components)
+      expect(hashes).toEqual([{ alg: "SHA-512", content: expect.stringMatching(/^[0-9a-f]{128}$/) }]);
     const texts = readFileSync(join(rootFileSystem, "app/THIRD-PARTY-LICENSES.txt"), "utf8");
     for (const { name, version, purl, licenses } of components) {
       const [{ expression }] = licenses;
