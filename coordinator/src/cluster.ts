@@ -24,7 +24,7 @@ import { type WatchEvent, watchObjects } from "./kube/watch.ts";
 import { type Leadership, runElection } from "./leader/election.ts";
 import { createOrphanProver, type PodName } from "./liveness/prover.ts";
 import { createToldHolds } from "./liveness/told-holds.ts";
-import { countPolicies, createMetrics, type Metrics, setExpiry } from "./metrics.ts";
+import { countPolicies, createMetrics, forgetLeadership, type Metrics, setExpiry } from "./metrics.ts";
 import { acceptedByNode } from "./policy/accepted.ts";
 import { agentNodes } from "./policy/agent-nodes.ts";
 import { createRulings } from "./policy/in-force.ts";
@@ -119,9 +119,7 @@ export async function startClusterCoordinator(config: ClusterConfig, { log }: { 
         } finally {
           agents = () => [];
           health.setLeader(undefined);
-          // What only a leader knows would stay as it was, and alarm for as long as this process stands by.
-          for (const gauge of [metrics.watchSynced, metrics.certificateExpiry, metrics.policies]) gauge.reset();
-          for (const gauge of [metrics.isLeader, metrics.policyConflicts, metrics.orphansHeld]) gauge.set(0);
+          forgetLeadership(metrics);
         }
       },
     });

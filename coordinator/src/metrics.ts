@@ -56,29 +56,15 @@ export function createMetrics({ version, agents }: { version: string; agents: ()
     value: (report) => report.bytes,
   });
 
-  new Gauge({
+  everyAgentOfNode(registers, agents, {
     name: "checkpoint_node_agent_up",
     help: "1 while every agent of the node answers its coordinator.",
-    labelNames: ["node"],
-    registers,
-    collect() {
-      this.reset();
-      for (const [node, views] of Map.groupBy(agents(), ({ address }) => address.node)) {
-        this.set({ node }, views.every(({ state }) => state !== "stale") ? 1 : 0);
-      }
-    },
+    is: (state) => state !== "stale",
   });
-  new Gauge({
+  everyAgentOfNode(registers, agents, {
     name: "checkpoint_node_policy_applied",
     help: "1 while every agent of the node has the current directive.",
-    labelNames: ["node"],
-    registers,
-    collect() {
-      this.reset();
-      for (const [node, views] of Map.groupBy(agents(), ({ address }) => address.node)) {
-        this.set({ node }, views.every(({ state }) => state === "applied") ? 1 : 0);
-      }
-    },
+    is: (state) => state === "applied",
   });
 
   return {
@@ -149,9 +135,39 @@ export function countPolicies(metrics: Metrics, { resources }: Pick<Ruling, "res
   for (const [state, count] of Object.entries(counts)) metrics.policies.set({ state }, count);
 }
 
+/** Forgets what only a leader knows: it would stay as it was, and alarm for as long as this process stands by. */
+export function forgetLeadership(metrics: Metrics): void {
+  for (const gauge of [metrics.isLeader, metrics.policyConflicts, metrics.orphansHeld]) gauge.set(0);
+  metrics.watchSynced.reset();
+  metrics.certificateExpiry.reset();
+  metrics.policies.reset();
+  metrics.policyRefused.reset();
+}
+
 /** Sets when a certificate ends, from milliseconds since 1970. */
 export function setExpiry(metrics: Metrics, certificate: CertificateName, notAfterMs: number): void {
   metrics.certificateExpiry.set({ certificate }, notAfterMs / 1000);
+}
+
+/** A gauge of each node: 1 while the state of all of its agents is one that is asked for, else 0. */
+function everyAgentOfNode(
+  registers: Registry[],
+  agents: () => readonly AgentView[],
+  { name, help, is }: { name: string; help: string; is: (state: AgentView["state"]) => boolean },
+): void {
+  new Gauge({
+    name,
+    help,
+    labelNames: ["node"],
+    registers,
+    collect() {
+      // A node that is gone leaves no series behind.
+      this.reset();
+      for (const [node, views] of Map.groupBy(agents(), ({ address }) => address.node)) {
+        this.set({ node }, views.every(({ state }) => is(state)) ? 1 : 0);
+      }
+    },
+  });
 }
 
 function perNode(

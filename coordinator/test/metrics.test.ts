@@ -1,7 +1,7 @@
 import { defaultPolicy } from "@cro/shared/policy/compile";
 import { describe, expect, it } from "vitest";
 import type { AgentView } from "../src/agents/push.ts";
-import { countPolicies, createMetrics, setExpiry } from "../src/metrics.ts";
+import { countPolicies, createMetrics, forgetLeadership, setExpiry } from "../src/metrics.ts";
 import { createJudge, type PolicyResource, readyPolicy } from "../src/policy/judge.ts";
 import { EMPTY_MEMORY } from "../src/policy/record.ts";
 import { ruleNodes } from "../src/policy/ruling.ts";
@@ -52,6 +52,21 @@ describe("createMetrics", () => {
     const two = [anAgent("a", "applied", 3), anAgent("a", "pending", 3)];
     const metrics = createMetrics({ version: "1", agents: () => two });
     expect(await series(metrics)).toContain('checkpoint_node_policy_applied{node="a"} 0');
+  });
+
+  it("tells nothing that only a leader knows once it has ceased to lead", async () => {
+    const metrics = createMetrics({ version: "1", agents: () => [] });
+    const fresh = await series(metrics);
+    metrics.isLeader.set(1);
+    metrics.policyConflicts.set(2);
+    metrics.orphansHeld.set(3);
+    metrics.watchSynced.set({ resource: "pods" }, 1);
+    setExpiry(metrics, "agent", 1000);
+    metrics.policies.set({ state: "refused" }, 1);
+    metrics.policyRefused.set({ node: "a", policy: "p/x" }, 1);
+    expect(await series(metrics)).not.toEqual(fresh);
+    forgetLeadership(metrics);
+    expect(await series(metrics)).toEqual(fresh);
   });
 
   it("counts policies by what became of them, zeros too", async () => {
