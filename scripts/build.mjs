@@ -2,6 +2,7 @@ import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { sourceDate } from "./source-date.mjs";
 import { listThirdParty, toBillOfMaterials, toLicenceTexts } from "./third-party.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -63,13 +64,12 @@ export async function buildBundles() {
   const packages = await listThirdParty(shipped, root);
   await writeFile(join(root, "dist", "THIRD-PARTY-LICENSES.txt"), toLicenceTexts(packages));
   const { name, version } = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
-  // https://reproducible-builds.org/specs/source-date-epoch/
-  const seconds = process.env.SOURCE_DATE_EPOCH;
+  const seconds = sourceDate();
   const bill = toBillOfMaterials(packages, {
     project: { name, version },
     lock: await readFile(join(root, "pnpm-lock.yaml"), "utf8"),
     node: process.versions.node,
-    timeMs: seconds === undefined ? Date.now() : Number(seconds) * 1000,
+    timeMs: seconds === undefined ? Date.now() : seconds * 1000,
   });
   await writeFile(join(root, "dist", "sbom.cdx.json"), bill);
 }

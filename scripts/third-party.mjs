@@ -62,7 +62,7 @@ export function toLicenceTexts(packages) {
 /**
  * A bill of materials (CycloneDX 1.5), which scanners of images find by its name: bundles hide from them what is in them. It
  * has what NTIA's "Minimum Elements for a Software Bill of Materials" asks for: author, time, names, versions, identifiers,
- * and what depends on what: the bundles on all of them, for esbuild leaves nothing between.
+ * and what depends on what. The bundles depend on all packages; what these depend on among each other is told as unknown.
  * @param packages as {@link listThirdParty} has them
  * @param options.project name and version of what the bundles are of
  * @param options.lock the content of pnpm-lock.yaml, which knows the packages' digests
@@ -97,6 +97,8 @@ export function toBillOfMaterials(packages, { project, lock, node, timeMs }) {
       { ref: root, dependsOn: all.map((one) => one["bom-ref"]) },
       ...all.map((one) => ({ ref: one["bom-ref"], dependsOn: [] })),
     ],
+    // Without it an empty list says that a package depends on nothing.
+    compositions: [{ aggregate: "unknown", dependencies: all.map((one) => one["bom-ref"]) }],
   };
   return `${JSON.stringify(bill, null, 2)}\n`;
 }

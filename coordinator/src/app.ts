@@ -2,10 +2,10 @@ import { randomBytes } from "node:crypto";
 import type { AddressInfo } from "node:net";
 import { boundAnswers, makeRoom, PAGES_ON_THEIR_WAY, STATUS_CONNECTIONS } from "@cro/shared/make-room";
 import { type CompiledPolicy, formatProblem } from "@cro/shared/policy/compile";
+import { VERSION } from "@cro/shared/version";
 import type { Fence } from "@cro/shared/wire/fence";
 import Fastify from "fastify";
 import type { Logger } from "pino";
-import manifest from "../package.json" with { type: "json" };
 import { type AgentClient, createAgentClient } from "./agents/client.ts";
 import { type SerializedPolicy, serializePolicy } from "./agents/directive.ts";
 import { createPusher, type Pusher, type PusherEvents } from "./agents/push.ts";
@@ -91,7 +91,7 @@ async function startParts(config: Config, context: PartsContext): Promise<string
   const { log, timings, stops } = context;
   let pusher: Pusher | undefined;
   let policy: SerializedPolicy | undefined;
-  const metrics = createMetrics({ version: manifest.version, agents: () => pusher?.view() ?? [] });
+  const metrics = createMetrics({ version: VERSION, agents: () => pusher?.view() ?? [] });
 
   const followed = await followPolicyFile({
     path: config.policyFile,

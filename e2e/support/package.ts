@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { parseDocument } from "yaml";
+import { sourceDate } from "../../scripts/source-date.mjs";
 import { fillTable, renderManifest } from "./chart-files.ts";
 import { CHART } from "./release.ts";
 
@@ -43,15 +44,9 @@ export async function packageRelease(helm: string, image: ReleasedImage, destina
   }
 }
 
-/**
- * When the source was last changed, in seconds since 1970: SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/
- * source-date-epoch/), or the time of the commit.
- */
+/** When the source was last changed, in seconds since 1970: what the environment says, or the time of the commit. */
 async function sourceTime(): Promise<number> {
-  const given = process.env.SOURCE_DATE_EPOCH;
-  const text = given ?? (await execute("git", ["log", "-1", "--format=%ct"], { cwd: CHART })).stdout.trim();
-  if (!/^\d{1,11}$/.test(text)) throw new Error(`SOURCE_DATE_EPOCH: "${text}" is no number of seconds since 1970`);
-  return Number(text);
+  return sourceDate() ?? Number((await execute("git", ["log", "-1", "--format=%ct"], { cwd: CHART })).stdout);
 }
 
 /** Gives one time to all files of a chart: helm packs the times of files along with them. */

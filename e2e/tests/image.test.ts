@@ -161,6 +161,7 @@ describeWith("the image's root file system", containers, () => {
     const [ofAll, ...ofEach] = bill.dependencies;
     expect(ofAll).toEqual({ ref: component["bom-ref"], dependsOn: refs });
     expect(ofEach.map(({ ref }: AnyObject) => ref)).toEqual(refs);
+    expect(bill.compositions).toEqual([{ aggregate: "unknown", dependencies: refs }]);
     for (const { hashes } of components)
       expect(hashes).toEqual([{ alg: "SHA-512", content: expect.stringMatching(/^[0-9a-f]{128}$/) }]);
     const texts = readFileSync(join(rootFileSystem, "app/THIRD-PARTY-LICENSES.txt"), "utf8");

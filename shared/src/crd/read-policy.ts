@@ -1,3 +1,4 @@
+import { isObject } from "../is-object.ts";
 import { type CompiledPolicy, compilePolicy, type FieldProblem } from "../policy/compile.ts";
 import { readKubernetesYaml } from "./kubernetes-yaml.ts";
 import { POLICY_API_VERSION, POLICY_KIND } from "./schema.ts";
@@ -37,10 +38,6 @@ function itemsOf(resource: unknown): unknown[] {
   const isList =
     (apiVersion === "v1" && kind === "List") || (apiVersion === POLICY_API_VERSION && kind === `${POLICY_KIND}List`);
   return isList ? items : [resource];
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function refuse(field: string, message: string): ReadPolicyResult {

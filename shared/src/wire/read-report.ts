@@ -1,6 +1,7 @@
 import type { TSchema } from "typebox";
 import { Compile } from "typebox/compile";
 import { PLAIN_PATH } from "../crd/schema.ts";
+import { isObject } from "../is-object.ts";
 import { RFC_3339 } from "../rfc3339.ts";
 import {
   type ArchiveSum,
@@ -240,8 +241,4 @@ function addUp(omitted: unknown, more: number): unknown {
 
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -249,6 +249,9 @@ describe("a report that is read", () => {
       { ...limit, obstacles: { pinned: 1, failing: 2 }, codes: ["EPERM"] },
     ]);
     expect(read({ unreachable: [{ ...limit, codes: ["E P"] }] }).report.unreachable).toEqual([]);
+    const codes = ["E1", "E2", "E3", "E4", "E5"];
+    const more = { ...limit, codes: [...codes, "E6"] };
+    expect(read({ unreachable: [more] }).report.unreachable).toEqual([{ ...limit, codes }]);
   });
 
   it("has states that are words, of which there are few", () => {

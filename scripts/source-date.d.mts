@@ -1,0 +1,1 @@
+export function sourceDate(text?: string): number | undefined;
