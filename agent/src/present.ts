@@ -1,5 +1,5 @@
 import { formatBytes } from "@cro/shared/quantity";
-import type { UnreachableLimit } from "@cro/shared/wire/report";
+import { scopeOfLimit, type UnreachableLimit } from "@cro/shared/wire/report";
 import Table from "cli-table3";
 import { compareAge } from "./archive/archive.ts";
 import type { Decision } from "./retention/explain.ts";
@@ -73,16 +73,8 @@ export function archiveCells({ file, identity, timeMs, size, state, pinned }: De
 }
 
 /** `maxTotalSize of team-a/web cannot be reached: 3 archives over it, 1 of which may go` */
-export function describeUnreachable({
-  limit,
-  namespace,
-  pod,
-  container,
-  wanted,
-  freed,
-  unit,
-}: UnreachableLimit): string {
-  const scope = [namespace, pod, container].filter((name) => name !== undefined).join("/") || "the node";
+export function describeUnreachable(unreachable: UnreachableLimit): string {
+  const { limit, wanted, freed, unit } = unreachable;
   const amount = (value: number) => (unit === "bytes" ? `${formatBytes(value)}B` : `${value} archives`);
-  return `${limit} of ${scope} cannot be reached: ${amount(wanted)} over it, of which ${amount(freed)} may go`;
+  return `${limit} of ${scopeOfLimit(unreachable)} cannot be reached: ${amount(wanted)} over it, of which ${amount(freed)} may go`;
 }

@@ -15,6 +15,7 @@ import {
   type UnreachableLimit,
 } from "@cro/shared/wire/report";
 import { type Archive, countsInBytes, countsInNumber, isDeletable, isOwnerless } from "./archive/archive.ts";
+import { isContainerAsked } from "./retention/scope.ts";
 
 /** What a report tells beside what is counted from the archives. */
 export type ReportHead = Pick<
@@ -94,7 +95,7 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
     if (policy.retainOrphan) continue;
     const { namespace, pod, container } = identity;
     const orphan = getOrMake(orphans, `${namespace}/${pod}`, () => ({ namespace, pod, containers: new Set() }));
-    if (policy.level === "container" || policy.level === "global") orphan.containers.add(container);
+    if (isContainerAsked(policy.level)) orphan.containers.add(container);
   }
 
   const byBytes = [...namespaces.values()].sort((a, b) => b.bytes - a.bytes || (a.namespace < b.namespace ? -1 : 1));

@@ -728,6 +728,14 @@ const spec = (): fc.Arbitrary<Record<string, unknown>> =>
           { namespace: "jobs", pod: "job-*" },
         ),
       ),
+      workloadPolicies: scoped(
+        fc.constantFrom(
+          { namespace: "team", kind: "Deployment", name: "roll" },
+          { namespace: "team", kind: "Deployment", name: "roll", container: "main" },
+          { namespace: "team-prod", kind: "Deployment", name: "roll" },
+          { namespace: "team*", kind: "ReplicaSet", name: "roll-6f9f8977b7" },
+        ),
+      ),
       namespacePolicies: scoped(
         fc.constantFrom({ namespace: "team" }, { namespace: "team-p*" }, { namespace: "jobs" }),
       ),
@@ -748,11 +756,13 @@ const spec = (): fc.Arbitrary<Record<string, unknown>> =>
 
 /** The schema's lists hold every name once, and a floor is under its limit. */
 function isGood(one: Record<string, unknown>): boolean {
-  const lists = [one.containerPolicies, one.podPolicies, one.namespacePolicies] as Array<
+  const lists = [one.containerPolicies, one.podPolicies, one.workloadPolicies, one.namespacePolicies] as Array<
     Array<Record<string, unknown>>
   >;
   const isSingle = lists.every((list) => {
-    const keys = list.map(({ namespace, pod, container }) => `${namespace}/${pod}/${container}`);
+    const keys = list.map(({ namespace, pod, kind, name, container }) =>
+      [namespace, pod, kind, name, container].join("/"),
+    );
     return new Set(keys).size === keys.length;
   });
   return isSingle && compilePolicy(one).ok;

@@ -41,6 +41,8 @@ export const OWNERS: readonly ContainerIdentity[] = [
   { namespace: "team", pod: "web", container: "prod-side" },
   { namespace: "team", pod: "web", container: "main" },
   { namespace: "team", pod: "api", container: "main" },
+  { namespace: "team", pod: "roll-6f9f8977b7-w28kl", container: "main" },
+  { namespace: "team", pod: "roll-5d4b8c7f9d-x7k2p", container: "main" },
   { namespace: "jobs", pod: "job-0.batch", container: "main" },
 ];
 

@@ -2,7 +2,7 @@ import type { PolicyDocument } from "@cro/shared/policy/document";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import { type ArchiveState, REASONS } from "@cro/shared/wire/report";
 import type { Archive } from "../../agent/src/archive/archive.ts";
-import { governs, referencePlan } from "../../agent/test/retention/reference.ts";
+import { governs, keyOf, referencePlan } from "../../agent/test/retention/reference.ts";
 import type { Runtime } from "../../agent/test/support/archives.ts";
 
 /** What a file really holds, whatever its name says. */
@@ -251,7 +251,12 @@ export function activate(model: NodeModel, identity: ContainerIdentity): void {
   if (policy === undefined || !model.isAgentUp) return;
   const { namespace, pod, container } = identity;
   const keys = { namespace, pod: `${namespace}/${pod}`, container: `${namespace}/${pod}/${container}` };
-  const { level } = governs(policy.rules, policy.global, identity);
+  const governing = governs(policy.rules, policy.global, identity);
+  const { level } = governing;
+  if (level === "workload") {
+    model.active.add(keyOf(identity, governing));
+    return;
+  }
   const levels = level === "global" ? (["namespace", "pod", "container"] as const) : [level];
   for (const one of levels) model.active.add(keys[one]);
 }

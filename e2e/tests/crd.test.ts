@@ -122,6 +122,7 @@ describeWithKube("the policy resource on a real API server", (kube) => {
   });
 
   const names = { namespace: "a", pod: "b", container: "c" };
+  const deployment = { namespace: "a", kind: "Deployment", name: "web" };
 
   it.each<[unknown, RegExp]>([
     [
@@ -137,6 +138,7 @@ describeWithKube("the policy resource on a real API server", (kube) => {
       /spec\.containerPolicies\[0\]\.minCheckpoints: .*lower the floor, raise the limit/,
     ],
     [{ podPolicies: [{ namespace: "a", pod: "b", minCheckpoints: 3, maxCheckpoints: 2 }] }, /lower the floor/],
+    [{ workloadPolicies: [{ ...deployment, minCheckpoints: 3, maxCheckpoints: 2 }] }, /lower the floor/],
     [{ namespacePolicies: [{ namespace: "a", minCheckpoints: 3, maxCheckpoints: 2 }] }, /lower the floor/],
     [
       { nodePolicy: { lowWatermarkPercent: 50 } },
@@ -146,6 +148,19 @@ describeWithKube("the policy resource on a real API server", (kube) => {
     [{ nodePolicy: { lowWatermarkPercent: 0, highWatermarkPercent: 80 } }, /greater than or equal to 1/],
     [{ nodePolicy: { highWatermarkPercent: 101 } }, /less than or equal to 100/],
     [{ containerPolicies: [names, { ...names, maxAge: "1d" }] }, /spec\.containerPolicies\[1\]: Duplicate value/],
+    [
+      { workloadPolicies: [deployment, { ...deployment, container: "*", maxAge: "1d" }] },
+      /spec\.workloadPolicies\[1\]: Duplicate value/,
+    ],
+    [
+      { workloadPolicies: [{ ...deployment, kind: "deployment" }] },
+      /kind: Unsupported value: "deployment": supported values: "Deployment"/,
+    ],
+    [
+      { workloadPolicies: [{ ...deployment, name: "web-*" }] },
+      /workloadPolicies\[0\]\.name: .*"web-\*" is not the name of a workload, in full; write e\.g\. web$/,
+    ],
+    [{ workloadPolicies: [{ namespace: "a", name: "web" }] }, /spec\.workloadPolicies\[0\]\.kind: Required value/],
     [{ podPolicies: [{ namespace: "a" }] }, /spec\.podPolicies\[0\]\.pod: Required value/],
     [{ namespacePolicies: [{ namespace: "Team" }] }, /spec\.namespacePolicies\[0\]\.namespace/],
     [
@@ -221,6 +236,7 @@ describeWithKube("the policy resource on a real API server", (kube) => {
     const spec = {
       containerPolicies: policies.map((one) => ({ ...one, pod, container: long("c", 63) })),
       podPolicies: policies.map((one) => ({ ...one, pod })),
+      workloadPolicies: policies.map((one) => ({ ...one, kind: "StatefulSet", name: pod, container: long("c", 63) })),
       namespacePolicies: policies,
     };
     expect(await refusal(spec)).toBeUndefined();
@@ -328,6 +344,21 @@ describeWithKube("the policy resource on a real API server", (kube) => {
           ),
         }),
         fc.record({ podPolicies: fc.array(part({ namespace: arbName, pod: arbName, ...limits }), { maxLength: 2 }) }),
+        fc.record({
+          workloadPolicies: fc.array(
+            part(
+              {
+                namespace: arbName,
+                kind: fc.constantFrom<unknown>("Deployment", "Job", "job", ""),
+                name: arbName,
+                container: fc.option(arbName, { nil: undefined }),
+                ...limits,
+              },
+              ["namespace", "kind", "name"],
+            ),
+            { maxLength: 2 },
+          ),
+        }),
         fc.record({ namespacePolicies: fc.array(part({ namespace: arbName, ...limits }), { maxLength: 3 }) }),
         fc.record({
           nodePolicy: part({

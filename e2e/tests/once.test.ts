@@ -256,7 +256,7 @@ describe("the agent's commands", () => {
   const agent = (args: string[], input = "") => {
     const command = ["dist/agent.js", ...args];
     const { status, stdout, stderr } = spawnSync(process.execPath, command, { cwd: ROOT, encoding: "utf8", input });
-    return { status, lines: stdout.split("\n").filter((line) => line !== ""), stderr };
+    return { status, stdout, lines: stdout.split("\n").filter((line) => line !== ""), stderr };
   };
 
   it.each([["list"], ["plan"], ["explain", archiveName()], ["pin", archiveName()], ["pause"], ["status"], ["history"]])(
@@ -278,6 +278,20 @@ describe("the agent's commands", () => {
     const told = lines.map((line) => JSON.parse(line));
     expect([status, told.map(({ file }) => file)]).toEqual([0, [early, late, dash, nobody]]);
     expect(told[0]).toMatchObject({ time: "2026-01-01T00:00:00Z", node: process.env.NODE_NAME ?? hostname() });
+  });
+
+  it("plan prints what docs/retention.md shows of a workload policy", () => {
+    const page = readFileSync(join(ROOT, "docs/retention.md"), "utf8");
+    const [, policy = "", shown = ""] =
+      /<!-- workload policy -->\n```yaml\n(.*?)```\n\n```console\n\$ agent plan [^\n]*\n(.*?)```/s.exec(page) ?? [];
+    const directory = aFolder();
+    for (const row of shown.trim().split("\n").slice(1)) {
+      const [, , namespace = "", pod = "", container = "", time = ""] = row.split(/ {2,}/);
+      writeArchive(directory, { namespace, pod, container, time, mtimeMs: Date.parse(time) });
+    }
+    expect(archivesIn(directory)).toHaveLength(8);
+    const { status, stdout } = agent(["plan", "--policy", "-", "--directory", directory], policy);
+    expect([status, stdout]).toEqual([0, shown]);
   });
 
   it("plan reads a policy from stdin, and says what it cannot know and that .pause is there", () => {

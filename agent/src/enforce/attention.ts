@@ -1,15 +1,26 @@
+import { getOrMake } from "@cro/shared/get-or-make";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import type { Clock } from "../clock.ts";
 import type { ArchiveIndex } from "../inventory/archive-index.ts";
 import type { Entry } from "../inventory/entry.ts";
-import { containerScope, namespaceScope, podScope, scopesOf } from "../retention/scope.ts";
+import {
+  blockingScope,
+  containerScope,
+  namespaceScope,
+  podScope,
+  scopesOf,
+  workloadOf,
+  workloadScope,
+} from "../retention/scope.ts";
 import type { InForce } from "./in-force.ts";
 
-/** A namespace, one of its pods, or one container of that pod. */
+/** A namespace, one of its pods, one container of that pod, or one of its workloads. */
 export interface Scope {
   namespace: string;
   pod?: string;
   container?: string;
+  /** As `workloadOf` names it. */
+  workload?: string;
 }
 
 /** What the next run plans for. */
@@ -60,13 +71,11 @@ export interface Attention {
 }
 
 export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; clock: Clock }): Attention {
-  /** Scopes in which something happened and that wait for walks, by key. */
-  const wanted = new Map<string, Scope>();
+  /** Scopes in which something happened and that wait for walks: by the key of what blocks them, and by their own. */
+  const wanted = new Map<string, Map<string, Scope>>();
   index.onUnblocked((key) => {
-    const scope = wanted.get(key);
-    if (scope === undefined) return;
+    for (const [scopeKey, scope] of wanted.get(key) ?? []) open().scopes.set(scopeKey, scope);
     wanted.delete(key);
-    open().scopes.set(key, scope);
   });
   let policy: InForce | undefined;
   let batch: Batch | undefined;
@@ -113,11 +122,12 @@ export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; 
     if (policy === undefined) return;
     for (const scope of limitedScopes(policy, identity)) {
       const key = keyOf(scope);
-      if (!index.isBlocked(key)) {
+      const blocking = blockingScope(key);
+      if (!index.isBlocked(blocking)) {
         scopes().set(key, scope);
         return;
       }
-      wanted.set(key, scope);
+      getOrMake(wanted, blocking, () => new Map()).set(key, scope);
     }
   }
 
@@ -159,13 +169,18 @@ export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; 
       for (const scope of scopes) open().scopes.set(keyOf(scope), scope);
     },
     activate,
-    isActive: (key) => (policy?.document.applyImmediately || active.has(key)) && !index.isBlocked(key),
+    isActive: (key) => (policy?.document.applyImmediately || active.has(key)) && !index.isBlocked(blockingScope(key)),
     deactivateEmpty({ identity }) {
       if (active.size === 0 || identity === undefined) return;
       const { namespace, pod } = identity;
       if (isEmpty(index.inScope(identity))) active.delete(containerScope(identity));
       if (isEmpty(index.inScope({ namespace, pod }))) active.delete(podScope(identity));
       if (isEmpty(index.inScope({ namespace }))) active.delete(namespaceScope(identity));
+      if (policy === undefined) return;
+      const governing = policy.govern(identity);
+      if (governing.level !== "workload") return;
+      const scope = { namespace, workload: workloadOf(governing) };
+      if (isEmpty(archivesOf(scope, { index, govern: policy.govern }))) active.delete(keyOf(scope));
     },
     take() {
       const taken = batch;
@@ -189,15 +204,18 @@ export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; 
 }
 
 /** Key of a scope, as the planner writes it. */
-export function keyOf({ namespace, pod, container }: Partial<Scope>): string {
+export function keyOf({ namespace, pod, container, workload }: Partial<Scope>): string {
+  if (namespace !== undefined && workload !== undefined) return workloadScope({ namespace }, workload);
   return [namespace, pod, container].filter((name) => name !== undefined).join("/");
 }
 
 /** The scopes of a container on which its policy's rules act, the widest first. */
 function limitedScopes({ govern }: InForce, identity: ContainerIdentity): Scope[] {
   const { namespace, pod, container } = identity;
-  const { level, perPod, perNamespace } = govern(identity);
+  const governing = govern(identity);
+  const { level, perPod, perNamespace } = governing;
   const scopes: Scope[] = [];
+  if (level === "workload") scopes.push({ namespace, workload: workloadOf(governing) });
   if (level === "namespace" || perNamespace !== undefined) scopes.push({ namespace });
   if (level === "pod" || perPod !== undefined) scopes.push({ namespace, pod });
   if (level === "container" || level === "global") scopes.push({ namespace, pod, container });
@@ -206,8 +224,25 @@ function limitedScopes({ govern }: InForce, identity: ContainerIdentity): Scope[
 
 /** Keys of the scopes around a scope, from its namespace to itself. */
 export function scopesDownTo(scope: Partial<Scope>): string[] {
-  const names = keyOf(scope).split("/");
+  const key = keyOf(scope);
+  if (scope.workload !== undefined) return [blockingScope(key), key];
+  const names = key.split("/");
   return names.map((_, at) => names.slice(0, at + 1).join("/"));
+}
+
+/**
+ * The archives that are planned for with a scope: all of a namespace. What a workload policy governs is planned for with its
+ * workload or its namespace, and never with a pod, which holds but a part of the workload.
+ */
+export function archivesOf(
+  { workload, ...names }: Scope,
+  { index, govern }: { index: ArchiveIndex<Entry>; govern: InForce["govern"] },
+): Iterable<Entry & { identity: ContainerIdentity }> {
+  if (workload === undefined && names.pod === undefined) return index.inScope(names);
+  return index.inScope(names, (identity) => {
+    const governing = govern(identity);
+    return (governing.level === "workload" ? workloadOf(governing) : undefined) === workload;
+  });
 }
 
 function parseContainer(key: string): ContainerIdentity {

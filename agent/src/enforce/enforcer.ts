@@ -14,7 +14,7 @@ import type { OrphanProofs } from "../policy/orphan-proofs.ts";
 import { type DiskUsage, isOverLimit, isRelieved, type Plan, type PlanInput, planInSteps } from "../retention/plan.ts";
 import { containerScope, podScope } from "../retention/scope.ts";
 import { createAges, hasAges } from "./ages.ts";
-import { type Batch, createAttention, type Due, keyOf, type Scope, scopesDownTo } from "./attention.ts";
+import { archivesOf, type Batch, createAttention, type Due, keyOf, type Scope, scopesDownTo } from "./attention.ts";
 import { type Basis, carryOut, type Ending, type Step, stepsOf } from "./carry-out.ts";
 import type { DiskReading } from "./disk.ts";
 import { createFailures } from "./failures.ts";
@@ -202,7 +202,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   async function enforcePart(scopes: Scope[], ground: Ground, sinceMs: number): Promise<boolean> {
     const covers = proofs.current(clock.monotonicMs()).filter(({ namespace }) => namespace === scopes[0]?.namespace);
     const input = { ...situation(ground), orphans: covers, node: undefined };
-    const made = await makePlan(inScopes(scopes), input);
+    const made = await makePlan(inScopes(scopes, ground), input);
     if (!isStill(ground)) return false;
     if (made === undefined) {
       postpone(scopes);
@@ -227,7 +227,14 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     // A proof whose archives wait to settle, to be walked or to be deleted is still needed; so is one that DryRun tells of.
     const kept = ground.inForce.document.mode === "DryRun" ? plan.deletions.map(({ archive }) => archive as Entry) : [];
     const needed = new Set([...waiting, ...kept].flatMap(({ identity }) => coversOf(identity as ContainerIdentity)));
-    proofs.use(asked.filter((cover) => !needed.has(keyOf(cover)) && !index.isBlocked(keyOf(cover))));
+    // So is one of a pod of which a part is planned for elsewhere, as what a workload policy governs of it.
+    const isElsewhere = (entry: Entry) => !archives.has(entry) && isOrphanDue(entry);
+    proofs.use(
+      asked.filter(
+        (cover) =>
+          !needed.has(keyOf(cover)) && !index.isBlocked(keyOf(cover)) && !some(index.inScope(cover), isElsewhere),
+      ),
+    );
     return true;
   }
 
@@ -281,8 +288,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     for (const scope of scopes) postponed.set(keyOf(scope), scope);
   }
 
-  function* inScopes(scopes: Scope[]): Generator<Entry> {
-    for (const scope of scopes) yield* index.inScope(scope);
+  function* inScopes(scopes: Scope[], { inForce: { govern } }: Ground): Generator<Entry> {
+    for (const scope of scopes) yield* archivesOf(scope, { index, govern });
   }
 
   /**
@@ -699,7 +706,7 @@ function newBasis(): Basis {
 }
 
 /** By what a limit that cannot be reached is known: its name and its scope, which the node's own limits have not. */
-function limitKey(limit: Pick<UnreachableLimit, "limit" | "namespace" | "pod" | "container">): string {
+function limitKey(limit: Pick<UnreachableLimit, "limit" | "namespace" | "pod" | "container" | "workload">): string {
   return `${limit.limit} ${keyOf(limit)}`;
 }
 

@@ -16,8 +16,11 @@ export interface ArchiveIndex<A extends Archive> {
   /** Adds an archive, or files it anew after its identity changed or it was walked. */
   put(archive: A): void;
   remove(file: string): void;
-  /** Archives of a namespace, of one of its pods, or of one container of that. */
-  inScope(scope: { namespace: string; pod?: string | undefined; container?: string | undefined }): Iterable<Owned<A>>;
+  /** Archives of a namespace, of one of its pods, or of one container of that; only of containers that `isWanted`, if given. */
+  inScope(
+    scope: { namespace: string; pod?: string | undefined; container?: string | undefined },
+    isWanted?: (identity: ContainerIdentity) => boolean,
+  ): Iterable<Owned<A>>;
   /**
    * Whether a scope, by its key, may hold an archive that has not been walked: whatever its name allows counts. No rule
    * may act on such a scope, so there is no use in planning for it.
@@ -109,9 +112,11 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
       byFile.delete(name);
       unfile(filed);
     },
-    *inScope({ namespace, pod, container }) {
-      for (const [, containers] of pick(namespaces.get(namespace), pod)) {
-        for (const [, archives] of pick(containers, container)) yield* archives;
+    *inScope({ namespace, pod, container }, isWanted = () => true) {
+      for (const [podName, containers] of pick(namespaces.get(namespace), pod)) {
+        for (const [name, archives] of pick(containers, container)) {
+          if (isWanted({ namespace, pod: podName, container: name })) yield* archives;
+        }
       }
     },
     isBlocked: (scope) => unwalkedIn.has(scope),

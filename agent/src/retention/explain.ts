@@ -1,10 +1,10 @@
-import type { NodePolicy, Policy, ScopeLimits } from "@cro/shared/policy/document";
+import { type NodePolicy, namesOfPolicy, type Policy, type ScopeLimits } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import { formatQuantity } from "@cro/shared/quantity";
 import type { ArchiveState, Reason } from "@cro/shared/wire/report";
 import { type Archive, compareAge, isOwnerless } from "../archive/archive.ts";
 import type { Plan, PlanInput, PlannedDeletion } from "./plan.ts";
-import { containerScope, scopesOf, unwalkedScopes } from "./scope.ts";
+import { blockingScope, containerScope, scopesOf, unwalkedScopes, workloadOf, workloadScope } from "./scope.ts";
 
 /** What a plan does with one archive, for a reader. */
 export interface Decision {
@@ -45,7 +45,8 @@ export function explainPlan(plan: Plan, input: PlanInput): Decision[] {
     if (floor !== undefined) return floor;
     if (isOwnerless(archive)) return "torn and without an owner; only the rules of the node may take it";
     const scopes = archive.identity === undefined ? [] : scopesOf(govern(archive.identity), archive.identity);
-    if (scopes.some((scope) => unwalked.has(scope))) return "not every archive beside it has been read yet";
+    if (scopes.some((scope) => unwalked.has(blockingScope(scope))))
+      return "not every archive beside it has been read yet";
     if (!scopes.some(input.isActive)) return "waits for the next archive of its scope";
     const isReleased = archive.identity !== undefined && !govern(archive.identity).retainOrphan;
     return isReleased && archive.isStaticPod
@@ -87,22 +88,26 @@ function floorsOf(
   const seen = new Map<string, number>();
   for (const archive of oldestFirst.toReversed()) {
     if (archive.state !== "complete" || archive.identity === undefined) continue;
-    const container = containerScope(archive.identity);
-    const rank = (seen.get(container) ?? 0) + 1;
-    seen.set(container, rank);
-    const { minCheckpoints = 0 } = govern(archive.identity);
-    if (rank <= minCheckpoints)
-      floors.set(archive, `newest ${rank} of ${minCheckpoints} that its container always keeps`);
+    const policy = govern(archive.identity);
+    const { minCheckpoints = 0 } = policy;
+    const isOfWorkload = policy.level === "workload";
+    const floor = isOfWorkload
+      ? `${workloadScope(archive.identity, workloadOf(policy))}//${archive.identity.container}`
+      : containerScope(archive.identity);
+    const rank = (seen.get(floor) ?? 0) + 1;
+    seen.set(floor, rank);
+    if (rank > minCheckpoints) continue;
+    const keeper = isOfWorkload ? `the ${policy.kind} always keeps of this container` : "its container always keeps";
+    floors.set(archive, `newest ${rank} of ${minCheckpoints} that ${keeper}`);
   }
   return floors;
 }
 
-/** The policy that governs an archive, in words: as {@link Decision.policy}. */
+/** The policy that governs an archive, in words: as {@link Decision.policy}. A workload is named by its kind, too. */
 export function describePolicy(policy: Policy | undefined): string {
   if (policy === undefined) return "none";
   if (policy.level === "global") return "global policy";
-  const names = [policy.namespace, policy.pod, policy.container].filter((name) => name !== undefined);
-  return `${policy.level} policy ${names.join("/")}`;
+  return `${policy.level} policy ${namesOfPolicy(policy)}`;
 }
 
 const WHY_REASON: Readonly<Record<Exclude<Reason, "max_checkpoint_size">, string>> = {
@@ -148,6 +153,7 @@ function scopeLimits(
   const scopes = [
     ["PerContainer", policy?.perContainer],
     ["PerPod", policy?.perPod],
+    ["PerWorkload", policy?.perWorkload],
     ["PerNamespace", policy?.perNamespace],
   ] as const;
   const suffix = (scope: string) => (policy?.level === "global" ? scope : "");

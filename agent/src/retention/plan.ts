@@ -11,7 +11,16 @@ import {
   isOwnerless,
   type OwnedArchive,
 } from "../archive/archive.ts";
-import { containerScope, namespaceScope, podScope, unwalkedScopes } from "./scope.ts";
+import {
+  blockingScope,
+  containerScope,
+  isContainerAsked,
+  namespaceScope,
+  podScope,
+  unwalkedScopes,
+  workloadOf,
+  workloadScope,
+} from "./scope.ts";
 
 /** Proof that a pod, or one container of a pod that lives on, no longer exists. */
 export interface OrphanCover {
@@ -80,11 +89,11 @@ export interface Plan {
 
 /**
  * Decides which archives go, and why. Rules act in a fixed order, each on what earlier ones left, and each takes no more
- * than its limit asks for: orphans, too large ones, too old ones, counts and then total sizes by container, pod and
- * namespace, the node's total size, the node's free space. Within a rule incomplete archives go first, then the oldest.
+ * than its limit asks for: orphans, too large ones, too old ones, counts and then total sizes by container, pod, workload
+ * and namespace, the node's total size, the node's free space. Within a rule incomplete archives go first, then the oldest.
  * What is pinned and what is neither complete nor incomplete is never in a plan. What is incomplete and has no owner is
  * taken by rules of the node alone. Apart from orphans, each container keeps as many newest complete archives as its
- * policy's floor says.
+ * policy's floor says; under a workload policy that is for containers of one name together, in all pods of the workload.
  *
  * Pure; the same archives in another order give the same plan. Costs O(n log n).
  */
@@ -150,7 +159,7 @@ interface Entry<C = Container | undefined> {
 
 type OwnedEntry = Entry<Container>;
 
-interface Container {
+interface Container extends Floor {
   policy: Policy;
   namespace: string;
   /** The scope on which rules about single archives act. */
@@ -159,14 +168,21 @@ interface Container {
   limited: Scope[];
   /** Archives listed up to here are proved to be orphans that the policy does not retain. */
   orphanedUpTo: number;
-  /** How many of its newest complete archives are kept so far. */
+  /** What its policy's floor is counted by: it itself, or what it shares with others of a workload. */
+  floor: Floor;
+}
+
+interface Floor {
+  /** How many newest complete archives are kept so far. */
   kept: number;
 }
 
 interface Scope {
-  width: typeof CONTAINER | typeof POD | typeof NAMESPACE;
+  width: typeof CONTAINER | typeof POD | typeof WORKLOAD | typeof NAMESPACE;
   /** Of one of its archives: names the scope as far as its width goes. */
   identity: ContainerIdentity;
+  /** The workload that it is the scope of, as {@link workloadOf} names it; empty for other widths. */
+  workload: string;
   limits: ScopeLimits | undefined;
   /** In the order in which they go; only gathered where there are limits. */
   entries: Entry[];
@@ -181,7 +197,7 @@ interface Survey {
   ownerless: Archive[];
   /** How many archives take up disk space and may still be written. */
   unsettled: number;
-  /** Those with limits: containers, then pods, then namespaces. */
+  /** Those with limits: containers, then pods, then workloads, then namespaces. */
   scopes: Scope[];
   /** Whether rules may act on a scope: every archive that may lie in it was walked, and it is active. */
   mayActOn: (scope: Scope) => boolean;
@@ -192,7 +208,8 @@ interface Survey {
 
 const CONTAINER = 0;
 const POD = 1;
-const NAMESPACE = 2;
+const WORKLOAD = 2;
+const NAMESPACE = 3;
 
 const NOTHING_LISTED = -1;
 
@@ -219,7 +236,7 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
   // In the order in which they go: incomplete ones first, then the oldest.
   const inOrder = incomplete.sort(compareAge).concat(yield* sortByAge(others));
   const entries: OwnedEntry[] = [];
-  const scopes: [Scope[], Scope[], Scope[]] = [[], [], []];
+  const scopes: [Scope[], Scope[], Scope[], Scope[]] = [[], [], [], []];
   for (const archive of inOrder) {
     if (entries.length % ENTRIES_A_STEP === 0) yield;
     const entry = toEntry(archive, containerOf(archive.identity), input);
@@ -231,7 +248,7 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
     }
   }
   yield;
-  keepNewest(entries, ({ policy }) => policy.minCheckpoints ?? 0);
+  keepNewest(entries, { floorOf: ({ floor }) => floor, countFor: ({ policy }) => policy.minCheckpoints ?? 0 });
   // Most plans have nothing to do, and none of these to ask.
   let blockedKeys: ReadonlySet<string> | undefined;
   let waits = false;
@@ -244,7 +261,7 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
       if (scope.acts === undefined) {
         const key = keyOf(scope);
         blockedKeys ??= unwalkedScopes(unwalked);
-        const isWalked = !blockedKeys.has(key);
+        const isWalked = !blockedKeys.has(blockingScope(key));
         scope.acts = isWalked && input.isActive(key);
         waits ||= isWalked && !scope.acts;
       }
@@ -309,24 +326,32 @@ function* sortByAge(archives: OwnedArchive[]): Generator<void, OwnedArchive[]> {
   return sorted;
 }
 
-function keyOf({ width, identity }: Scope): string {
+function keyOf({ width, identity, workload }: Scope): string {
   switch (width) {
     case CONTAINER:
       return containerScope(identity);
     case POD:
       return podScope(identity);
+    case WORKLOAD:
+      return workloadScope(identity, workload);
     case NAMESPACE:
       return namespaceScope(identity);
   }
 }
 
-function namesOf({ width, identity }: Scope): Pick<UnreachableLimit, "namespace" | "pod" | "container"> {
+function namesOf({
+  width,
+  identity,
+  workload,
+}: Scope): Pick<UnreachableLimit, "namespace" | "pod" | "container" | "workload"> {
   const { namespace, pod, container } = identity;
   switch (width) {
     case CONTAINER:
       return { namespace, pod, container };
     case POD:
       return { namespace, pod };
+    case WORKLOAD:
+      return { namespace, workload };
     case NAMESPACE:
       return { namespace };
   }
@@ -346,11 +371,20 @@ function createContainerLookup({ policy, govern, orphans }: PlanInput): (identit
   const governorOf = govern ?? createGovernor(policy);
   const orphanedUpTo = createOrphanLookup(orphans);
   const namespaces = new Map<string, Branch<Branch<Container>>>();
+  const workloads = new Map<string, { scope: Scope; floors: Map<string, Floor> }>();
   // Archives of one container mostly share what names it, which is found with one look and not with three.
   const known = new Map<ContainerIdentity, Container>();
 
   function open(width: Scope["width"], identity: ContainerIdentity, limits: ScopeLimits | undefined): Scope {
-    return { width, identity, limits, entries: [], acts: undefined };
+    return { width, identity, workload: "", limits, entries: [], acts: undefined };
+  }
+
+  function findOrOpenWorkload(identity: ContainerIdentity, governing: Policy) {
+    const workload = workloadOf(governing);
+    return getOrMake(workloads, workloadScope(identity, workload), () => ({
+      scope: { ...open(WORKLOAD, identity, governing.perWorkload), workload },
+      floors: new Map(),
+    }));
   }
 
   function findOrOpen(identity: ContainerIdentity): Container {
@@ -376,18 +410,25 @@ function createContainerLookup({ policy, govern, orphans }: PlanInput): (identit
       pod.scope ??= open(POD, identity, perPod);
       scopes.push(pod.scope);
     }
+    let floor: Floor | undefined;
+    if (level === "workload") {
+      const { scope, floors } = findOrOpenWorkload(identity, governing);
+      scopes.push(scope);
+      floor = getOrMake(floors, identity.container, () => ({ kept: 0 }));
+    }
     if (level === "namespace" || isGlobal) {
       namespace.scope ??= open(NAMESPACE, identity, perNamespace);
       scopes.push(namespace.scope);
     }
-    const container: Container = {
+    const itself: Floor = { kept: 0 };
+    const container: Container = Object.assign(itself, {
       policy: governing,
       namespace: identity.namespace,
       own: scopes[0] as Scope,
       limited: scopes.filter(({ limits }) => limits !== undefined),
       orphanedUpTo: governing.retainOrphan ? NOTHING_LISTED : orphanedUpTo(identity, governing),
-      kept: 0,
-    };
+      floor: floor ?? itself,
+    });
     pod.children.set(identity.container, container);
     return container;
   }
@@ -405,18 +446,22 @@ function createOrphanLookup(orphans: readonly OrphanCover[]): (identity: Contain
   return (identity, { level }) => {
     if (upTo.size === 0) return NOTHING_LISTED;
     const byPod = upTo.get(podScope(identity)) ?? NOTHING_LISTED;
-    if (level === "pod" || level === "namespace") return byPod;
+    if (!isContainerAsked(level)) return byPod;
     return Math.max(byPod, upTo.get(containerScope(identity)) ?? NOTHING_LISTED);
   };
 }
 
-/** Keeps so many newest complete archives of each container, of those that are still there. */
-function keepNewest(entries: readonly OwnedEntry[], countFor: (container: Container) => number): void {
-  for (const { container } of entries) container.kept = 0;
+/** Keeps so many newest complete archives by each floor, of those that are still there. */
+function keepNewest(
+  entries: readonly OwnedEntry[],
+  { floorOf, countFor }: { floorOf: (container: Container) => Floor; countFor: (container: Container) => number },
+): void {
+  for (const { container } of entries) floorOf(container).kept = 0;
   for (let index = entries.length - 1; index >= 0; index -= 1) {
     const entry = entries[index] as OwnedEntry;
-    if (!entry.isComplete || entry.isTaken || entry.container.kept >= countFor(entry.container)) continue;
-    entry.container.kept += 1;
+    const floor = floorOf(entry.container);
+    if (!entry.isComplete || entry.isTaken || floor.kept >= countFor(entry.container)) continue;
+    floor.kept += 1;
     entry.isKept = true;
   }
 }
@@ -493,7 +538,7 @@ function enforceNode(input: PlanInput, survey: Survey, draft: Draft): number {
   if (survey.isNodeBlocked || !hasNodeRules(input)) return 0;
   const owned = survey.entries;
   // First: what an earlier rule wants gone, and cannot have, is not what its container will have left.
-  keepNewest(owned, () => 1);
+  keepNewest(owned, { floorOf: (container) => container, countFor: () => 1 });
   const entries = withOwnerless(survey, input);
   for (const entry of entries) {
     if (!entry.isStuck) continue;

@@ -1,4 +1,4 @@
-import type { Policy } from "@cro/shared/policy/document";
+import { namesOfPolicy, type Policy } from "@cro/shared/policy/document";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import type { Archive } from "../archive/archive.ts";
 
@@ -17,6 +17,28 @@ export function containerScope({ namespace, pod, container }: ContainerIdentity)
   return `${namespace}/${pod}/${container}`;
 }
 
+/** Names a workload policy's scope within a namespace: `Deployment/web`, or `Deployment/web/main*` for some containers. */
+export function workloadOf({ kind, workload, container }: Policy): string {
+  return namesOfPolicy({ kind, workload, container });
+}
+
+/**
+ * Key of what a workload policy governs of a namespace: `namespace//Deployment/web`. No other key has an empty part, so it never
+ * meets one.
+ */
+export function workloadScope({ namespace }: Pick<ContainerIdentity, "namespace">, workload: string): string {
+  return `${namespace}//${workload}`;
+}
+
+/**
+ * Key of the scope whose unwalked archives keep rules from acting on a scope, by its key: it itself; of a workload it is the
+ * namespace, for an archive of any pod there may turn out to be one of the workload's.
+ */
+export function blockingScope(key: string): string {
+  const end = key.indexOf("//");
+  return end < 0 ? key : key.slice(0, end);
+}
+
 /** Keys of the scopes in which a container's archives count under the policy that governs them, the narrowest first. */
 export function scopesOf(policy: Policy, identity: ContainerIdentity): string[] {
   switch (policy.level) {
@@ -24,11 +46,18 @@ export function scopesOf(policy: Policy, identity: ContainerIdentity): string[] 
       return [containerScope(identity)];
     case "pod":
       return [podScope(identity)];
+    case "workload":
+      return [workloadScope(identity, workloadOf(policy))];
     case "namespace":
       return [namespaceScope(identity)];
     case "global":
       return [containerScope(identity), podScope(identity), namespaceScope(identity)];
   }
+}
+
+/** Whether an archive is an orphan, too, where its pod lives on without its container: under these policies alone. */
+export function isContainerAsked(level: Policy["level"]): boolean {
+  return level === "container" || level === "global";
 }
 
 /**

@@ -170,13 +170,23 @@ describe("what waits for the next event of its scope", () => {
     const limit = fc.constantFrom(undefined, 1, 2, 3);
     await fc.assert(
       fc.asyncProperty(
-        fc.record({ perContainer: fc.constantFrom(0, 1, 2), perPod: limit, perNamespace: limit, isDry: fc.boolean() }),
-        fc.array(fc.record({ container: fc.constantFrom("main", "side"), namespace: fc.constantFrom("a", "b") }), {
-          minLength: 1,
-          maxLength: 8,
+        fc.record({
+          perContainer: fc.constantFrom(0, 1, 2),
+          perPod: limit,
+          perWorkload: limit,
+          perNamespace: limit,
+          isDry: fc.boolean(),
         }),
+        fc.array(
+          fc.record({
+            container: fc.constantFrom("main", "side"),
+            pod: fc.constantFrom("web-0", "web-1"),
+            namespace: fc.constantFrom("a", "b"),
+          }),
+          { minLength: 1, maxLength: 8 },
+        ),
         fc.array(fc.nat(7), { maxLength: 4 }),
-        async ({ perContainer, perPod, perNamespace, isDry }, owners, events) => {
+        async ({ perContainer, perPod, perWorkload, perNamespace, isDry }, owners, events) => {
           const folder = aFolder();
           const startMs = Date.now() - 3_600_000;
           const files = owners.flatMap((owner, at) => aSeries(folder, 1, { ...owner, startMs: startMs + at * 1000 }));
@@ -187,6 +197,12 @@ describe("what waits for the next event of its scope", () => {
               ...(perPod !== undefined && { maxCheckpointsPerPod: perPod }),
               ...(perNamespace !== undefined && { maxCheckpointsPerNamespace: perNamespace }),
             },
+            ...(perWorkload !== undefined && {
+              workloadPolicies: [
+                { namespace: "a", kind: "StatefulSet", name: "web", maxCheckpoints: perWorkload },
+                { namespace: "b", kind: "StatefulSet", name: "web", container: "main", maxCheckpoints: perWorkload },
+              ],
+            }),
           };
           const { driven, planned } = await watching(folder, files, spec);
           for (const at of events) {
@@ -203,7 +219,7 @@ describe("what waits for the next event of its scope", () => {
           if (isDry) expect(archivesIn(folder).sort()).toEqual([...files].sort());
         },
       ),
-      { numRuns: soak(60) },
+      { numRuns: soak(100) },
     );
   });
 });

@@ -7,7 +7,8 @@ import { anArchive, NOW_MS } from "./builders.ts";
 
 /** Few names, one the beginning of another, so that scopes and prefixes meet often. */
 const namespace = () => fc.constantFrom("team", "team-prod", "ops");
-const pod = () => fc.constantFrom("web", "web-1");
+/** As of nobody, of StatefulSet or Job web, and of Deployment web or ReplicaSet web-b. */
+const pod = () => fc.constantFrom("web", "web-1", "web-24567", "web-b-x7k2p", "web-b-bbbbb");
 const container = () => fc.constantFrom("main", "side");
 
 const sometimes = (weight: number) => fc.integer({ min: 1, max: 100 }).map((roll) => roll <= weight);
@@ -79,23 +80,30 @@ const common = () => ({
   maxAgeMs: maybe(fc.integer({ min: 1, max: 8 }).map((seconds) => seconds * 1000)),
 });
 
-const arbRule = (): fc.Arbitrary<Policy> =>
+const LEVELS = ["container", "pod", "workload", "namespace"] as const;
+type Level = (typeof LEVELS)[number];
+
+const arbRule = (levels: readonly Level[], namespaces: fc.Arbitrary<string>): fc.Arbitrary<Policy> =>
   fc
     .record({
       ...common(),
-      level: fc.constantFrom("container" as const, "pod" as const, "namespace" as const),
-      namespace: pattern(namespace()),
+      level: fc.constantFrom(...levels),
+      namespace: pattern(namespaces),
+      kind: fc.constantFrom("Deployment" as const, "ReplicaSet" as const, "StatefulSet" as const, "Job" as const),
+      workload: fc.constantFrom("web", "web-b"),
+      isForAll: fc.boolean(),
       pod: pattern(pod()),
       container: pattern(container()),
       own: limits(),
     })
-    .map(({ own, level, pod, container, ...rest }) =>
+    .map(({ own, level, pod, container, kind, workload, isForAll, ...rest }) =>
       compact({
         ...rest,
         level,
-        ...(level === "namespace" ? { perNamespace: own } : { pod }),
-        ...(level === "pod" ? { perPod: own } : {}),
-        ...(level === "container" ? { container, perContainer: own } : {}),
+        ...(level === "namespace" && { perNamespace: own }),
+        ...(level === "workload" && { kind, workload, perWorkload: own, ...(!isForAll && { container }) }),
+        ...(level === "pod" && { pod, perPod: own }),
+        ...(level === "container" && { pod, container, perContainer: own }),
       } as Policy),
     );
 
@@ -118,15 +126,27 @@ const arbNodePolicy = (): fc.Arbitrary<NodePolicy> =>
     })
     .map((fields) => compact(fields as NodePolicy));
 
-const scopeOf = ({ namespace, pod, container }: Policy) => `${namespace}/${pod}/${container}`;
+const scopeOf = ({ namespace, pod, kind, workload, container }: Policy) =>
+  `${namespace}/${pod}/${kind}/${workload}/${container}`;
 
-export const arbPolicy = ({ hasNode = true } = {}): fc.Arbitrary<PolicyDocument> =>
+export const arbPolicy = ({
+  hasNode = true,
+  levels = LEVELS,
+  namespaces,
+}: {
+  hasNode?: boolean;
+  levels?: readonly Level[];
+  namespaces?: readonly string[];
+} = {}): fc.Arbitrary<PolicyDocument> =>
   fc.record({
     directory: fc.constant("/checkpoints"),
     mode: fc.constant("Enforce" as const),
     applyImmediately: fc.constant(false),
     global: arbGlobal(),
-    rules: fc.uniqueArray(arbRule(), { maxLength: 6, selector: (rule) => `${rule.level} ${scopeOf(rule)}` }),
+    rules: fc.uniqueArray(arbRule(levels, namespaces === undefined ? namespace() : fc.constantFrom(...namespaces)), {
+      maxLength: 6,
+      selector: (rule) => `${rule.level} ${scopeOf(rule)}`,
+    }),
     node: hasNode ? arbNodePolicy() : fc.constant({}),
   });
 
@@ -162,6 +182,9 @@ export const arbActive = (): fc.Arbitrary<(scope: string) => boolean> =>
           "ops/web-1",
           "team/web/main",
           "ops/web/side",
+          "team//Deployment/web",
+          "team//Job/web/main",
+          "ops//StatefulSet/web",
         ])
         .map((active) => (scope: string) => active.includes(scope)),
     },

@@ -54,6 +54,26 @@ describe("explainPlan", () => {
     ]);
   });
 
+  it("names the workload, and says that the floor is the workload's", () => {
+    const pods = ["web-6f9f8977b7-w28kl", "web-5d4b8c7f9d-x7k2p", "web-5d4b8c7f9d-zzzzz"];
+    const archives = pods.map((pod, at) => anArchive({ pod, age: 9 - at }));
+    const limits = { maxCheckpoints: 2, minCheckpoints: 1 };
+    const decisions = explain(archives, {
+      workloadPolicies: [{ namespace: "team", kind: "Deployment", name: "web", ...limits }],
+    });
+    expect(decisions.map(({ policy, why }) => `${policy}: ${why}`)).toEqual(
+      [
+        "too many archives",
+        "within the limits",
+        "newest 1 of 1 that the Deployment always keeps of this container",
+      ].map((why) => `workload policy team/Deployment/web: ${why}`),
+    );
+    const { rules, node } = aPolicy({
+      workloadPolicies: [{ namespace: "a", kind: "Job", name: "b", container: "c", maxCheckpoints: 3 }],
+    });
+    expect(describeLimit("max_checkpoints", rules[0], node)).toBe("maxCheckpoints 3");
+  });
+
   it("tells of archives that wait for others to be read, and of those that wait for an event", () => {
     const archives = [anArchive({ age: 9 }), anArchive({ age: 8, state: "unread", walked: false })];
     expect(explain(archives, {}).map(({ why }) => why)).toEqual([

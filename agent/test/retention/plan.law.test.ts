@@ -1,14 +1,17 @@
 import type { Policy, PolicyDocument } from "@cro/shared/policy/document";
-import { createGovernor } from "@cro/shared/policy/govern";
+import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
+import type { WorkloadKind } from "@cro/shared/policy/workload";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { isNameOfPodOf } from "../../../shared/test/support/pod-names.ts";
 import { soak } from "../../../shared/test/support/soak.ts";
 import type { Archive } from "../../src/archive/archive.ts";
+import { keyOf as keyOfScope } from "../../src/enforce/attention.ts";
 import { type Plan, type PlanInput, type PlannedDeletion, planRetention } from "../../src/retention/plan.ts";
 import { containerScope, scopesOf } from "../../src/retention/scope.ts";
 import { arbActive, arbArchives, arbDisk, arbOrphans, arbPolicy } from "./arbitrary.ts";
 import { anInput, files, NOW_MS } from "./builders.ts";
-import { byAge, governs, referencePlan } from "./reference.ts";
+import { byAge, floorKey, governs, matches, referencePlan } from "./reference.ts";
 
 const RUNS = { numRuns: soak(400) };
 
@@ -43,6 +46,11 @@ const sorted = (planned: readonly PlannedDeletion[]) =>
   planned.map(({ archive, reason }) => `${reason} ${archive.file}`).sort();
 const limits = (plan: Pick<Plan, "unreachable">) => plan.unreachable.map((limit) => JSON.stringify(limit)).sort();
 const listOf = (input: PlanInput) => [...input.archives];
+const coverOf = ({ candidates: [reading] }: Archive) => ({
+  namespace: reading?.namespace ?? "",
+  pod: reading?.pod ?? "",
+  listedUpTo: 9,
+});
 const goneOf = ({ deletions, deferred, stuck }: Plan) =>
   new Set([...deletions, ...deferred, ...stuck].map(({ archive }) => archive));
 const settled = (archives: Archive[]) => archives.map((archive) => ({ ...archive, settled: true }));
@@ -55,9 +63,11 @@ function floorOf(input: PlanInput): Set<Archive> {
       .reverse()
       .filter(({ identity, state }) => {
         if (identity === undefined || state !== "complete") return false;
-        const rank = (seen.get(containerScope(identity)) ?? 0) + 1;
-        seen.set(containerScope(identity), rank);
-        return rank <= (governs(input.policy.rules, input.policy.global, identity).minCheckpoints ?? 0);
+        const policy = governs(input.policy.rules, input.policy.global, identity);
+        const key = floorKey(identity, policy);
+        const rank = (seen.get(key) ?? 0) + 1;
+        seen.set(key, rank);
+        return rank <= (policy.minCheckpoints ?? 0);
       }),
   );
 }
@@ -103,6 +113,50 @@ describe("planRetention, whatever the archives and the policy", () => {
         expect(limits(plan)).toEqual(limits(expected));
       }),
       { numRuns: soak(1000) },
+    );
+  });
+
+  it("decides as the plain reference does where most archives are of workloads with policies", () => {
+    fc.assert(
+      fc.property(
+        arbInput({ isWalked: false }),
+        arbPolicy({ levels: ["workload"], namespaces: ["team"] }),
+        (some, policy) => {
+          const archives = listOf(some).map((archive) =>
+            archive.identity === undefined
+              ? archive
+              : { ...archive, identity: { ...archive.identity, namespace: "team" }, candidates: [] },
+          );
+          const input = { ...some, archives, policy };
+          const plan = planRetention(input);
+          const expected = referencePlan(input);
+          expect(sorted(plan.deletions)).toEqual(sorted(expected.deletions));
+          expect(sorted(plan.deferred)).toEqual(sorted(expected.deferred));
+          expect(limits(plan)).toEqual(limits(expected));
+        },
+      ),
+      { numRuns: soak(2000) },
+    );
+  });
+
+  it("gives a workload's policy no say over an archive of a pod that is not of that workload", () => {
+    const arbWorkloads = arbPolicy({ hasNode: false, levels: ["workload"] });
+    fc.assert(
+      fc.property(arbArchives(), arbWorkloads, (archives, some) => {
+        const policy = { ...some, global: { level: "global" as const, retainOrphan: true } };
+        const plan = planRetention({ ...anInput(archives, {}), policy, orphans: archives.map(coverOf) });
+        for (const { identity } of goneOf(plan)) {
+          const { namespace, pod, container } = identity as ContainerIdentity;
+          const owners = policy.rules.filter(
+            (rule) =>
+              matches(rule.namespace, namespace) &&
+              matches(rule.container, container) &&
+              isNameOfPodOf({ kind: rule.kind as WorkloadKind, name: rule.workload as string }, pod),
+          );
+          expect(owners).not.toEqual([]);
+        }
+      }),
+      RUNS,
     );
   });
 
@@ -257,9 +311,14 @@ describe("planRetention, whatever the archives and the policy", () => {
           const members = owned.filter(({ identity }) => scopesOf(govern(identity), identity).includes(key));
           const [first] = members;
           if (first === undefined) continue;
-          const [namespace, pod, container] = key.split("/");
           const policy = govern(first.identity);
-          const limit = container ? policy.perContainer : pod ? policy.perPod : policy.perNamespace;
+          const width = key.includes("//") ? "workload" : ["namespace", "pod", "container"][key.split("/").length - 1];
+          const limit = {
+            container: policy.perContainer,
+            pod: policy.perPod,
+            workload: policy.perWorkload,
+            namespace: policy.perNamespace,
+          }[width as string];
           const isWhole = ({ state }: Archive) => state === "complete" || state === "incomplete";
           const count = members.filter((one) => isWhole(one) && !(one.pinned && one.state === "incomplete")).length;
           const bytes = members.filter((one) => one.pinned || isWhole(one)).reduce((sum, { size }) => sum + size, 0);
@@ -268,7 +327,7 @@ describe("planRetention, whatever the archives and the policy", () => {
             ...(bytes > (limit?.maxTotalBytes ?? Infinity) ? ["max_total_size"] : []),
           ];
           const told = plan.unreachable
-            .filter((one) => one.namespace === namespace && one.pod === pod && one.container === container)
+            .filter((one) => keyOfScope(one) === key)
             .map(({ limit }) => limit)
             .filter((limit) => limit === "max_checkpoints" || limit === "max_total_size");
           // Narrower scopes take more than a wider one knew when it told of its limit, so that it may hold after all.

@@ -323,6 +323,90 @@ describe("one policy governs", () => {
   });
 });
 
+describe("a workload policy", () => {
+  const workload = (limits: object) => ({
+    workloadPolicies: [{ namespace: "team", kind: "Deployment", name: "web", ...limits }],
+  });
+  const before = "web-6f9f8977b7-w28kl";
+  const after = "web-5d4b8c7f9d-x7k2p";
+  const of = (pod: string, age: number, rest: ArchiveOptions = {}) => anArchive({ pod, age, ...rest });
+
+  it("counts the archives of all pods of a Deployment together, across a rollout", () => {
+    const archives = [of(before, 50), of(before, 40), of(after, 30), of(after, 20), of("web-5d4b8c7f9d-zzzzz", 10)];
+    const plan = planRetention(anInput(archives, workload({ maxCheckpoints: 2 })));
+    expect(files(plan.deletions)).toEqual(archives.slice(0, 3).map(({ file }) => file));
+  });
+
+  it("neither counts nor takes those of pods that are not of that workload", () => {
+    const others = [
+      "web-admin-w28kl",
+      "web-grpc-w28kl",
+      "web-0",
+      "web",
+      "web-admin-6f9f8977b7-w28kl",
+      "webs-6f9f8977b7-w28kl",
+    ];
+    const archives = [
+      ...others.map((pod, at) => of(pod, 100 + at)),
+      of(before, 9),
+      of(before, 8, { namespace: "ops" }),
+    ];
+    expect(planRetention(anInput(archives, workload({ maxCheckpoints: 1, maxTotalSize: "1Mi" }))).deletions).toEqual(
+      [],
+    );
+  });
+
+  it("keeps the newest of each container's name over all its pods, and not of each pod", () => {
+    const archives = [
+      of(before, 60),
+      of(before, 50, { container: "side" }),
+      of(before, 40),
+      of(after, 30),
+      of(after, 20),
+    ];
+    const plan = planRetention(anInput(archives, workload({ maxAge: "1s", minCheckpoints: 1 })));
+    expect(files(plan.deletions)).toEqual([archives[0], archives[2], archives[3]].map((archive) => archive?.file));
+    expect(plan.unreachable).toMatchObject([
+      { limit: "max_age", namespace: "team", workload: "Deployment/web", wanted: 5, freed: 3, obstacles: { floor: 2 } },
+    ]);
+  });
+
+  it("leaves to the node's rules no container's newest archive, though the workload's floor is met elsewhere", () => {
+    const archives = [of(before, 60), of(before, 50), of(after, 30), of(after, 20)];
+    const spec = { ...workload({ maxCheckpoints: 9, minCheckpoints: 1 }), nodePolicy: { maxTotalSize: "1Mi" } };
+    const plan = planRetention(anInput(archives, spec));
+    expect(files(plan.deletions)).toEqual([archives[0], archives[2]].map((archive) => archive?.file));
+  });
+
+  it("is for the containers it names alone, all that a prefix fits together", () => {
+    const archives = [of(before, 50, { container: "main-a" }), of(after, 40, { container: "main-b" }), of(after, 30)];
+    const plan = planRetention(anInput(archives, workload({ container: "main-*", maxCheckpoints: 1 })));
+    expect(files(plan.deletions)).toEqual([archives[0]?.file]);
+  });
+
+  it("takes no archive for an orphan because its pod lives on without that container", () => {
+    const orphans = [{ namespace: "team", pod: before, container: "main", listedUpTo: 9 }];
+    const archives = [of(before, 50)];
+    expect(planRetention(anInput(archives, workload({ retainOrphan: false }), { orphans })).deletions).toEqual([]);
+    const gone = [{ namespace: "team", pod: before, listedUpTo: 9 }];
+    expect(told(planRetention(anInput(archives, workload({ retainOrphan: false }), { orphans: gone })))).toEqual([
+      `orphan ${archives[0]?.file}`,
+    ]);
+  });
+
+  it("waits while any archive of its namespace has not been walked: it may turn out to be the workload's", () => {
+    const archives = [of(before, 50), of(before, 40), of("other", 30, { walked: false, state: "unread" })];
+    const spec = workload({ maxCheckpoints: 1 });
+    expect(planRetention(anInput(archives, spec)).deletions).toEqual([]);
+    const elsewhere = archives.map((archive) => ({
+      ...archive,
+      candidates: [],
+      ...(archive.walked ? {} : { identity: undefined }),
+    }));
+    expect(planRetention(anInput(elsewhere, spec)).deletions).toHaveLength(1);
+  });
+});
+
 describe("total sizes", () => {
   it("keep two of five archives of 5 MiB within 12 MiB, and hold exactly at the limit", () => {
     const archives = archivesOf(5, { mib: 5 });

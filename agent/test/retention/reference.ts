@@ -1,6 +1,7 @@
 import type { Policy } from "@cro/shared/policy/document";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
+import { isNameOfPodOf } from "../../../shared/test/support/pod-names.ts";
 import type { Archive } from "../../src/archive/archive.ts";
 import type { PlanInput, PlannedDeletion } from "../../src/retention/plan.ts";
 
@@ -12,19 +13,26 @@ export function matches(pattern: string | undefined, name: string): boolean {
   return pattern.endsWith("*") ? name.startsWith(pattern.slice(0, -1)) : pattern === name;
 }
 
+const KINDS: Array<Policy["kind"]> = ["Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob"];
+
 /** The governing policy by the words of its definition: every rule that matches, the most specific of them. */
 export function governs(rules: readonly Policy[], global: Policy, identity: ContainerIdentity): Policy {
-  const levels = ["container", "pod", "namespace"];
+  const levels = ["container", "pod", "workload", "namespace"];
   const rank = (pattern: string | undefined): number =>
     pattern === undefined ? 0 : pattern.endsWith("*") ? pattern.length : 1000;
   return (
     rules
       .filter((rule) => matches(rule.namespace, identity.namespace))
       .filter((rule) => matches(rule.pod, identity.pod) && matches(rule.container, identity.container))
+      .filter(
+        ({ kind, workload }) => kind === undefined || isNameOfPodOf({ kind, name: workload as string }, identity.pod),
+      )
       .sort(
         (a, b) =>
           levels.indexOf(a.level) - levels.indexOf(b.level) ||
           rank(b.namespace) - rank(a.namespace) ||
+          (b.workload ?? "").length - (a.workload ?? "").length ||
+          KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind) ||
           rank(b.pod) - rank(a.pod) ||
           rank(b.container) - rank(a.container),
       )[0] ?? global
@@ -39,13 +47,26 @@ export function byAge(a: Archive, b: Archive): number {
 const inOrder = (a: Archive, b: Archive) =>
   Number(b.state === "incomplete") - Number(a.state === "incomplete") || byAge(a, b);
 
-const keyOf = (identity: ContainerIdentity, depth: number) =>
-  [identity.namespace, identity.pod, identity.container].slice(0, depth).join("/");
-const namesOf = (identity: ContainerIdentity, depth: number) => ({
-  ...(depth > 0 ? { namespace: identity.namespace } : {}),
-  ...(depth > 1 ? { pod: identity.pod } : {}),
-  ...(depth > 2 ? { container: identity.container } : {}),
-});
+/** How wide a scope is: that many names, or a workload of a namespace, by its policy. */
+type Width = 1 | 2 | 3 | Policy;
+
+const workloadOf = ({ kind, workload, container }: Policy) =>
+  [kind, workload, ...(container === undefined ? [] : [container])].join("/");
+export const keyOf = (identity: ContainerIdentity, width: Width) =>
+  typeof width === "number"
+    ? [identity.namespace, identity.pod, identity.container].slice(0, width).join("/")
+    : `${identity.namespace}//${workloadOf(width)}`;
+const namesOf = (identity: ContainerIdentity, width: Width) =>
+  typeof width === "number"
+    ? {
+        namespace: identity.namespace,
+        ...(width > 1 ? { pod: identity.pod } : {}),
+        ...(width > 2 ? { container: identity.container } : {}),
+      }
+    : { namespace: identity.namespace, workload: workloadOf(width) };
+/** What an archive's floor is counted by: its container, or the containers of its name in all pods of the workload. */
+export const floorKey = (identity: ContainerIdentity, policy: Policy) =>
+  policy.level === "workload" ? `${keyOf(identity, policy)}//${identity.container}` : keyOf(identity, 3);
 const total = (archives: readonly Archive[], of: (archive: Archive) => number) =>
   archives.reduce((sum, archive) => sum + of(archive), 0);
 
@@ -68,14 +89,14 @@ export function referencePlan(input: PlanInput) {
   const inNumbers = (archive: Archive) =>
     archive.state === "complete" || (archive.state === "incomplete" && !archive.pinned);
   const deletable = (archive: Archive) => whole(archive) && !archive.pinned && !cannotGo.has(archive);
-  const newest = (archive: Owned) =>
+  const newest = (archive: Owned, by: (archive: Owned) => string) =>
     left()
-      .filter((other) => other.state === "complete" && keyOf(other.identity, 3) === keyOf(archive.identity, 3))
+      .filter((other) => other.state === "complete" && by(other) === by(archive))
       .sort(byAge)
       .reverse();
   const floor = new Set(
     left().filter((archive) =>
-      newest(archive)
+      newest(archive, (other) => floorKey(other.identity, policyOf(other)))
         .slice(0, policyOf(archive).minCheckpoints ?? 0)
         .includes(archive),
     ),
@@ -85,15 +106,17 @@ export function referencePlan(input: PlanInput) {
       .filter((archive) => deletable(archive) && !floor.has(archive))
       .sort(inOrder);
   const unwalked = archives.filter(({ walked }) => !walked);
-  const acts = (identity: ContainerIdentity, depth: number) =>
-    input.isActive(keyOf(identity, depth)) &&
+  const acts = (identity: ContainerIdentity, width: Width) =>
+    input.isActive(keyOf(identity, width)) &&
     !unwalked.some((archive) =>
-      [...archive.candidates, ...(archive.identity === undefined ? [] : [archive.identity])].some(
-        (reading) => keyOf(reading, depth) === keyOf(identity, depth),
-      ),
+      [...archive.candidates, ...(archive.identity === undefined ? [] : [archive.identity])].some((reading) => {
+        const walkedWith = typeof width === "number" ? width : 1;
+        return keyOf(reading, walkedWith) === keyOf(identity, walkedWith);
+      }),
     );
-  const ownDepth = (policy: Policy) => ({ global: 3, container: 3, pod: 2, namespace: 1 })[policy.level];
-  const ownActs = (archive: Owned) => acts(archive.identity, ownDepth(policyOf(archive)));
+  const ownWidth = (policy: Policy): Width =>
+    policy.level === "workload" ? policy : ({ global: 3, container: 3, pod: 2, namespace: 1 } as const)[policy.level];
+  const ownActs = (archive: Owned) => acts(archive.identity, ownWidth(policyOf(archive)));
   const obstacles = (members: readonly Archive[], { kept = floor, unsettled = 0 }: Partial<InTheWay> = {}) => {
     const failing = members.filter(isStuck).length;
     const others = members.filter((archive) => !isStuck(archive));
@@ -122,7 +145,7 @@ export function referencePlan(input: PlanInput) {
         orphan.namespace === archive.identity.namespace &&
         orphan.pod === archive.identity.pod &&
         (orphan.container === undefined ||
-          (ownDepth(policy) === 3 && orphan.container === archive.identity.container)) &&
+          (ownWidth(policy) === 3 && orphan.container === archive.identity.container)) &&
         archive.listed <= orphan.listedUpTo,
     );
     const mayBeOrphan = !policy.retainOrphan && !archive.isStaticPod;
@@ -136,13 +159,12 @@ export function referencePlan(input: PlanInput) {
     const freeing = going.filter((archive) => !isStuck(archive));
     const scopes = new Map(
       violating.map((archive) => {
-        const depth = ownDepth(policyOf(archive));
-        return [keyOf(archive.identity, depth), { depth, names: namesOf(archive.identity, depth) }];
+        const width = ownWidth(policyOf(archive));
+        return [keyOf(archive.identity, width), namesOf(archive.identity, width)];
       }),
     );
-    for (const [key, { depth, names }] of scopes) {
-      const inScope = (archive: Owned) =>
-        ownDepth(policyOf(archive)) === depth && keyOf(archive.identity, depth) === key;
+    for (const [key, names] of scopes) {
+      const inScope = (archive: Owned) => keyOf(archive.identity, ownWidth(policyOf(archive))) === key;
       const wanted = violating.filter(inScope).length;
       const freed = freeing.filter(inScope).length;
       if (freed < wanted) {
@@ -160,25 +182,23 @@ export function referencePlan(input: PlanInput) {
   const perScope = (
     act: (members: () => Owned[], limits: NonNullable<Policy["perPod"]>, names: object, ever: Owned[]) => void,
   ) => {
-    for (const [depth, field] of [
-      [3, "perContainer"],
-      [2, "perPod"],
-      [1, "perNamespace"],
-    ] as const) {
-      for (const key of new Set(left().map((archive) => keyOf(archive.identity, depth)))) {
-        const members = () =>
-          left().filter((archive) => keyOf(archive.identity, depth) === key && policyOf(archive)[field] !== undefined);
+    const fields = ["perContainer", "perPod", "perWorkload", "perNamespace"] as const;
+    for (const field of fields) {
+      const widthOf = (archive: Owned): Width =>
+        (({ perContainer: 3, perPod: 2, perWorkload: policyOf(archive), perNamespace: 1 }) as const)[field];
+      const limited = left().filter((archive) => policyOf(archive)[field] !== undefined);
+      for (const key of new Set(limited.map((archive) => keyOf(archive.identity, widthOf(archive))))) {
+        const isMember = (archive: Owned) =>
+          policyOf(archive)[field] !== undefined && keyOf(archive.identity, widthOf(archive)) === key;
+        const members = () => left().filter(isMember);
         const [first] = members();
         const limits = first && policyOf(first)[field];
-        if (first === undefined || limits === undefined || !acts(first.identity, depth)) continue;
+        if (first === undefined || limits === undefined || !acts(first.identity, widthOf(first))) continue;
         const ever = archives.filter(
           (archive): archive is Owned =>
-            archive.identity !== undefined &&
-            inBytes(archive) &&
-            keyOf(archive.identity, depth) === key &&
-            policyOf(archive as Owned)[field] !== undefined,
+            archive.identity !== undefined && inBytes(archive) && isMember(archive as Owned),
         );
-        act(members, limits, namesOf(first.identity, depth), ever);
+        act(members, limits, namesOf(first.identity, widthOf(first)), ever);
       }
     }
   };
@@ -233,7 +253,7 @@ export function referencePlan(input: PlanInput) {
   const { node } = input.policy;
   if (input.node !== undefined && unwalked.length === 0 && Object.keys(node).length > 0) {
     // What an earlier rule wants gone is not what a container will have left.
-    const spared = new Set(left().map((archive) => newest(archive)[0]));
+    const spared = new Set(left().map((archive) => newest(archive, (other) => keyOf(other.identity, 3))[0]));
     // To the node they are still there, and it cannot take them.
     for (const archive of archives.filter(isStuck)) {
       gone.delete(archive);

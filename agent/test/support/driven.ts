@@ -184,7 +184,7 @@ export function driveEnforcer(
 export function aSeries(
   folder: string,
   count: number,
-  parts: { namespace?: string; container?: string; startMs?: number } = {},
+  parts: { namespace?: string; pod?: string; container?: string; startMs?: number } = {},
 ): string[] {
   const { startMs = Date.now() - 3_600_000, container = "main", ...names } = parts;
   return Array.from({ length: count }, (_, at) => {

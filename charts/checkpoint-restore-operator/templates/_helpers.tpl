@@ -132,7 +132,7 @@ coordinator refuses it, too, but only when it starts.
 {{- $limit := ternary .maxCheckpointsPerContainer 10 (hasKey . "maxCheckpointsPerContainer") }}
 {{- include "checkpoint-restore-operator.checkFloor" (list "globalPolicy.minCheckpointsPerContainer" .minCheckpointsPerContainer $limit) }}
 {{- end }}
-{{- range $list := list "containerPolicies" "podPolicies" "namespacePolicies" }}
+{{- range $list := list "containerPolicies" "podPolicies" "workloadPolicies" "namespacePolicies" }}
 {{- range $index, $one := index $policy $list }}
 {{- include "checkpoint-restore-operator.checkFloor" (list (printf "%s[%d].minCheckpoints" $list $index) $one.minCheckpoints $one.maxCheckpoints) }}
 {{- end }}

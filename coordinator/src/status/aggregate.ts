@@ -9,6 +9,7 @@ import {
   REPORT_LIMITS,
   type Report,
   type ReportedLimit,
+  scopeOfLimit,
 } from "@cro/shared/wire/report";
 import type { AgentView } from "../agents/push.ts";
 import { type HeldProofs, NAMED_PODS } from "../liveness/hold.ts";
@@ -385,10 +386,9 @@ export function nameNodes(nodes: string[]): string {
 
 function describeLimits(limits: Array<ReportedLimit & { node: string }>, omitted: number): string {
   const named = limits.slice(0, NAMED_LIMITS).map((one) => {
-    const { node, limit, namespace, pod, container, wanted, freed, unit, obstacles, codes } = one;
-    const scope = [namespace, pod, container].filter((name) => name !== undefined).join("/") || "the node";
+    const { node, limit, wanted, freed, unit, obstacles, codes } = one;
     const amount = (value: number) => (unit === "bytes" ? `${formatBytes(value)}B` : `${value} ${unit}`);
-    const over = `${node}: ${limit} of ${scope} is exceeded by ${amount(wanted)}, of which ${amount(freed)} could go`;
+    const over = `${node}: ${limit} of ${scopeOfLimit(one)} is exceeded by ${amount(wanted)}, of which ${amount(freed)} could go`;
     return `${over}${describeObstacles(obstacles, codes)}`;
   });
   const more = limits.length - named.length + omitted;

@@ -1,4 +1,5 @@
 import * as Type from "typebox";
+import { WORKLOAD_KINDS } from "../policy/workload.ts";
 
 /** The kind, group and version of the policy resource. Fixed by the Go operator, whose resources apply here unmodified. */
 export const POLICY_KIND = "CheckpointRestoreOperator";
@@ -29,6 +30,8 @@ export const LABEL_VALUE = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 
 /** A name as namespaces and containers have, or the beginning of one followed by `*`. */
 export const NAME_OR_PREFIX = `^(${LABEL}|([a-z0-9][-a-z0-9]*)?[*])$`;
+/** A name as most resources have: a DNS subdomain, without its bound of 253 characters. */
+export const NAME = `^${LABEL}([.]${LABEL})*$`;
 /** A name as pods have, or the beginning of one followed by `*`. */
 export const POD_OR_PREFIX = `^(${LABEL}([.]${LABEL})*|([a-z0-9][-.a-z0-9]*)?[*])$`;
 /** The quantities that policies take, as text; `parseQuantity` says which of them are too small. */
@@ -128,6 +131,21 @@ export const PodPolicySpec = Type.Object(
   { ...closed, description: "The policy of the pods of these names." },
 );
 
+export const WorkloadPolicySpec = Type.Object(
+  {
+    namespace: namespaceName("Namespace of the workload, or a prefix of it followed by *."),
+    kind: Type.Enum([...WORKLOAD_KINDS], {
+      description: "Kind of the workload. Its pods are known by the names that Kubernetes gives them.",
+    }),
+    name: Type.String({ description: "Name of the workload.", minLength: 1, maxLength: 253, pattern: NAME }),
+    container: Type.Optional(
+      namespaceName("Name of the container, or a prefix of it followed by *. Default: every container."),
+    ),
+    ...scopedLimits("workload"),
+  },
+  { ...closed, description: "The policy of the pods of one workload, all of them on a node together." },
+);
+
 export const NamespacePolicySpec = Type.Object(
   { namespace: namespaceName("The namespace, or a prefix of it followed by *."), ...scopedLimits("namespace") },
   { ...closed, description: "The policy of the namespaces of this name." },
@@ -213,13 +231,20 @@ export const PolicySpec = Type.Object(
     globalPolicy: Type.Optional(GlobalPolicySpec),
     containerPolicies: Type.Optional(
       Type.Array(ContainerPolicySpec, {
-        description: "Policies of containers by name; they come before pod, namespace and global policies.",
+        description: "Policies of containers by name; they come before all others.",
         maxItems: MAX_POLICIES,
       }),
     ),
     podPolicies: Type.Optional(
       Type.Array(PodPolicySpec, {
-        description: "Policies of pods by name; they come before namespace and global policies.",
+        description: "Policies of pods by name; they come before workload, namespace and global policies.",
+        maxItems: MAX_POLICIES,
+      }),
+    ),
+    workloadPolicies: Type.Optional(
+      Type.Array(WorkloadPolicySpec, {
+        description:
+          "Policies of workloads, such as Deployments, by name; they come before namespace and global policies.",
         maxItems: MAX_POLICIES,
       }),
     ),
@@ -236,7 +261,8 @@ export const PolicySpec = Type.Object(
 
 export type PolicySpec = Type.Static<typeof PolicySpec>;
 export type NodeMatchExpression = Type.Static<typeof NodeMatchExpression>;
+export type WorkloadPolicySpec = Type.Static<typeof WorkloadPolicySpec>;
 export type GlobalPolicySpec = Type.Static<typeof GlobalPolicySpec>;
 export type NodePolicySpec = Type.Static<typeof NodePolicySpec>;
-/** The limits that container, pod and namespace policies have in common. */
+/** The limits that container, pod, workload and namespace policies have in common. */
 export type ScopedPolicySpec = Omit<Type.Static<typeof NamespacePolicySpec>, "namespace">;

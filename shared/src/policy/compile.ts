@@ -7,11 +7,12 @@ import {
   type NodePolicySpec,
   PolicySpec,
   type ScopedPolicySpec,
+  type WorkloadPolicySpec,
 } from "../crd/schema.ts";
 import { parseDuration } from "../duration.ts";
 import { parseQuantity } from "../quantity.ts";
 import { show } from "../show.ts";
-import type { NodePolicy, Policy, PolicyDocument, ScopeLimits } from "./document.ts";
+import { type NodePolicy, namesOfPolicy, type Policy, type PolicyDocument, type ScopeLimits } from "./document.ts";
 
 /** Something about one field of a policy: what is wrong with it, or what its author should know. */
 export interface FieldProblem {
@@ -87,6 +88,9 @@ export function compilePolicy(given: unknown): CompileResult {
           resolver.rule(rule, { level: "container", index, names: rule }),
         ),
         ...(spec.podPolicies ?? []).map((rule, index) => resolver.rule(rule, { level: "pod", index, names: rule })),
+        ...(spec.workloadPolicies ?? []).map((rule, index) =>
+          resolver.rule(rule, { level: "workload", index, names: workloadNames(rule) }),
+        ),
         ...(spec.namespacePolicies ?? []).map((rule, index) =>
           resolver.rule(rule, { level: "namespace", index, names: rule }),
         ),
@@ -127,17 +131,28 @@ export function formatProblems(problems: readonly FieldProblem[]): string {
   return [...told, ...(more > 0 ? [`and ${more} more`] : [])].join("; ");
 }
 
-interface RuleNames {
-  namespace: string;
-  pod?: string;
-  container?: string;
+type RuleNames = Pick<Policy, "pod" | "kind" | "workload" | "container"> & { namespace: string };
+
+/** The names of a workload policy: `*`, which is every container, is the same as none. */
+function workloadNames({ namespace, kind, name, container }: WorkloadPolicySpec): RuleNames {
+  return { namespace, kind, workload: name, ...(container === undefined || container === "*" ? {} : { container }) };
 }
 
 /** The limits of a policy that names its scope. */
 const LIMITS = ["maxCheckpoints", "maxCheckpointSize", "maxTotalSize", "maxAge"] as const;
 
-const LIST_OF_LEVEL = { container: "containerPolicies", pod: "podPolicies", namespace: "namespacePolicies" } as const;
-const SCOPE_OF_LEVEL = { container: "perContainer", pod: "perPod", namespace: "perNamespace" } as const;
+const LIST_OF_LEVEL = {
+  container: "containerPolicies",
+  pod: "podPolicies",
+  workload: "workloadPolicies",
+  namespace: "namespacePolicies",
+} as const;
+const SCOPE_OF_LEVEL = {
+  container: "perContainer",
+  pod: "perPod",
+  workload: "perWorkload",
+  namespace: "perNamespace",
+} as const;
 
 /** Turns the parts of a checked spec into their resolved form, gathering problems and unitless quantities on the way. */
 function createResolver() {
@@ -227,11 +242,11 @@ function createResolver() {
 
   function rule(
     spec: ScopedPolicySpec,
-    { level, index, names }: { level: "container" | "pod" | "namespace"; index: number; names: RuleNames },
+    { level, index, names }: { level: Exclude<Policy["level"], "global">; index: number; names: RuleNames },
   ): Policy {
     const field = `spec.${LIST_OF_LEVEL[level]}[${index}]`;
-    const { namespace, pod, container } = names;
-    const scope = [namespace, pod, container].filter((name) => name !== undefined).join("/");
+    const { namespace, pod, kind, workload, container } = names;
+    const scope = namesOfPolicy(names);
     const twin = seen.get(`${level} ${scope}`);
     if (twin !== undefined) problems.push({ field, message: `has the same scope as ${twin}, ${scope}; merge the two` });
     else seen.set(`${level} ${scope}`, field);
@@ -244,6 +259,8 @@ function createResolver() {
       level,
       namespace,
       ...(pod === undefined ? {} : { pod }),
+      ...(kind === undefined ? {} : { kind }),
+      ...(workload === undefined ? {} : { workload }),
       ...(container === undefined ? {} : { container }),
       ...common(field, spec),
       ...floor(field, { min: "minCheckpoints", max: "maxCheckpoints" }, spec.minCheckpoints, spec.maxCheckpoints),
@@ -357,6 +374,9 @@ function explainValue(keys: string[], value: unknown): string | undefined {
     const isAbsolute = typeof value === "string" && value.startsWith("/");
     const why = isAbsolute ? "is too long or has an empty, . or .. part" : "is not an absolute path";
     return `${shown} ${why}; write e.g. ${DEFAULT_CHECKPOINT_DIRECTORY}`;
+  }
+  if (keys[0] === "workloadPolicies" && key === "name") {
+    return `${shown} is not the name of a workload, in full; write e.g. web`;
   }
   if (key === "namespace" || key === "pod" || key === "container") {
     return `${shown} is neither a Kubernetes name nor the beginning of one followed by *; write e.g. web-*`;

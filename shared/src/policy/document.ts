@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import * as Type from "typebox";
+import { WORKLOAD_KINDS } from "./workload.ts";
 
 const closed = { additionalProperties: false } as const;
 const positive = () => Type.Optional(Type.Integer({ minimum: 1 }));
@@ -9,21 +10,26 @@ export const ScopeLimits = Type.Object({ maxCheckpoints: positive(), maxTotalByt
 
 /**
  * One policy, resolved: sizes in bytes, times in milliseconds, defaults filled in, no limit is absent.
- * A container policy has only `perContainer`, a pod policy only `perPod`, a namespace policy only `perNamespace`; the
- * global one may have all three. Names end in `*` where they are prefixes.
+ * A container policy has only `perContainer`, a pod policy only `perPod`, a workload policy only `perWorkload`, a namespace
+ * policy only `perNamespace`; the global one may have all but `perWorkload`. Names end in `*` where they are prefixes.
  */
 export const Policy = Type.Object(
   {
-    level: Type.Enum(["container", "pod", "namespace", "global"]),
+    level: Type.Enum(["container", "pod", "workload", "namespace", "global"]),
     namespace: Type.Optional(Type.String()),
     pod: Type.Optional(Type.String()),
+    /** Of a workload policy: absent for every container. */
     container: Type.Optional(Type.String()),
+    /** Kind and name of the workload of a workload policy. */
+    kind: Type.Optional(Type.Enum([...WORKLOAD_KINDS])),
+    workload: Type.Optional(Type.String()),
     retainOrphan: Type.Boolean(),
     minCheckpoints: positive(),
     maxCheckpointBytes: positive(),
     maxAgeMs: positive(),
     perContainer: Type.Optional(ScopeLimits),
     perPod: Type.Optional(ScopeLimits),
+    perWorkload: Type.Optional(ScopeLimits),
     perNamespace: Type.Optional(ScopeLimits),
   },
   closed,
@@ -51,7 +57,7 @@ export const PolicyDocument = Type.Object(
     mode: Type.Enum(["Enforce", "DryRun"]),
     applyImmediately: Type.Boolean(),
     global: Policy,
-    rules: Type.Array(Policy, { maxItems: 3000 }),
+    rules: Type.Array(Policy, { maxItems: 4000 }),
     node: NodePolicy,
   },
   closed,
@@ -61,6 +67,12 @@ export type ScopeLimits = Type.Static<typeof ScopeLimits>;
 export type Policy = Type.Static<typeof Policy>;
 export type NodePolicy = Type.Static<typeof NodePolicy>;
 export type PolicyDocument = Type.Static<typeof PolicyDocument>;
+
+/** What a policy is for, as its author would name it: `team-a/web-0/main`, or `team-a/Deployment/web` for a workload. */
+export function namesOfPolicy(policy: Pick<Policy, "namespace" | "pod" | "kind" | "workload" | "container">): string {
+  const { namespace, pod, kind, workload, container } = policy;
+  return [namespace, pod, kind, workload, container].filter((name) => name !== undefined).join("/");
+}
 
 /** SHA-256 of the document's JSON, in hex: what names a document on the wire when its body need not travel. */
 export function digestOf(serializedDocument: string): string {

@@ -100,10 +100,12 @@ export type ReportedDeletion = Type.Static<typeof ReportedDeletion>;
 /** A limit that still does not hold when everything that may go has gone, as an agent writes it. */
 export interface UnreachableLimit {
   limit: Reason;
-  /** The scope: none of the three is the node. */
+  /** The scope: none of the names is the node. */
   namespace?: string;
   pod?: string;
   container?: string;
+  /** Instead of pod and container: `Deployment/web`, or `Deployment/web/main` if the policy is for some containers alone. */
+  workload?: string;
   /** How much would have to go and how much of it could, in `unit`. */
   wanted: number;
   freed: number;
@@ -114,12 +116,22 @@ export interface UnreachableLimit {
   codes?: string[];
 }
 
+/** Pattern of a workload as a limit names it, which may be of a kind that this version does not know. */
+const WORKLOAD = `^[A-Za-z]{1,63}/${LABEL}(\\.${LABEL})*(/[a-z0-9]?[-a-z0-9]*[*]?)?$`;
+
+/** The scope of a limit in words: `team-a/web-0/main`, `team-a/Deployment/web`, or `the node`. */
+export function scopeOfLimit(limit: Pick<UnreachableLimit, "namespace" | "pod" | "container" | "workload">): string {
+  const { namespace, pod, container, workload } = limit;
+  return [namespace, workload, pod, container].filter((name) => name !== undefined).join("/") || "the node";
+}
+
 /** The same as it is read: limit and unit are any word. */
 export const ReportedLimit = Type.Object({
   limit: token(),
   namespace: Type.Optional(label()),
   pod: Type.Optional(subdomain()),
   container: Type.Optional(label()),
+  workload: Type.Optional(Type.String({ pattern: WORKLOAD, maxLength: 400 })),
   wanted: count(),
   freed: count(),
   unit: token(),

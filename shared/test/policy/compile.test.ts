@@ -73,6 +73,10 @@ describe("compilePolicy", () => {
       },
       containerPolicies: [{ ...container, ...limits }],
       podPolicies: [{ namespace: "team", pod: "web-*", ...limits }],
+      workloadPolicies: [
+        { namespace: "team", kind: "Deployment", name: "web", ...limits },
+        { namespace: "team", kind: "StatefulSet", name: "web", container: "ma*", ...limits },
+      ],
       namespacePolicies: [{ namespace: "*", ...limits }],
       nodePolicy: { maxTotalSize: "100Gi", highWatermarkPercent: 85, lowWatermarkPercent: 70, minFree: "10Gi" },
     });
@@ -91,6 +95,13 @@ describe("compilePolicy", () => {
         rules: [
           { level: "container", ...container, ...common, perContainer: own },
           { level: "pod", namespace: "team", pod: "web-*", ...common, perPod: own },
+          { level: "workload", namespace: "team", kind: "Deployment", workload: "web", ...common, perWorkload: own },
+          {
+            level: "workload",
+            ...{ namespace: "team", kind: "StatefulSet", workload: "web", container: "ma*" },
+            ...common,
+            perWorkload: own,
+          },
           { level: "namespace", namespace: "*", ...common, perNamespace: own },
         ],
         node: { maxTotalBytes: 100 * GIB, watermark: { high: 85, low: 70 }, minFreeBytes: 10 * GIB },
@@ -109,11 +120,13 @@ describe("compilePolicy", () => {
     const { unlimited } = compiled({
       containerPolicies: [{ ...container, minCheckpoints: 2, retainOrphan: false }],
       podPolicies: [{ namespace: "a", pod: "b", maxAge: "1d" }],
+      workloadPolicies: [{ namespace: "a", kind: "Job", name: "b", container: "c" }],
       namespacePolicies: [{ namespace: "a" }, { namespace: "b", maxCheckpoints: 0 }],
     });
     expect(unlimited.map(formatProblem)).toEqual(
       [
         ["containerPolicies[0]", Object.values(container).join("/")],
+        ["workloadPolicies[0]", "a/Job/b/c"],
         ["namespacePolicies[0]", "a"],
       ].map(
         ([field, scope]) =>

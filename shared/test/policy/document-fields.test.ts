@@ -37,11 +37,11 @@ describe("the fields of a policy document", () => {
     const later = {
       ...document,
       mode: "Preview",
-      rules: [{ level: "workload", kind: "Job" }],
+      rules: [{ level: "owner", chart: "web" }],
       node: { trash: { a: 1 } },
     };
     expect(fieldsOfDocument(later)).toEqual(
-      expect.arrayContaining(["mode.Preview", "rules.level.workload", "rules.kind", "node.trash", "node.trash.a"]),
+      expect.arrayContaining(["mode.Preview", "rules.level.owner", "rules.chart", "node.trash", "node.trash.a"]),
     );
     expect(fieldsOfDocument({ ...document, absent: undefined })).not.toContain("absent");
   });

@@ -1,7 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { Policy, PolicyDocument } from "../../src/policy/document.ts";
+import { namesOfPolicy, type Policy, type PolicyDocument } from "../../src/policy/document.ts";
 import { type ContainerIdentity, createGovernor } from "../../src/policy/govern.ts";
+import { WORKLOAD_KINDS, type WorkloadKind } from "../../src/policy/workload.ts";
+import { arbNameOfPodOf, isNameOfPodOf } from "../support/pod-names.ts";
 import { soak } from "../support/soak.ts";
 
 const GLOBAL: Policy = { level: "global", retainOrphan: true };
@@ -37,6 +39,115 @@ const nameOf = ({ namespace, pod, container }: Policy) =>
   [namespace, pod, container].filter((name) => name !== undefined).join("/") || "global";
 
 describe("createGovernor", () => {
+  /** `NAMESPACE/KIND/NAME`, or `NAMESPACE/KIND/NAME/CONTAINER`. */
+  function workload(scope: string): Policy {
+    const [namespace = "", kind, name = "", container] = scope.split("/");
+    const names = { namespace, kind: kind as WorkloadKind, workload: name };
+    return { level: "workload", retainOrphan: true, ...names, ...(container === undefined ? {} : { container }) };
+  }
+  const anyRule = (scope: string) => (/[A-Z]/.test(scope) ? workload(scope) : rule(scope));
+  const pod = "web-6f9f8977b7-w28kl";
+  const long = "n".repeat(60);
+
+  it.each([
+    ["a pod policy over one of its workload", `a/${pod}/c`, [`a/${pod}`, "a/Deployment/web"], `a/${pod}`],
+    ["one of its workload over a namespace policy", `a/${pod}/c`, ["a", "a/Deployment/web"], "a/Deployment/web"],
+    ["none of a workload that is not its own", "a/web-admin-w28kl/c", ["a", "a/Deployment/web"], "a"],
+    ["the longer name", `a/${pod}/c`, ["a/Deployment/web", "a/Job/web-6f9f8977b7"], "a/Job/web-6f9f8977b7"],
+    ["the kinds in their order", "a/web-24567/c", ["a/Job/web", "a/StatefulSet/web"], "a/StatefulSet/web"],
+    [
+      "a closer container of one workload",
+      `a/${pod}/cc`,
+      ["a/Deployment/web", "a/Deployment/web/c*"],
+      "a/Deployment/web/c*",
+    ],
+    [
+      "an exact container over a prefix",
+      `a/${pod}/cc`,
+      ["a/Deployment/web/c*", "a/Deployment/web/cc"],
+      "a/Deployment/web/cc",
+    ],
+    [
+      "the shorter name where the longer is for other containers",
+      `a/${pod}/c`,
+      ["a/Deployment/web", "a/Job/web-6f9f8977b7/x"],
+      "a/Deployment/web",
+    ],
+    [
+      "an exact namespace before a longer name",
+      `a/${pod}/c`,
+      ["a/Deployment/web", "*/Job/web-6f9f8977b7"],
+      "a/Deployment/web",
+    ],
+    [
+      "a prefix of a namespace where the exact one has no such workload",
+      `a/${pod}/c`,
+      ["a/Deployment/x", "*/Deployment/web"],
+      "*/Deployment/web",
+    ],
+    [
+      "a workload whose name its pods' names hold in part",
+      `a/${"n".repeat(58)}w28kl/c`,
+      [`a/Deployment/${long}`],
+      `a/Deployment/${long}`,
+    ],
+    [
+      "the global one for a bare pod of the workload's name",
+      "a/web/c",
+      ["a/Deployment/web", "a/StatefulSet/web"],
+      "global",
+    ],
+  ])("finds %s", (_, scope, rules, expected) => {
+    const nameOfAny = (one: Policy) => (one.level === "workload" ? namesOfPolicy(one) : nameOf(one));
+    for (const order of [rules, rules.toReversed()]) {
+      expect(nameOfAny(createGovernor(documentOf(order.map(anyRule)))(identity(scope)))).toBe(expected);
+    }
+  });
+
+  it("finds what a plain search through all policies of workloads finds", () => {
+    const name = fc.constantFrom("web", "web-4", "web-4-5", "x".repeat(50), `${"x".repeat(46)}-45`, "x".repeat(60));
+    const kind = fc.constantFrom(...WORKLOAD_KINDS);
+    const scope = fc
+      .tuple(fc.constantFrom("a", "ab", "a*", "*"), kind, name, fc.constantFrom("", "/c", "/c*"))
+      .map(([namespace, ...rest]) => `${namespace}/${rest[0]}/${rest[1]}${rest[2]}`);
+    const arbPod = fc.record({ kind, name }).chain(arbNameOfPodOf);
+    const closeness = (text = "") => (text === "" ? 0 : text.endsWith("*") ? text.length : 1000);
+    const matches = (text: string, real: string) =>
+      text.endsWith("*") ? real.startsWith(text.slice(0, -1)) : text === real;
+    const search = (rules: Policy[], wanted: ContainerIdentity) =>
+      rules
+        .filter(
+          (one) =>
+            matches(one.namespace as string, wanted.namespace) && matches(one.container ?? "*", wanted.container),
+        )
+        .filter((one) => isNameOfPodOf({ kind: one.kind as WorkloadKind, name: one.workload as string }, wanted.pod))
+        .sort(
+          (a, b) =>
+            closeness(b.namespace) - closeness(a.namespace) ||
+            (b.workload as string).length - (a.workload as string).length ||
+            WORKLOAD_KINDS.indexOf(a.kind as WorkloadKind) - WORKLOAD_KINDS.indexOf(b.kind as WorkloadKind) ||
+            closeness(b.container) - closeness(a.container),
+        )[0] ?? GLOBAL;
+    fc.assert(
+      fc.property(
+        fc.uniqueArray(scope, { maxLength: 15 }),
+        fc.array(fc.tuple(fc.constantFrom("a", "ab", "b"), arbPod, fc.constantFrom("c", "cd")), {
+          minLength: 1,
+          maxLength: 8,
+        }),
+        (scopes, identities) => {
+          const rules = scopes.map(workload);
+          const govern = createGovernor(documentOf(rules));
+          for (const names of identities) {
+            const wanted = identity(names.join("/"));
+            expect(govern(wanted)).toBe(search(rules, wanted));
+          }
+        },
+      ),
+      { numRuns: soak(1500) },
+    );
+  });
+
   it.each([
     ["a container policy over all others", "a/p/c", ["a", "a/p", "a/p/c"], "a/p/c"],
     ["a pod policy over a namespace policy", "a/p/c", ["a", "a/p", "a/p/x"], "a/p"],
