@@ -318,6 +318,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       },
       archives: index.all(),
       govern,
+      isByUid: accepted?.document.orphanMatch === "UID",
       unreachable: enforced.unreachable,
       planned: plannedSums(),
       deletions: { last: deletions, total: deletionCount, sums: deletedSums },

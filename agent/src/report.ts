@@ -39,6 +39,8 @@ export interface ReportInput {
   head: ReportHead;
   archives: Iterable<Archive>;
   govern: ((identity: ContainerIdentity) => Policy) | undefined;
+  /** Whether another pod of the same name saves no archives. */
+  isByUid: boolean;
   unreachable: readonly UnreachableLimit[];
   /** What would go but does not, by reason. */
   planned: SumsByReason;
@@ -61,12 +63,12 @@ type NamespaceTotal = Report["namespaces"][number];
 
 /** Sums an agent's archives up. Lists are cut to {@link REPORT_LIMITS}, and what was left out is counted. */
 export function buildReport(input: ReportInput): { report: Report; orphanCursor: number } {
-  const { head, archives, govern, unreachable, planned, deletions } = input;
+  const { head, archives, govern, isByUid, unreachable, planned, deletions } = input;
   const states = Object.fromEntries(ARCHIVE_STATES.map((state) => [state, 0]));
   const namespaces = new Map<string, NamespaceTotal>();
-  const orphans = new Map<string, { namespace: string; pod: string; containers: Set<string> }>();
+  const orphans = new Map<string, Asked>();
   // Archives of one container mostly share what names it, so that each of very many costs one look.
-  const owners = new Map<ContainerIdentity, { total: NamespaceTotal; mayBeOrphaned: boolean }>();
+  const owners = new Map<ContainerIdentity, { total: NamespaceTotal; mayBeOrphaned: boolean; uids: Set<string> }>();
   const sum = { archives: 0, bytes: 0, pinned: 0 };
 
   for (const archive of archives) {
@@ -80,12 +82,15 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
       return {
         total: getOrMake(namespaces, namespace, () => ({ namespace, archives: 0, bytes: 0 })),
         mayBeOrphaned: false,
+        uids: new Set(),
       };
     });
     const count = countsInNumber(archive) ? 1 : 0;
     owner.total.archives += count;
     owner.total.bytes += size;
-    owner.mayBeOrphaned ||= isDeletable(archive) && !archive.isStaticPod;
+    const mayBeOrphaned = isDeletable(archive) && !archive.isStaticPod;
+    owner.mayBeOrphaned ||= mayBeOrphaned;
+    if (isByUid && mayBeOrphaned && archive.podUID !== undefined) owner.uids.add(archive.podUID);
     sum.archives += count;
     sum.bytes += size;
   }
@@ -94,7 +99,12 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
     const policy = govern(identity);
     if (policy.retainOrphan) continue;
     const { namespace, pod, container } = identity;
-    const orphan = getOrMake(orphans, `${namespace}/${pod}`, () => ({ namespace, pod, containers: new Set() }));
+    const orphan = getOrMake(orphans, `${namespace}/${pod}`, () => ({
+      ...{ namespace, pod },
+      containers: new Set<string>(),
+      uids: new Set<string>(),
+    }));
+    for (const uid of owner.uids) orphan.uids.add(uid);
     if (isContainerAsked(policy.level)) orphan.containers.add(container);
   }
 
@@ -135,15 +145,24 @@ function totalOf(sums: SumsByReason): ArchiveSum {
   return total;
 }
 
+/** A pod to ask about, with its containers whose own absence counts and the UIDs of the pods of its name that have archives. */
+interface Asked {
+  namespace: string;
+  pod: string;
+  containers: Set<string>;
+  uids: Set<string>;
+}
+
 /** The first of these scopes, as many as one report may ask about; the next report goes on behind them. */
-function askAbout(scopes: Array<{ namespace: string; pod: string; containers: Set<string> }>): OrphanScope[] {
+function askAbout(scopes: Asked[]): OrphanScope[] {
   const asked: OrphanScope[] = [];
   let left: number = ASKED_CONTAINERS.perReport;
-  for (const { namespace, pod, containers } of scopes) {
+  for (const { namespace, pod, containers, uids } of scopes) {
     const named = [...containers].slice(0, ASKED_CONTAINERS.perPod);
-    left -= named.length;
+    const earlier = [...uids].slice(0, ASKED_CONTAINERS.perPod);
+    left -= named.length + earlier.length;
     if (asked.length >= REPORT_LIMITS.orphanScopes || left < 0) break;
-    asked.push({ namespace, pod, containers: named });
+    asked.push({ namespace, pod, containers: named, ...(earlier.length > 0 && { uids: earlier }) });
   }
   return asked;
 }

@@ -41,7 +41,7 @@ function input(changes: Partial<ReportInput> = {}): ReportInput {
     certificates: { authorities: [] },
   };
   const deletions = { last: [], total: 0, sums: {} };
-  const rest = { govern: undefined, unreachable: [], planned: {}, deletions, orphanCursor: 0 };
+  const rest = { govern: undefined, isByUid: false, unreachable: [], planned: {}, deletions, orphanCursor: 0 };
   return { head, archives: [], ...rest, ...changes };
 }
 
@@ -93,6 +93,29 @@ it("asks about a hundred containers of a pod and five thousand in sum, and about
   const next = buildReport(input({ archives, govern, orphanCursor: first.orphanCursor }));
   const asked = [...first.report.orphanScopes, ...next.report.orphanScopes].map(({ pod }) => pod);
   expect(new Set(asked).size).toBe(60);
+});
+
+it("asks about the UIDs of the pods of a name where a pod of the same name saves nothing, as many as of containers", () => {
+  const { document } = anAcceptedPolicy({ globalPolicy: { retainOrphan: false }, orphanMatch: "UID" }, "/archives");
+  const govern = createGovernor(document);
+  const archives = [
+    anArchive(0, { podUID: "first" }),
+    anArchive(0, { podUID: "second" }),
+    anArchive(0, { podUID: "first" }),
+    anArchive(0),
+    anArchive(0, { podUID: "pinned", pinned: true }),
+    anArchive(0, { podUID: "static", isStaticPod: true }),
+    anArchive(1),
+  ];
+  const asked = { namespace: "n0", pod: "p0", containers: ["c"] };
+  const other = { namespace: "n1", pod: "p1", containers: ["c"] };
+  const scopesOf = (isByUid: boolean) => buildReport(input({ archives, govern, isByUid })).report.orphanScopes;
+  expect(scopesOf(true)).toEqual([{ ...asked, uids: ["first", "second"] }, other]);
+  expect(scopesOf(false)).toEqual([asked, other]);
+  const many = Array.from({ length: 101 }, (_, at) => anArchive(0, { podUID: `uid-${at}` }));
+  const { report } = buildReport(input({ archives: many, govern, isByUid: true }));
+  expect(Check(Report, report)).toBe(true);
+  expect(report.orphanScopes[0]?.uids).toHaveLength(100);
 });
 
 it("asks about no static pod, and about others of the same name all the same", () => {

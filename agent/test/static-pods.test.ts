@@ -35,6 +35,7 @@ it("the real archive of a static pod stays whatever is proved of it, nobody is a
     head: { node: "node-a" } as ReportHead,
     archives: entries,
     govern: createGovernor(input.policy),
+    isByUid: true,
     unreachable: [],
     planned: {},
     deletions: { last: [], total: 0, sums: {} },

@@ -31,6 +31,7 @@ describeWithKube("proof of orphans", (kube) => {
   let namespace: string;
   beforeAll(async () => {
     const rules = [{ apiGroups: [""], resources: ["pods"], verbs: ["get", "list", "watch"] }];
+    await installPolicyDefinition(kube.client);
     token = await createServiceAccount(kube.client, { namespace: "default", name: "prover", rules });
   });
   beforeEach(async () => {
@@ -378,7 +379,6 @@ describeWithKube("proof of orphans", (kube) => {
   });
 
   it("is not made for the default's grace period while a new leader cannot list the policies", async () => {
-    await installPolicyDefinition(kube.client);
     const release = await installRelease(kube, { nodes: 1 });
     const [node] = release.nodes;
     if (node === undefined) throw new Error("no node");
@@ -410,6 +410,31 @@ describeWithKube("proof of orphans", (kube) => {
     const files = series(node.directory, 5);
     await until(() => expect(archivesIn(node.directory)).toEqual([orphan, ...files.slice(2)].sort()), 30_000);
     expect(since().filter((request) => /\/pods\/[a-z]/.test(request))).toEqual([]);
+  }, 180_000);
+
+  it("goes by the UID where the policy says so: the archives of the StatefulSet's pod before go, and no others", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const [node] = release.nodes;
+    if (node === undefined) throw new Error("no node");
+    const uidOf = async () => (await createPod(kube.client, { namespace, name: "db-0" })).metadata?.uid as string;
+    const archiveOf = (podUID: string | null, minutesAgo: number) => {
+      const time = archiveTime(Date.now() - minutesAgo * 60_000);
+      return writeArchive(node.directory, { namespace, pod: "db-0", container: "main", time, podUID });
+    };
+    const before = archiveOf(await uidOf(), 60);
+    const untold = archiveOf(null, 50);
+    const globalPolicy = { retainOrphan: false };
+    const rule = { applyPoliciesImmediately: true, checkpointDirectory: release.mounted, orphanGracePeriod: "1s" };
+    release.startCoordinator();
+    await release.apply("by-uid", { ...rule, orphanMatch: "UID", globalPolicy });
+    await remove(kube.client, `/api/v1/namespaces/${namespace}/pods/db-0`);
+    const now = archiveOf(await uidOf(), 40);
+    await until(() => expect(archivesIn(node.directory)).toEqual([untold, now].sort()), 60_000);
+    // Once it is gone as a whole, its name saves nothing any more.
+    await remove(kube.client, `/api/v1/namespaces/${namespace}/pods/db-0`);
+    await until(() => expect(archivesIn(node.directory)).toEqual([]), 60_000);
+    const deleted = node.agent.log().filter(({ msg }) => msg === "archive deleted");
+    expect(deleted.map(({ archive, reason }) => [archive, reason])[0]).toEqual([before, "orphan"]);
   }, 180_000);
 
   it.each(["cut", "end"] as const)("takes a list that is over in the middle (%s) for no list", async (over) => {

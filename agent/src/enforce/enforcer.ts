@@ -526,8 +526,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     return index.get(entry.file) !== entry || entry.pinned || !entry.walked || !countsForNode(entry);
   }
 
-  function isProved({ identity, listed }: Entry): boolean {
-    return identity !== undefined && proofs.covers({ ...identity, listed }, clock.monotonicMs());
+  function isProved({ identity, podUID, listed }: Entry): boolean {
+    const uid = policy?.document.orphanMatch === "UID" ? podUID : undefined;
+    return identity !== undefined && proofs.covers({ ...identity, uid, listed }, clock.monotonicMs());
   }
 
   /** Whether a proof that its pod is gone makes an archive go: then it is an event of its scopes. */

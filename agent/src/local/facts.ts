@@ -43,6 +43,7 @@ const Head = Type.Object({
           namespace: Type.String(),
           pod: Type.String(),
           container: Type.Optional(Type.String()),
+          uid: Type.Optional(Type.String()),
           listedUpTo: Type.Integer(),
         }),
       ),
@@ -97,10 +98,11 @@ export function planFacts(situation: Omit<PlanInput, "archives">): NonNullable<H
   return {
     policy,
     ...(nowMs !== undefined && { nowMs }),
-    orphans: orphans.map(({ namespace, pod, container, listedUpTo }) => ({
+    orphans: orphans.map(({ namespace, pod, container, uid, listedUpTo }) => ({
       namespace,
       pod,
       ...(container !== undefined && { container }),
+      ...(uid !== undefined && { uid }),
       listedUpTo,
     })),
     stuck: [...stuck],

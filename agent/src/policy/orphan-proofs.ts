@@ -29,7 +29,10 @@ export interface OrphanProofs {
   /** The proofs that may be acted upon now. */
   current(nowMs: number): readonly OrphanProof[];
   /** Whether a proof that has not lapsed covers this archive: to be asked again just before it goes. */
-  covers(archive: { namespace: string; pod: string; container: string; listed: number }, nowMs: number): boolean;
+  covers(
+    archive: { namespace: string; pod: string; container: string; uid: string | undefined; listed: number },
+    nowMs: number,
+  ): boolean;
   /** Ends proofs that have been acted upon. */
   use(covers: readonly OrphanCover[]): void;
 }
@@ -55,16 +58,16 @@ export function createOrphanProofs(bootId: string, monotonicMs: () => number): O
     },
     receive(facts, nowMs, time) {
       const fresh: OrphanProof[] = [];
-      for (const { bootId: asked, report, namespace, pod, container, provedAt } of facts) {
+      for (const { bootId: asked, report, namespace, pod, container, uid, provedAt } of facts) {
         const question = asked === bootId ? reports.get(report) : undefined;
-        const key = [namespace, pod, container ?? ""].join("/");
+        const key = [namespace, pod, container ?? "", uid ?? ""].join("/");
         if (question === undefined || question.answered.has(key)) continue;
         question.answered.add(key);
         const { listedUpTo, madeAtMs } = question;
         // Both times are of the coordinator's clock, which may have been set back in between.
         const ageMs = time && provedAt ? Math.max(0, Date.parse(time) - Date.parse(provedAt)) : 0;
         const untilMs = Math.min(madeAtMs, nowMs - ageMs) + REPORT_LIFETIME_MS;
-        if (nowMs < untilMs) fresh.push({ report, namespace, pod, container, listedUpTo, untilMs });
+        if (nowMs < untilMs) fresh.push({ report, namespace, pod, container, uid, listedUpTo, untilMs });
       }
       proofs.push(...fresh);
       return fresh;
@@ -73,14 +76,15 @@ export function createOrphanProofs(bootId: string, monotonicMs: () => number): O
       proofs = proofs.filter(({ untilMs }) => nowMs < untilMs);
       return proofs;
     },
-    covers({ namespace, pod, container, listed }, nowMs) {
+    covers({ namespace, pod, container, uid, listed }, nowMs) {
       return proofs.some(
         (proof) =>
           nowMs < proof.untilMs &&
           listed <= proof.listedUpTo &&
           proof.namespace === namespace &&
           proof.pod === pod &&
-          (proof.container === undefined || proof.container === container),
+          (proof.container === undefined || proof.container === container) &&
+          (proof.uid === undefined || proof.uid === uid),
       );
     },
     use(covers) {
@@ -90,6 +94,12 @@ export function createOrphanProofs(bootId: string, monotonicMs: () => number): O
   };
 }
 
-function keyOf({ report, namespace, pod, container = "" }: Omit<OrphanProof, "listedUpTo" | "untilMs">): string {
-  return [report, namespace, pod, container].join("/");
+function keyOf({
+  report,
+  namespace,
+  pod,
+  container = "",
+  uid = "",
+}: Omit<OrphanProof, "listedUpTo" | "untilMs">): string {
+  return [report, namespace, pod, container, uid].join("/");
 }

@@ -22,12 +22,14 @@ import {
   workloadScope,
 } from "./scope.ts";
 
-/** Proof that a pod, or one container of a pod that lives on, no longer exists. */
+/** Proof that a pod, or one container of a pod that lives on, no longer exists, or that a pod's name is another one's now. */
 export interface OrphanCover {
   namespace: string;
   pod: string;
   /** Absent where the whole pod is gone. */
   container?: string;
+  /** Given where another pod has the name: only archives of the pod of this UID are covered, if the policy goes by UIDs. */
+  uid?: string | undefined;
   /** Only archives whose {@link Archive.listed} is at most this are covered. */
   listedUpTo: number;
 }
@@ -168,6 +170,8 @@ interface Container extends Floor {
   limited: Scope[];
   /** Archives listed up to here are proved to be orphans that the policy does not retain. */
   orphanedUpTo: number;
+  /** The same for archives of a pod of that name by its UID; undefined if nothing is proved of any. */
+  orphanedByUid: ReadonlyMap<string, number> | undefined;
   /** What its policy's floor is counted by: it itself, or what it shares with others of a workload. */
   floor: Floor;
 }
@@ -367,9 +371,9 @@ interface Branch<T> {
  * Yields the lookup of containers, each of which is governed only once. It goes name by name, for joining the names of
  * every archive would cost more than all the rest of the survey.
  */
-function createContainerLookup({ policy, govern, orphans }: PlanInput): (identity: ContainerIdentity) => Container {
-  const governorOf = govern ?? createGovernor(policy);
-  const orphanedUpTo = createOrphanLookup(orphans);
+function createContainerLookup(input: PlanInput): (identity: ContainerIdentity) => Container {
+  const governorOf = input.govern ?? createGovernor(input.policy);
+  const orphans = createOrphanLookup(input);
   const namespaces = new Map<string, Branch<Branch<Container>>>();
   const workloads = new Map<string, { scope: Scope; floors: Map<string, Floor> }>();
   // Archives of one container mostly share what names it, which is found with one look and not with three.
@@ -426,7 +430,8 @@ function createContainerLookup({ policy, govern, orphans }: PlanInput): (identit
       namespace: identity.namespace,
       own: scopes[0] as Scope,
       limited: scopes.filter(({ limits }) => limits !== undefined),
-      orphanedUpTo: governing.retainOrphan ? NOTHING_LISTED : orphanedUpTo(identity, governing),
+      orphanedUpTo: governing.retainOrphan ? NOTHING_LISTED : orphans.upTo(identity, governing),
+      orphanedByUid: governing.retainOrphan ? undefined : orphans.byUid(identity),
       floor: floor ?? itself,
     });
     pod.children.set(identity.container, container);
@@ -436,18 +441,28 @@ function createContainerLookup({ policy, govern, orphans }: PlanInput): (identit
   return (identity) => getOrMake(known, identity, () => findOrOpen(identity));
 }
 
-/** Yields up to which number a container's archives are proved to be orphans. */
-function createOrphanLookup(orphans: readonly OrphanCover[]): (identity: ContainerIdentity, policy: Policy) => number {
+/** Yields up to which number a container's archives are proved to be orphans, all of them or those of a pod by its UID. */
+function createOrphanLookup({ orphans, policy }: Pick<PlanInput, "orphans" | "policy">) {
   const upTo = new Map<string, number>();
-  for (const { namespace, pod, container, listedUpTo } of orphans) {
+  const byUid = new Map<string, Map<string, number>>();
+  for (const { namespace, pod, container, uid, listedUpTo } of orphans) {
+    if (uid !== undefined) {
+      if (policy.orphanMatch !== "UID") continue;
+      const uids = getOrMake(byUid, podScope({ namespace, pod }), () => new Map());
+      uids.set(uid, Math.max(listedUpTo, uids.get(uid) ?? NOTHING_LISTED));
+      continue;
+    }
     const key = container === undefined ? podScope({ namespace, pod }) : containerScope({ namespace, pod, container });
     upTo.set(key, Math.max(listedUpTo, upTo.get(key) ?? NOTHING_LISTED));
   }
-  return (identity, { level }) => {
-    if (upTo.size === 0) return NOTHING_LISTED;
-    const byPod = upTo.get(podScope(identity)) ?? NOTHING_LISTED;
-    if (!isContainerAsked(level)) return byPod;
-    return Math.max(byPod, upTo.get(containerScope(identity)) ?? NOTHING_LISTED);
+  return {
+    upTo(identity: ContainerIdentity, { level }: Policy): number {
+      if (upTo.size === 0) return NOTHING_LISTED;
+      const byPod = upTo.get(podScope(identity)) ?? NOTHING_LISTED;
+      if (!isContainerAsked(level)) return byPod;
+      return Math.max(byPod, upTo.get(containerScope(identity)) ?? NOTHING_LISTED);
+    },
+    byUid: (identity: ContainerIdentity) => (byUid.size === 0 ? undefined : byUid.get(podScope(identity))),
   };
 }
 
@@ -479,11 +494,13 @@ function take(entry: Entry, reason: Reason, draft: Draft): void {
 
 function takeOrphans({ entries, mayActOn }: Survey, draft: Draft): void {
   for (const entry of entries) {
-    const { own, orphanedUpTo } = entry.container;
-    if (orphanedUpTo === NOTHING_LISTED) continue;
-    const { listed, isStaticPod } = entry.archive;
+    const { own, orphanedUpTo, orphanedByUid } = entry.container;
+    if (orphanedUpTo === NOTHING_LISTED && orphanedByUid === undefined) continue;
+    const { listed, isStaticPod, podUID } = entry.archive;
+    const upToOfPod = podUID === undefined ? undefined : orphanedByUid?.get(podUID);
+    const upTo = Math.max(orphanedUpTo, upToOfPod ?? NOTHING_LISTED);
     // Not mayGo: the floor does not hold for what nobody can restore any more.
-    if (entry.isDeletable && !isStaticPod && listed <= orphanedUpTo && mayActOn(own)) take(entry, "orphan", draft);
+    if (entry.isDeletable && !isStaticPod && listed <= upTo && mayActOn(own)) take(entry, "orphan", draft);
   }
 }
 

@@ -70,13 +70,26 @@ describe("proofs of orphans", () => {
     const proofs = createOrphanProofs("boot", () => 0);
     proofs.reported(7, 42);
     proofs.receive([fact, { ...fact, pod: "lives", container: "gone" }], 0);
-    const archive = { namespace: "n", pod: "p", container: "c", listed: 42 };
+    const archive = { namespace: "n", pod: "p", container: "c", uid: undefined, listed: 42 };
     expect(proofs.covers(archive, 59_999)).toBe(true);
     expect(proofs.covers(archive, 60_000)).toBe(false);
     expect(proofs.covers({ ...archive, listed: 43 }, 0)).toBe(false);
     expect(proofs.covers({ ...archive, namespace: "other" }, 0)).toBe(false);
     expect(proofs.covers({ ...archive, pod: "lives" }, 0)).toBe(false);
     expect(proofs.covers({ ...archive, pod: "lives", container: "gone" }, 0)).toBe(true);
+  });
+
+  it("of a UID cover archives of that very pod alone, beside one of another UID, and are withdrawn one by one", () => {
+    const proofs = createOrphanProofs("boot", () => 0);
+    proofs.reported(7, 42);
+    const facts = ["first", "second"].map((uid) => ({ ...fact, uid }));
+    expect(proofs.receive(facts, 0)).toHaveLength(2);
+    const archive = { namespace: "n", pod: "p", container: "c", listed: 42 };
+    const covered = () =>
+      ["first", "second", "third", undefined].filter((uid) => proofs.covers({ ...archive, uid }, 0));
+    expect(covered()).toEqual(["first", "second"]);
+    proofs.withdraw(facts.slice(1));
+    expect(covered()).toEqual(["second"]);
   });
 
   it("are good once: used or repeated they count for nothing, a new question may be answered again", () => {

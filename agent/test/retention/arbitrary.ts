@@ -11,6 +11,8 @@ const namespace = () => fc.constantFrom("team", "team-prod", "ops");
 const pod = () => fc.constantFrom("web", "web-1", "web-24567", "web-b-x7k2p", "web-b-bbbbb");
 const container = () => fc.constantFrom("main", "side");
 
+const podUID = () => fc.constantFrom("uid-1", "uid-2");
+const maybe = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: undefined });
 const sometimes = (weight: number) => fc.integer({ min: 1, max: 100 }).map((roll) => roll <= weight);
 
 const archive = ({ isWalked }: { isWalked: boolean }) =>
@@ -35,6 +37,7 @@ const archive = ({ isWalked }: { isWalked: boolean }) =>
       walked: isWalked ? fc.constant(true) : sometimes(95),
       isOwned: sometimes(90),
       isStaticPod: sometimes(20),
+      podUID: maybe(podUID()),
     })
     .map(({ isOwned, isSettled, age, ...rest }) =>
       anArchive({
@@ -50,8 +53,6 @@ export const arbArchives = ({ isWalked = true, maxLength = 24 } = {}): fc.Arbitr
   fc
     .array(archive({ isWalked }), { maxLength })
     .map((archives) => archives.map((one, index) => ({ ...one, file: `${index % 7}-${index}.tar` })));
-
-const maybe = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: undefined });
 
 /** Leaves absent limits out, as documents do. */
 const compact = <T extends object>(value: T): T =>
@@ -142,6 +143,7 @@ export const arbPolicy = ({
     directory: fc.constant("/checkpoints"),
     mode: fc.constant("Enforce" as const),
     applyImmediately: fc.constant(false),
+    orphanMatch: maybe(fc.constant("UID" as const)),
     global: arbGlobal(),
     rules: fc.uniqueArray(arbRule(levels, namespaces === undefined ? namespace() : fc.constantFrom(...namespaces)), {
       maxLength: 6,
@@ -160,9 +162,14 @@ export const arbOrphans = (): fc.Arbitrary<OrphanCover[]> =>
         namespace: namespace(),
         pod: pod(),
         container: maybe(container()),
+        isOfUid: sometimes(40),
+        uid: podUID(),
         listedUpTo: fc.integer({ min: 0, max: 3 }),
       })
-      .map((cover) => compact(cover) as OrphanCover),
+      .map(
+        ({ isOfUid, container, uid, ...rest }) =>
+          compact({ ...rest, ...(isOfUid ? { uid } : { container }) }) as OrphanCover,
+      ),
     { maxLength: 3 },
   );
 

@@ -43,6 +43,24 @@ describe("orphan deletion", () => {
     expect(files(planRetention(anInput(archives, release, { orphans: split })).deletions)).toEqual(["a", "b"]);
   });
 
+  it("goes by the UID where the policy says so: a pod of the same name saves no archive of the one before it", () => {
+    const archives = [
+      named("before", { age: 9, podUID: "before" }),
+      named("now", { age: 8, podUID: "now" }),
+      named("unknown", { age: 7 }),
+      named("late", { age: 6, podUID: "before", listed: 6 }),
+    ];
+    const proved = [{ ...gone, uid: "before" }];
+    const byUid = { ...release, orphanMatch: "UID" };
+    expect(told(planRetention(anInput(archives, byUid, { orphans: proved })))).toEqual(["orphan before"]);
+    expect(planRetention(anInput(archives, release, { orphans: proved })).deletions).toEqual([]);
+    const all = files(planRetention(anInput(archives, byUid, { orphans: [gone] })).deletions);
+    expect(all).toEqual(["before", "now", "unknown"]);
+    const first = { ...gone, uid: "before", listedUpTo: 0 };
+    expect(told(planRetention(anInput(archives, byUid, { orphans: [first] })))).toEqual(["orphan before"]);
+    expect(planRetention(anInput(archives, { orphanMatch: "UID" }, { orphans: proved })).deletions).toEqual([]);
+  });
+
   it("never takes archives of a static pod, and those of another pod of that name all the same", () => {
     const archives = [
       named("static", { isStaticPod: true }),

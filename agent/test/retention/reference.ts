@@ -146,6 +146,7 @@ export function referencePlan(input: PlanInput) {
         orphan.pod === archive.identity.pod &&
         (orphan.container === undefined ||
           (ownWidth(policy) === 3 && orphan.container === archive.identity.container)) &&
+        (orphan.uid === undefined || (input.policy.orphanMatch === "UID" && orphan.uid === archive.podUID)) &&
         archive.listed <= orphan.listedUpTo,
     );
     const mayBeOrphan = !policy.retainOrphan && !archive.isStaticPod;

@@ -25,6 +25,8 @@ export interface PodView {
   /** Takes in an event of the synced watch. Tells whether another pod, or none, bears the name now. */
   changed(event: PodEvent, nowMs: number): boolean;
   uidOf(namespace: string, pod: string): string | undefined;
+  /** Since when the watch has said that the pod of this UID, which it lists, is there. */
+  presentSinceMs(uid: string): number;
   /** Since when the watch has said that there is no such pod; undefined if there is one, or nothing is known. */
   absentSinceMs(namespace: string, pod: string): number | undefined;
   /** A read found a pod that the watch does not list: its absence begins anew. */
@@ -45,6 +47,8 @@ export function createPodView(): PodView {
   /** UIDs by namespace and name; undefined while the watch knows nothing. */
   let pods: Map<string, Map<string, string>> | undefined;
   let syncedAtMs = 0;
+  /** When those came that were not there when all pods were listed, by UID. */
+  const appearedAtMs = new Map<string, number>();
   /** The oldest first. */
   const deletedAtMs = new Map<string, number>();
   let forgottenUpToMs = Number.NEGATIVE_INFINITY;
@@ -71,6 +75,7 @@ export function createPodView(): PodView {
     if (uid === undefined) return;
     present.delete(uid);
     firstReadMs.delete(uid);
+    appearedAtMs.delete(uid);
   }
 
   return {
@@ -80,6 +85,7 @@ export function createPodView(): PodView {
       pods = undefined;
       deletedAtMs.clear();
       firstReadMs.clear();
+      appearedAtMs.clear();
     },
 
     synced(items, nowMs) {
@@ -106,11 +112,14 @@ export function createPodView(): PodView {
       if (known === uid) return false;
       enter(pods, namespace, name, uid);
       forgetContainers(known);
+      appearedAtMs.set(uid, nowMs);
       deletedAtMs.delete(`${namespace}/${name}`);
       return true;
     },
 
     uidOf: (namespace, pod) => pods?.get(namespace)?.get(pod),
+
+    presentSinceMs: (uid) => appearedAtMs.get(uid) ?? syncedAtMs,
 
     absentSinceMs(namespace, pod) {
       if (pods === undefined || pods.get(namespace)?.has(pod)) return undefined;

@@ -55,7 +55,7 @@ interface Agent extends AgentName {
   /** What it asks about, by `namespace/pod`. */
   scopes: Map<string, OrphanScope>;
   omitted: number;
-  /** By `namespace/pod` or `namespace/pod/container`. */
+  /** By {@link factKey}. */
   facts: Map<string, Fact>;
   /** Pods to be read now, because something may be proved of them. */
   proofs: Set<string>;
@@ -67,6 +67,14 @@ interface Agent extends AgentName {
   nextDueMs: number;
   /** When the first of its facts lapses; infinite if it has none. */
   nextLapseMs: number;
+}
+
+/** What may be proved: that a pod is gone, that it has no such container, or that its name is another pod's than that of the UID. */
+interface Provable {
+  namespace: string;
+  pod: string;
+  container?: string;
+  uid?: string;
 }
 
 /** A question of one report that a read answers. */
@@ -436,10 +444,10 @@ function takeContainers(
     rest(state, key, { nowMs, retryAfterMs: answer.found === "unknown" ? answer.retryAfterMs : undefined });
     return;
   }
-  const askedBy = ({ podUID }: Question) => state.agents.get(podUID)?.scopes.get(key)?.containers ?? [];
+  const scopeOf = ({ podUID }: Question) => state.agents.get(podUID)?.scopes.get(key);
   const missing = questions.map((question) => ({
     question,
-    containers: askedBy(question).flatMap((container) => {
+    containers: (scopeOf(question)?.containers ?? []).flatMap((container) => {
       const sinceMs = state.pods.missingSinceMs(uid, container);
       return sinceMs === undefined ? [] : [{ container, sinceMs }];
     }),
@@ -454,6 +462,18 @@ function takeContainers(
       prove(state, question, { read, names: { namespace, pod, container }, sinceMs, nowMs, suspicions });
     }
   }
+  // No two pods have a name at the same time, and none has it for a second time under the same UID.
+  const sinceMs = state.pods.presentSinceMs(uid);
+  for (const question of questions) {
+    for (const other of otherUids(scopeOf(question), uid)) {
+      prove(state, question, { read, names: { namespace, pod, uid: other }, sinceMs, nowMs, suspicions });
+    }
+  }
+}
+
+/** The UIDs that are asked about, but for that of the pod that has the name now. */
+function otherUids(scope: OrphanScope | undefined, uid: string): string[] {
+  return (scope?.uids ?? []).filter((one) => one !== uid);
 }
 
 /**
@@ -465,7 +485,7 @@ function prove(
   question: Question,
   proof: {
     read: Read;
-    names: { namespace: string; pod: string; container?: string };
+    names: Provable;
     sinceMs: number;
     nowMs: number;
     suspicions: Map<Agent, boolean>;
@@ -478,7 +498,7 @@ function prove(
   // Of very many scopes the latest report names a part; otherwise it says what is still asked.
   if (!agent.scopes.has(podKey) && agent.omitted === 0) return;
   if (read.sentAtMs < sinceMs + agent.graceMs) return;
-  const key = names.container === undefined ? podKey : `${podKey}/${names.container}`;
+  const key = factKey(names);
   if (!isOpen(agent, key)) return;
   const hold = getOrMake(state.nodes, agent.node, newNodeHold);
   const held = hold.held.get(key);
@@ -486,7 +506,7 @@ function prove(
   const mayGo = held !== undefined || hold.released.has(key);
   if (!mayGo && isHeldBack(state, agent, { hold, read, nowMs, suspicions })) {
     // A pod that is there is in a namespace that is there.
-    const isNamespaceAsked = names.container === undefined;
+    const isNamespaceAsked = key === podKey;
     if (!holdBack(hold, key, { pod: podKey, nowMs, isNamespaceAsked })) rest(state, podKey, { nowMs });
     else if (isNamespaceAsked) state.suspects.add(names.namespace);
     else noteHeld(state, agent.node, { held: 1 });
@@ -511,8 +531,22 @@ function isOpen({ facts, reportedAtMs }: Agent, key: string): boolean {
 
 /** Whether the latest report of an agent asks this. Of very many scopes it names a part: it may ask about any other. */
 function mayAsk({ scopes, omitted }: Agent, { pod, key }: { pod: string; key: string }): boolean {
-  if (omitted > 0) return true;
-  return key === pod ? scopes.has(pod) : scopes.get(pod)?.containers.includes(key.slice(pod.length + 1)) === true;
+  const scope = scopes.get(pod);
+  if (omitted > 0 || scope === undefined) return omitted > 0;
+  if (key === pod) return true;
+  const { namespace, containers, uids = [] } = scope;
+  const names = { namespace, pod: scope.pod };
+  return (
+    containers.some((container) => factKey({ ...names, container }) === key) ||
+    uids.some((uid) => factKey({ ...names, uid }) === key)
+  );
+}
+
+/** What a fact is known by: `namespace/pod`, `namespace/pod/container`, or `namespace/pod//uid`. */
+function factKey({ namespace, pod, container, uid }: Provable): string {
+  const key = `${namespace}/${pod}`;
+  if (uid !== undefined) return `${key}//${uid}`;
+  return container === undefined ? key : `${key}/${container}`;
 }
 
 /** Whether proofs for an agent are suspicious; decided once for each answer. */
@@ -523,9 +557,13 @@ function isHeldBack(
 ): boolean {
   const decided = suspicions.get(agent);
   if (decided !== undefined) return decided;
-  const seemsGone = ({ namespace, pod, containers }: OrphanScope) => {
-    const uid = state.pods.uidOf(namespace, pod);
-    return uid === undefined || containers.some((container) => state.pods.missingSinceMs(uid, container) !== undefined);
+  const seemsGone = (scope: OrphanScope) => {
+    const uid = state.pods.uidOf(scope.namespace, scope.pod);
+    return (
+      uid === undefined ||
+      scope.containers.some((container) => state.pods.missingSinceMs(uid, container) !== undefined) ||
+      otherUids(scope, uid).length > 0
+    );
   };
   const gone = [...agent.scopes].filter(([, scope]) => seemsGone(scope)).map(([key]) => key);
   // Those that an earlier report asked about may be gone, too: the read is about them.
@@ -556,11 +594,17 @@ function opening(state: ProofState, agent: Agent, key: string): { kind: "proofs"
   for (const container of containers) {
     // So it is with nearly all that is asked, and a cluster may ask about all of its pods.
     if (state.pods.hasContainer(uid, container)) continue;
-    const fact = `${key}/${container}`;
+    const fact = factKey({ namespace, pod, container });
     if (!isOpen(agent, fact)) continue;
     const sinceMs = state.pods.missingSinceMs(uid, container);
     const atMs = sinceMs === undefined ? restMs : dueMs(sinceMs, fact);
     if (first === undefined || atMs < first.atMs) first = { kind: sinceMs === undefined ? "looks" : "proofs", atMs };
+  }
+  for (const other of otherUids(scope, uid)) {
+    const fact = factKey({ namespace, pod, uid: other });
+    if (!isOpen(agent, fact)) continue;
+    const atMs = dueMs(state.pods.presentSinceMs(uid), fact);
+    if (first === undefined || atMs < first.atMs) first = { kind: "proofs", atMs };
   }
   return first;
 }

@@ -27,6 +27,7 @@ export interface AskOptions {
   bootId?: string;
   number?: number;
   containers?: string[];
+  uids?: string[];
   omitted?: number;
   protocol?: number | undefined;
   graceMs?: number | undefined;
@@ -63,11 +64,16 @@ export function aDrivenProver() {
     modified: (key: string, uid?: string) => podChanged(state, { type: "modified", item: itemOf(key, uid) }, nowMs),
     deleted: (key: string, uid?: string) => podChanged(state, { type: "deleted", item: itemOf(key, uid) }, nowMs),
     ask(pods: string[], options: AskOptions = {}) {
-      const { agent = "agent", node = "node", bootId = "boot", containers = [], omitted = 0 } = options;
+      const { agent = "agent", node = "node", bootId = "boot", containers = [], uids, omitted = 0 } = options;
       const protocol = "protocol" in options ? options.protocol : 2;
       const number = options.number ?? (numbers.get(agent) ?? 0) + 1;
       numbers.set(agent, number);
-      const orphanScopes = pods.map((key) => ({ namespace: itemOf(key).namespace, pod: itemOf(key).name, containers }));
+      const orphanScopes = pods.map((key) => ({
+        namespace: itemOf(key).namespace,
+        pod: itemOf(key).name,
+        containers,
+        ...(uids !== undefined && { uids }),
+      }));
       const report = { bootId, number, orphanScopes, orphanScopesOmitted: omitted, ...(protocol && { protocol }) };
       const graceMs = "graceMs" in options ? options.graceMs : GRACE_MS;
       takeReport(state, { podUID: agent, node }, { report, graceMs, nowMs });
@@ -104,7 +110,7 @@ export function aDrivenProver() {
     },
     facts: (agent = "agent") =>
       factsOf(state, agent)
-        .map(({ pod, container }) => (container === undefined ? pod : `${pod}/${container}`))
+        .map(({ pod, container, uid }) => [pod, ...(container ? [container] : []), ...(uid ? ["", uid] : [])].join("/"))
         .sort(),
     held: (node = "node") => heldOf(state, node),
   };

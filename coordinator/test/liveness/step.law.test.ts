@@ -40,6 +40,8 @@ const nodeOf = (agent: string) => (agent === "twin" ? "node of one" : `node of $
 const NODES = [...new Set(AGENTS.map(nodeOf))];
 /** Names of containers that nobody has: a node may ask about any. */
 const MADE_UP = Array.from({ length: 105 }, (_, index) => `made-up-${index}`);
+/** Before a UID where else a container's name stands. */
+const OF_UID = "uid of ";
 const START_MS = 1_800_000_000_000;
 const arbPod = fc.nat(PODS.length - 1).map((index) => PODS[index] as string);
 const arbSmall = fc.constantFrom(...SMALL);
@@ -166,9 +168,15 @@ function run(steps: readonly Step[], settled?: Settled) {
   /** When a read last found what the watch does not list, or a container. */
   const seenAtMs = new Map<string, number>();
   const known = new Set<OrphanFact>();
-  const seen = { pods: 0, containers: 0, held: 0, excused: 0 };
+  const seen = { pods: 0, containers: 0, uids: 0, held: 0, excused: 0 };
+  /** The last UIDs of each pod, the present one too, and since when the watch has told of the present one. */
+  const lastUids = new Map<string, string[]>();
+  const presentSinceMs = new Map<string, number>();
 
   const keyOf = ({ namespace, pod }: { namespace: string; pod: string }) => `${namespace}/${pod}`;
+  /** What of a pod a fact is about: a container, a UID, or nothing for the whole pod. */
+  const partOf = ({ container, uid }: OrphanFact) => (uid === undefined ? (container ?? "") : `${OF_UID}${uid}`);
+  const partsOf = (key: string) => [...CONTAINERS, ...(lastUids.get(key) ?? []).map((uid) => `${OF_UID}${uid}`)];
   const split = (key: string) => {
     const [namespace = "", pod = ""] = key.split("/");
     return { namespace, pod };
@@ -176,11 +184,7 @@ function run(steps: readonly Step[], settled?: Settled) {
   const bump = (counts: Map<string, number>, key: string) => counts.set(key, (counts.get(key) ?? 0) + 1);
 
   /** What this read, answered now as it was served, may prove: everything else is no proof. */
-  function mayProve(
-    one: Sent,
-    agent: string,
-    { key, container }: { key: string; container: string | undefined },
-  ): boolean {
+  function mayProve(one: Sent, agent: string, { key, part }: { key: string; part: string }): boolean {
     const { read, served } = one;
     const boot = heard.get(agent);
     const graceMs = graces.get(agent);
@@ -195,10 +199,16 @@ function run(steps: readonly Step[], settled?: Settled) {
     )
       return false;
     const pod = served.get(key);
-    if (container === undefined) {
+    if (part === "") {
       const sinceMs = absentSinceMs.get(key);
       return pod === undefined && uid === undefined && sinceMs !== undefined && read.sentAtMs >= sinceMs + graceMs;
     }
+    if (part.startsWith(OF_UID)) {
+      const sinceMs = presentSinceMs.get(key);
+      if (pod === undefined || pod.uid !== uid || part === `${OF_UID}${uid}` || sinceMs === undefined) return false;
+      return read.pod !== undefined && read.sentAtMs >= sinceMs + graceMs;
+    }
+    const container = part;
     const sinceMs = MADE_UP.includes(container) ? firstReadMs.get(key) : missingSinceMs.get(`${key}/${container}`);
     if (pod === undefined || pod.uid !== uid || pod.containers.includes(container) || sinceMs === undefined)
       return false;
@@ -213,15 +223,14 @@ function run(steps: readonly Step[], settled?: Settled) {
       const podsProved = proved.get(nodeOf(agent)) as Map<string, number>;
       for (const fact of facts) {
         const key = keyOf(fact);
-        const id = `${agent} ${key}/${fact.container ?? ""}`;
-        const nodeId = `${nodeOf(agent)} ${key}/${fact.container ?? ""}`;
+        const part = partOf(fact);
+        const id = `${agent} ${key}/${part}`;
+        const nodeId = `${nodeOf(agent)} ${key}/${part}`;
         const report = reports.get(`${fact.bootId} ${fact.report}`);
         if (!known.has(fact)) {
           known.add(fact);
           if (by === undefined) throw new Error(`${id} was proved by no read`);
-          const { container } = fact;
-          if (!mayProve(by, agent, { key, container }))
-            throw new Error(`${id} was proved by a read that proves it not`);
+          if (!mayProve(by, agent, { key, part })) throw new Error(`${id} was proved by a read that proves it not`);
           if (report === undefined || !report.pods.has(key))
             throw new Error(`${id} was not asked by report ${fact.report}`);
           if (report.atMs > by.read.sentAtMs) throw new Error(`${id} was read before it was asked`);
@@ -240,26 +249,26 @@ function run(steps: readonly Step[], settled?: Settled) {
           // What is held of the made-up ones is not kept account of.
           if (
             isMost &&
-            !MADE_UP.includes(container ?? "") &&
+            !MADE_UP.includes(part) &&
             !excused.has(nodeId) &&
             (deniedMs === undefined || by.read.sentAtMs - deniedMs < RESYNC_MS)
           ) {
             throw new Error(`${id} is one of most of a node and was not held`);
           }
           if (excused.has(nodeId)) seen.excused += 1;
-          seen[fact.container === undefined ? "pods" : "containers"] += 1;
+          seen[part === "" ? "pods" : fact.uid === undefined ? "containers" : "uids"] += 1;
         }
         if (graceMs === undefined || (fact.graceMs ?? -1) < graceMs) throw new Error(`${id} outlived its grace`);
         if (fact.bootId !== heard.get(agent)) throw new Error(`${id} is of an earlier start`);
-        if (told === undefined || (fact.container === undefined && told.has(key)))
-          throw new Error(`${id} outlived its watch`);
-        if ((seenAtMs.get(`${key}/${fact.container ?? ""}`) ?? -1) > (readAtMs.get(fact) ?? 0))
-          throw new Error(`${id} was seen since`);
+        const uidNow = told?.get(key);
+        const isUpset = part === "" ? uidNow !== undefined : uidNow === undefined || uidNow === fact.uid;
+        if (told === undefined || isUpset) throw new Error(`${id} outlived its watch`);
+        if ((seenAtMs.get(`${key}/${part}`) ?? -1) > (readAtMs.get(fact) ?? 0)) throw new Error(`${id} was seen since`);
         if (nowMs - (readAtMs.get(fact) ?? 0) >= FACT_LIFETIME_MS) throw new Error(`${id} is too old`);
       }
       if (facts.length > 1000) throw new Error("too many facts");
       for (const id of provable) {
-        const isProved = facts.some((fact) => `${agent} ${keyOf(fact)}/${fact.container ?? ""}` === id);
+        const isProved = facts.some((fact) => `${agent} ${keyOf(fact)}/${partOf(fact)}` === id);
         const nodeId = `${nodeOf(agent)}${id.slice(agent.length)}`;
         if (id.startsWith(`${agent} `) && !isProved && !deniedSinceMs.has(nodeId)) {
           deniedSinceMs.set(nodeId, nowMs);
@@ -273,6 +282,7 @@ function run(steps: readonly Step[], settled?: Settled) {
     if (type === "added") {
       uids += 1;
       truth.set(key, { uid: `uid-${uids}`, containers: ["main"] });
+      lastUids.set(key, [...(lastUids.get(key) ?? []).slice(-2), `uid-${uids}`]);
     }
     queue.push({ type, key, uid: truth.get(key)?.uid ?? "" });
     if (type === "deleted") truth.delete(key);
@@ -290,6 +300,7 @@ function run(steps: readonly Step[], settled?: Settled) {
     absentSinceMs.clear();
     missingSinceMs.clear();
     firstReadMs.clear();
+    presentSinceMs.clear();
     deniedSinceMs.clear();
     excused.clear();
     podsLost(state);
@@ -298,7 +309,7 @@ function run(steps: readonly Step[], settled?: Settled) {
   function sync(): void {
     lose();
     told = new Map([...truth].map(([key, { uid }]) => [key, uid]));
-    for (const key of PODS) if (!told.has(key)) absentSinceMs.set(key, nowMs);
+    for (const key of PODS) (told.has(key) ? presentSinceMs : absentSinceMs).set(key, nowMs);
     podsSynced(
       state,
       [...told].map(([key, uid]) => ({ namespace: split(key).namespace, name: split(key).pod, uid })),
@@ -319,7 +330,10 @@ function run(steps: readonly Step[], settled?: Settled) {
     if (type === "deleted") {
       told.delete(key);
       absentSinceMs.set(key, nowMs);
-    } else told.set(key, uid);
+    } else {
+      told.set(key, uid);
+      presentSinceMs.set(key, nowMs);
+    }
     podChanged(state, { type, item: { namespace: split(key).namespace, name: split(key).pod, uid } }, nowMs);
   }
 
@@ -333,7 +347,7 @@ function run(steps: readonly Step[], settled?: Settled) {
     const { bootId, number } = boot;
     heard.set(agent, bootId);
     reports.set(`${bootId} ${number}`, { atMs: nowMs, pods: new Set(pods), containers });
-    const orphanScopes = pods.map((key) => ({ ...split(key), containers }));
+    const orphanScopes = pods.map((key) => ({ ...split(key), containers, uids: lastUids.get(key) ?? [] }));
     const asking = { bootId, number, protocol: 2, orphanScopes, orphanScopesOmitted: isPart ? 1 : 0 };
     takeReport(state, { podUID: agent, node: nodeOf(agent) }, { report: asking, graceMs: graces.get(agent), nowMs });
   }
@@ -377,9 +391,9 @@ function run(steps: readonly Step[], settled?: Settled) {
         for (const key of pod === undefined
           ? PODS.filter((one) => one.startsWith(`${namespace}/`))
           : [`${namespace}/${pod}`]) {
-          // A list proves nothing about containers.
-          for (const container of [undefined, ...(pod === undefined ? [] : CONTAINERS)]) {
-            if (mayProve(one, agent, { key, container })) provable.add(`${agent} ${key}/${container ?? ""}`);
+          // A list proves nothing about containers and UIDs.
+          for (const part of ["", ...(pod === undefined ? [] : partsOf(key))]) {
+            if (mayProve(one, agent, { key, part })) provable.add(`${agent} ${key}/${part}`);
           }
         }
       }
@@ -529,19 +543,17 @@ function run(steps: readonly Step[], settled?: Settled) {
     const wanted = new Set<string>();
     for (const agent of judged) {
       for (const key of PODS) {
-        if (!truth.has(key)) wanted.add(`${agent} ${key}`);
-        else
-          for (const container of CONTAINERS)
-            if (!truth.get(key)?.containers.includes(container)) wanted.add(`${agent} ${key}/${container}`);
+        const pod = truth.get(key);
+        if (pod === undefined) wanted.add(`${agent} ${key}/`);
+        const there = [...(pod?.containers ?? []), `${OF_UID}${pod?.uid}`];
+        for (const part of pod === undefined ? [] : partsOf(key)) {
+          if (!there.includes(part)) wanted.add(`${agent} ${key}/${part}`);
+        }
       }
     }
     const proved = () =>
       new Set(
-        judged.flatMap((agent) =>
-          factsOf(state, agent).map(
-            (fact) => `${agent} ${keyOf(fact)}${fact.container === undefined ? "" : `/${fact.container}`}`,
-          ),
-        ),
+        judged.flatMap((agent) => factsOf(state, agent).map((fact) => `${agent} ${keyOf(fact)}/${partOf(fact)}`)),
       );
     function round(): void {
       for (const agent of AGENTS) {
@@ -571,10 +583,11 @@ function run(steps: readonly Step[], settled?: Settled) {
 it("proves nothing that is not true, was not asked, or has not been so for its whole grace, over random histories", {
   timeout: patience(180_000),
 }, () => {
-  const total = { pods: 0, containers: 0, held: 0, excused: 0 };
+  const total = { pods: 0, containers: 0, uids: 0, held: 0, excused: 0 };
   fc.assert(
     fc.property(fc.array(arbStep, { minLength: 10, maxLength: 150, size: "max" }), (steps) => {
-      const { pods, containers, held, excused } = run(steps);
+      const { pods, containers, uids, held, excused } = run(steps);
+      total.uids += uids;
       total.excused += excused;
       total.pods += pods;
       total.containers += containers;

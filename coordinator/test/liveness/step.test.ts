@@ -14,6 +14,106 @@ function aDueQuestion() {
   return prover;
 }
 
+describe("a pod whose name is another one's", () => {
+  const uids = ["before", "now"];
+
+  /** A prover that has seen `n/db-0` replaced by another pod of its name, and an agent that asks about both. */
+  function aReplacedPod() {
+    const prover = aDrivenProver();
+    prover.synced();
+    prover.added("n/db-0", "before");
+    prover.ask(["n/db-0"], { uids: ["before"] });
+    prover.pass(GRACE_MS);
+    expect(prover.reads()).toEqual([]);
+    prover.deleted("n/db-0", "before");
+    prover.added("n/db-0", "now");
+    return prover;
+  }
+
+  it("is proved to be gone by a read of the other, when that has had the name for the grace period", () => {
+    const prover = aReplacedPod();
+    prover.pass(GRACE_MS - 1);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(1);
+    prover.ask(["n/db-0"], { uids });
+    expect(prover.findPod([])).toEqual(["n/db-0"]);
+    expect(factsOf(prover.state, "agent")).toMatchObject([{ namespace: "n", pod: "db-0", uid: "before", report: 2 }]);
+    expect(prover.reads()).toEqual([]);
+  });
+
+  it("is not proved by a read that finds yet another pod, nothing, or no answer", () => {
+    const prover = aReplacedPod();
+    for (const answer of [
+      { found: "pod" as const, uid: "before", containers: [] },
+      { found: "nothing" as const },
+      { found: "unknown" as const },
+    ]) {
+      prover.pass(GRACE_MS);
+      prover.ask(["n/db-0"], { uids });
+      const [read] = prover.reads();
+      prover.answer(read, answer);
+      expect(prover.facts()).toEqual([]);
+    }
+  });
+
+  it("has its grace anew with each pod that takes the name, and its proof is withdrawn then", () => {
+    const prover = aReplacedPod();
+    prover.pass(GRACE_MS);
+    prover.ask(["n/db-0"], { uids });
+    prover.findPod([]);
+    expect(prover.facts()).toEqual(["db-0//before"]);
+    prover.deleted("n/db-0", "now");
+    prover.added("n/db-0", "third");
+    expect(prover.facts()).toEqual([]);
+    prover.pass(GRACE_MS - 1);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(1);
+    prover.ask(["n/db-0"], { uids });
+    prover.findPod([]);
+    expect(prover.facts()).toEqual(["db-0//before", "db-0//now"]);
+  });
+
+  it("counts from when all pods were listed, where the other was there by then", () => {
+    const prover = aDrivenProver();
+    prover.pass(MINUTE_MS);
+    prover.synced("n/db-0");
+    prover.ask(["n/db-0"], { uids: ["before"] });
+    prover.pass(GRACE_MS - 1);
+    expect(prover.reads()).toEqual([]);
+    prover.pass(1);
+    prover.findPod([]);
+    expect(prover.facts()).toEqual(["db-0//before"]);
+  });
+
+  it("is not asked about any more: its proof is withdrawn", () => {
+    const prover = aReplacedPod();
+    prover.pass(GRACE_MS);
+    prover.ask(["n/db-0"], { uids });
+    prover.findPod([]);
+    prover.ask(["n/db-0"], { uids: ["now"] });
+    expect(prover.facts()).toEqual([]);
+  });
+
+  it("is held back where most pods of a node seem to be replaced at once", () => {
+    const prover = aDrivenProver();
+    const pods = many(12, "n/db");
+    prover.synced(...pods);
+    prover.pass(GRACE_MS);
+    prover.ask(pods, { uids: ["before"] });
+    for (const key of prover.findPod([])) expect(pods).toContain(key);
+    expect(prover.facts()).toEqual([]);
+    expect(prover.held().count).toBe(12);
+    for (let ms = 0; ms <= RESYNC_MS; ms += MINUTE_MS) {
+      prover.ask(pods, { uids: ["before"] });
+      prover.findPod([]);
+      prover.pass(MINUTE_MS);
+    }
+    prover.ask(pods, { uids: ["before"] });
+    prover.findPod([]);
+    expect(prover.facts()).toHaveLength(12);
+  });
+});
+
 describe("a pod that is gone", () => {
   it("is read when it has been absent for the grace period, and is then proved", () => {
     const prover = aDrivenProver();

@@ -228,6 +228,12 @@ export const PolicySpec = Type.Object(
     orphanGracePeriod: duration(
       "How long a pod must have been absent before its archives count as orphans. Default 30s.",
     ),
+    orphanMatch: Type.Optional(
+      Type.Enum(["Name", "UID"], {
+        description:
+          "Whether a pod of the same name saves the archives of one before it, or UID: only the same pod does. Default Name.",
+      }),
+    ),
     globalPolicy: Type.Optional(GlobalPolicySpec),
     containerPolicies: Type.Optional(
       Type.Array(ContainerPolicySpec, {

@@ -82,6 +82,7 @@ export function compilePolicy(given: unknown): CompileResult {
       directory: resolver.directory(spec.checkpointDirectory),
       mode: spec.mode ?? "Enforce",
       applyImmediately: spec.applyPoliciesImmediately ?? false,
+      ...(spec.orphanMatch === "UID" && { orphanMatch: "UID" }),
       global: resolver.global(spec.globalPolicy ?? {}),
       rules: [
         ...(spec.containerPolicies ?? []).map((rule, index) =>

@@ -56,6 +56,8 @@ export const PolicyDocument = Type.Object(
     directory: Type.String({ pattern: "^/" }),
     mode: Type.Enum(["Enforce", "DryRun"]),
     applyImmediately: Type.Boolean(),
+    /** Whether archives are orphans, too, if their pod's name is another pod's by now; absent: they are not. */
+    orphanMatch: Type.Optional(Type.Enum(["UID"])),
     global: Policy,
     rules: Type.Array(Policy, { maxItems: 4000 }),
     node: NodePolicy,

@@ -19,7 +19,8 @@ const name = () => Type.String({ minLength: 1, maxLength: 253 });
 
 /**
  * Proof that a pod, or one container of a living pod, no longer exists. It answers one question of one report, whose
- * boot id and number it repeats, and covers only archives that the agent had listed by then.
+ * boot id and number it repeats, and covers only archives that the agent had listed by then. With a UID it is about the pod of
+ * that UID alone, because another pod has its name.
  */
 export const OrphanFact = Type.Object(
   {
@@ -29,6 +30,8 @@ export const OrphanFact = Type.Object(
     pod: name(),
     /** Absent where the whole pod is gone. */
     container: Type.Optional(name()),
+    /** Of the pod that is gone, where another one has its name. Only whoever asked about UIDs is told. */
+    uid: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
     /**
      * When the read that proved it was sent, by the coordinator's clock, RFC 3339, and how long, in milliseconds, what it
      * is about had been absent by then at least. Absent from a coordinator of the first protocol.

@@ -31,7 +31,7 @@ export const REPORT_LIMITS = {
   failingCodes: 5,
 } as const;
 
-/** About how many containers a report asks: of one pod, and in sum. What exceeds it waits, or is never an orphan. */
+/** About how many containers and UIDs a report asks: of one pod, of each kind, and in sum. What exceeds it waits, or is never an orphan. */
 export const ASKED_CONTAINERS = { perPod: 100, perReport: 5000 } as const;
 
 /** Why an archive is deleted, and which limit could not be met: a closed set, also the metrics' label. */
@@ -140,12 +140,17 @@ export const ReportedLimit = Type.Object({
 });
 export type ReportedLimit = Type.Static<typeof ReportedLimit>;
 
+/** A pod's UID. The API server gives each pod one of its own, and never again: of a UUID's form, but nothing rests on that. */
+const uid = () => Type.String({ pattern: "^[A-Za-z0-9][-A-Za-z0-9]{0,63}$" });
+
 /** A pod whose archives would go if it, or one of these containers, no longer existed. */
 export const OrphanScope = Type.Object({
   namespace: label(),
   pod: subdomain(),
   /** Containers whose own absence counts too; none where only the pod's does. */
   containers: Type.Array(label(), { maxItems: ASKED_CONTAINERS.perPod }),
+  /** UIDs of pods of this name whose archives would go if another pod had the name by now; absent where that saves them. */
+  uids: Type.Optional(Type.Array(uid(), { maxItems: ASKED_CONTAINERS.perPod })),
 });
 export type OrphanScope = Type.Static<typeof OrphanScope>;
 

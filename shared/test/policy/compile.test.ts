@@ -59,6 +59,7 @@ describe("compilePolicy", () => {
       nodeMatchExpressions: [{ key: "example.com/gpu", operator: "DoesNotExist" }],
       priority: -5,
       orphanGracePeriod: "1m",
+      orphanMatch: "UID",
       globalPolicy: {
         retainOrphan: false,
         maxCheckpointsPerContainer: 4,
@@ -85,6 +86,7 @@ describe("compilePolicy", () => {
         directory: "/mnt/checkpoints",
         mode: "DryRun",
         applyImmediately: true,
+        orphanMatch: "UID",
         global: {
           level: "global",
           ...common,

@@ -1,6 +1,13 @@
+import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { isPodOf, WORKLOAD_KINDS, type WorkloadKind } from "../../src/policy/workload.ts";
+import {
+  isPodOf,
+  LENGTH_THAT_MAY_BE_CUT,
+  mayBeCut,
+  WORKLOAD_KINDS,
+  type WorkloadKind,
+} from "../../src/policy/workload.ts";
 import { arbNameOfPodOf, isNameOfPodOf } from "../support/pod-names.ts";
 import { soak } from "../support/soak.ts";
 
@@ -58,6 +65,46 @@ describe("isPodOf", () => {
   ])("does not take for a pod of %s %s: %s, %s", (kind, name, pod) => {
     expect(isNameOfPodOf({ kind, name }, pod)).toBe(false);
     expect(isPodOf({ kind, name }, pod)).toBe(false);
+  });
+
+  describe("among the names that a real kube-controller-manager gave", () => {
+    const { pods } = JSON.parse(readFileSync(new URL("../../../fixtures/pod-names.json", import.meta.url), "utf8")) as {
+      pods: Array<{ pod: string; owners: string[] }>;
+    };
+    const workloadOf = (owner: string) => {
+      const [kind, name = ""] = owner.split("/");
+      return { kind: kind as WorkloadKind, name };
+    };
+    const owners = [...new Set(pods.flatMap((one) => one.owners))];
+
+    it("knows each pod's owners, of every kind", () => {
+      const unknown = pods.flatMap(({ pod, owners: own }) =>
+        own.filter((owner) => !isPodOf(workloadOf(owner), pod)).map((owner) => `${pod} of ${owner}`),
+      );
+      expect(unknown).toEqual([]);
+      expect(new Set(owners.map((owner) => workloadOf(owner).kind))).toEqual(new Set(WORKLOAD_KINDS));
+    });
+
+    it("takes no pod for another workload's, but where the names of both are the same as far as they are not cut", () => {
+      const beginOf = (owner: string) => workloadOf(owner).name.slice(0, LENGTH_THAT_MAY_BE_CUT - 1);
+      const mistaken = pods.flatMap(({ pod, owners: own }) =>
+        owners
+          .filter((owner) => !own.includes(owner) && isPodOf(workloadOf(owner), pod))
+          .filter(
+            (owner) => beginOf(owner).length < LENGTH_THAT_MAY_BE_CUT - 1 || !own.map(beginOf).includes(beginOf(owner)),
+          )
+          .map((owner) => `${pod} for ${owner}`),
+      );
+      expect(mistaken).toEqual([]);
+    });
+
+    it("has cut names of 63 characters alone", () => {
+      const cut = pods.filter(({ pod, owners: own }) =>
+        own.some((owner) => !pod.startsWith(`${workloadOf(owner).name}-`)),
+      );
+      expect(cut.length).toBeGreaterThan(20);
+      expect(cut.filter(({ pod }) => !mayBeCut(pod))).toEqual([]);
+    });
   });
 
   const arbName = fc.oneof(
