@@ -74,7 +74,7 @@ describe("statuses", () => {
       return count;
     };
     const first = [];
-    while (clock.nowMs < 5000) first.push(await tick());
+    while (clock.nowMs < 2000) first.push(await tick());
     // Until then nothing but reading what another leader left.
     expect(first).toEqual(first.map(() => 0));
     const counts = [];
@@ -83,6 +83,29 @@ describe("statuses", () => {
     const times = [...made.values()];
     expect(times.length).toBe(60);
     expect(Math.max(...times) - Math.min(...times)).toBeLessThanOrEqual(2);
+  });
+
+  it("tell what changed right after they were written two seconds later, and nothing where nothing changed", async () => {
+    const { clock, requests, writer } = aWriter();
+    const resource = aResource("policy");
+    for (; clock.nowMs < 10_000; clock.nowMs += 500) {
+      const archives = clock.nowMs < 3000 ? 1 : 2;
+      await writer.write([{ resource }], () => ({ observedGeneration: 1, archives }));
+    }
+    const written = requests.filter(({ status }) => status !== undefined);
+    expect(written.map(({ second, status }) => [second, status?.archives])).toEqual([
+      [0, 1],
+      [3, 2],
+    ]);
+    clock.nowMs = 10_000;
+    await writer.write([{ resource }], () => ({ observedGeneration: 1, archives: 3 }));
+    for (; clock.nowMs < 14_000; clock.nowMs += 500) {
+      await writer.write([{ resource }], () => ({ observedGeneration: 1, archives: 4 }));
+    }
+    expect(requests.slice(-2).map(({ second, status }) => [second, status?.archives])).toEqual([
+      [10, 3],
+      [12, 4],
+    ]);
   });
 
   it("get rid of a time that is still to come, whoever wrote it", async () => {
