@@ -3,7 +3,7 @@
 
 VERSION := $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
 # The image that is built, pushed and deployed.
-IMG ?= checkpoint-restore-operator:$(VERSION)
+IMG ?= localhost/checkpoint-restore-operator:$(VERSION)
 CONTAINER_TOOL ?= docker
 KUBECTL ?= kubectl
 
@@ -32,7 +32,7 @@ bench: ## Run the benchmarks
 build: ## Bundle the commands into dist/
 	npm run build
 
-manifests: ## Generate the policy resource's definition, the chart's README and schema, and config/install.yaml
+manifests: ## Generate the policy resource's definition, the chart's README and schema, and config/*.yaml
 	npm run manifests
 
 docker-build: ## Build the image IMG
@@ -48,7 +48,8 @@ uninstall: ## Remove the policy resource, and with it every policy of the cluste
 	$(KUBECTL) delete --ignore-not-found -f config/crd
 
 deploy: ## Run the image IMG on the cluster, the policy resource included
-	sed 's|image: "checkpoint-restore-operator:.*"|image: "$(IMG)"|' config/install.yaml | $(KUBECTL) apply -f -
+	$(KUBECTL) apply -f config/crds.yaml
+	sed 's|image: "localhost/checkpoint-restore-operator:.*"|image: "$(IMG)"|' config/install.yaml | $(KUBECTL) apply -f -
 
 undeploy: ## Remove what deploy made; the policy resource, policies, archives and the namespace stay
-	$(KUBECTL) delete --ignore-not-found -f config/install.yaml -l app.kubernetes.io/component
+	$(KUBECTL) delete --ignore-not-found -f config/install.yaml

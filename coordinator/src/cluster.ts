@@ -8,7 +8,7 @@ import { defaultPolicy, formatProblems } from "@cro/shared/policy/compile";
 import { VERSION } from "@cro/shared/version";
 import type { Logger } from "pino";
 import { type AgentClient, createAgentClient } from "./agents/client.ts";
-import { type AgentPod, toAddresses, toAgentPod } from "./agents/discover.ts";
+import { type AgentPod, describeStarts, toAddresses, toAgentPod } from "./agents/discover.ts";
 import { viewByNode } from "./agents/nodes.ts";
 import { type AgentView, createPusher, type Pusher } from "./agents/push.ts";
 import { type Coordinator, logPush, type Parts, startHttp, stopAll, type Timings } from "./app.ts";
@@ -70,7 +70,7 @@ const TIMINGS: Omit<Timings, "policyFile"> = {
 export async function startClusterCoordinator(config: ClusterConfig, { log }: { log: Logger }): Promise<Coordinator> {
   const stops: Parts = [];
   try {
-    const fallback = readyPolicy(await loadDefaultPolicy(config.defaultPolicyFile));
+    const fallback = readyPolicy(await loadDefaultPolicy(config));
     const access = await loadKubeAccess({ ...(config.kubeconfig && { kubeconfig: config.kubeconfig }), nowMs }).catch(
       (cause: Error) => {
         throw new StartError(`no access to an API server: ${cause.message}`, { exitCode: 1, cause });
@@ -174,7 +174,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     (a, b) => a.generation === b.generation && a.confirmOrphans === b.confirmOrphans,
   );
   const nodes = createMirror<NodeFacts>(({ name }) => name);
-  const judge = createJudge({ policyNamespaces: config.policyNamespaces });
+  const judge = createJudge(config);
   const rulings = createRulings({
     record: leadership.memo,
     leave: leadership.leaveMemo,
@@ -366,11 +366,13 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     });
     const { nodes: rules, resources: ruled } = ruling;
     const now = new Date().toISOString();
+    const starts = describeStarts(agentPods.items?.values() ?? []);
     void statuses.write(ruled, (one) => {
       const status = aggregateStatus({
         ruling: one,
         nodes: rules,
         agents: byNode,
+        starts,
         held: holds.byNode(),
         now,
         nowMs: nowMs(),
@@ -567,12 +569,12 @@ function toPodName({ metadata }: KubeObject): PodName {
   return { namespace: metadata.namespace ?? "", name: metadata.name, uid: metadata.uid };
 }
 
-async function loadDefaultPolicy(file: string | undefined) {
-  if (file === undefined) return defaultPolicy();
+async function loadDefaultPolicy({ defaultPolicyFile: file, defaultDirectory }: ClusterConfig) {
+  if (file === undefined) return defaultPolicy({ defaultDirectory });
   const text = await readFile(file, "utf8").catch((cause: Error) => {
     throw new StartError(`--default-policy ${file}: ${cause.message}`, { exitCode: 2, cause });
   });
-  const result = readPolicy(text);
+  const result = readPolicy(text, { defaultDirectory });
   if (result.ok) return result.policy;
   throw new StartError(`--default-policy ${file}: ${formatProblems(result.problems)}`, { exitCode: 2 });
 }

@@ -1,5 +1,6 @@
 import { hostname } from "node:os";
 import { anyHost } from "@cro/shared/any-host";
+import { DEFAULT_CHECKPOINT_DIRECTORY, PLAIN_PATH } from "@cro/shared/crd/schema";
 import { parseDuration } from "@cro/shared/duration";
 import { VERSION } from "@cro/shared/version";
 import { PORTS } from "@cro/shared/wire/identities";
@@ -51,6 +52,8 @@ export interface ClusterConfig {
   policyNamespaces: string[] | undefined;
   policyGraceMs: number;
   defaultPolicyFile: string | undefined;
+  /** Where the archives are if a policy does not say. */
+  defaultDirectory: string;
   metricsAddress: ListenAddress;
   logLevel: LogLevel;
 }
@@ -145,6 +148,11 @@ export function parseArguments(argv: readonly string[]): ParsedArguments {
     .option("--policy-namespaces <names>", "obey only resources of these namespaces, separated by commas")
     .option("--policy-grace-period <duration>", "how long a node rests if its policy went away", "10m")
     .option("--default-policy <file>", "policy resource for nodes that none is for (default: the built-in defaults)")
+    .option(
+      "--default-directory <path>",
+      "where the archives are if a policy does not say: the first directory that the agents mount",
+      DEFAULT_CHECKPOINT_DIRECTORY,
+    )
     .option("--metrics-address <host:port>", "for /metrics, /healthz, /readyz", `:${PORTS.coordinatorMetrics}`)
     .option("--log-level <level>", LOG_LEVELS.join(", "), "info")
     .addHelpText(
@@ -182,8 +190,15 @@ interface ClusterOptions {
   policyNamespaces?: string;
   policyGracePeriod: string;
   defaultPolicy?: string;
+  defaultDirectory: string;
   metricsAddress: string;
   logLevel: string;
+}
+
+function readDirectory(path: string): string {
+  if (new RegExp(PLAIN_PATH).test(path)) return path;
+  const example = `write e.g. ${DEFAULT_CHECKPOINT_DIRECTORY}`;
+  throw new InvalidFlag(`--default-directory ${JSON.stringify(path)} is no absolute path without . and ..; ${example}`);
 }
 
 function readClusterOptions(options: ClusterOptions): ClusterConfig {
@@ -208,6 +223,7 @@ function readClusterOptions(options: ClusterOptions): ClusterConfig {
     policyNamespaces: namespaces,
     policyGraceMs: grace.milliseconds,
     defaultPolicyFile: options.defaultPolicy,
+    defaultDirectory: readDirectory(options.defaultDirectory),
     metricsAddress: readListenAddress("--metrics-address", options.metricsAddress),
     logLevel: readLogLevel(options.logLevel),
   };

@@ -13,7 +13,10 @@ const RELEASE = "checkpoint-restore-operator";
 
 const README = `${CHART}/README.md`;
 const SCHEMA = `${CHART}/values.schema.json`;
-const MANIFEST = "config/install.yaml";
+const CRDS = "config/crds.yaml";
+const INSTALL = "config/install.yaml";
+/** The registry by which an image is known that `npm run image` made. */
+const IMPORTED = "localhost";
 const TABLE = /(?<=<!-- values -->\n)[\s\S]*(?=<!-- \/values -->)/;
 
 /** One documented value: its path, its default as JSON, and what values.yaml says of it. */
@@ -62,7 +65,7 @@ export async function renderChartFiles(helm: string): Promise<Record<string, str
   return {
     [README]: fillTable(await read(README), await read(`${CHART}/values.yaml`)),
     [SCHEMA]: `${JSON.stringify(schema, null, 2)}\n`,
-    [MANIFEST]: await renderManifest(helm, join(ROOT, CHART)),
+    ...(await renderCheckoutManifests(helm)),
   };
 }
 
@@ -111,14 +114,36 @@ function strict(schema: unknown): unknown {
   return "properties" in schema ? { ...result, additionalProperties: false } : result;
 }
 
-/** All that the chart in this folder installs by default, for kubectl. */
-export async function renderManifest(helm: string, chart: string): Promise<string> {
-  const args = ["template", RELEASE, chart, "--namespace", RELEASE, "--set", "crds.keep=false"];
-  const { stdout } = await execute(helm, args, { maxBuffer: 16 * 1024 * 1024 });
-  const isHelmsOwn = /^\s*(helm\.sh\/chart|app\.kubernetes\.io\/managed-by): /;
-  const objects = stdout.split("\n").filter((line) => !isHelmsOwn.test(line));
-  return `# Generated from ${CHART} by \`make manifests\`; edit that.
-# kubectl apply -f this; \`make deploy IMG=…\` does so with your image.
+/** What `kubectl apply` installs: the namespace and the definitions, which stay, and all else. */
+export interface Manifests {
+  crds: string;
+  install: string;
+}
+
+async function renderCheckoutManifests(helm: string): Promise<Record<string, string>> {
+  const { crds, install } = await renderManifests(helm, join(ROOT, CHART), ["--set", `image.registry=${IMPORTED}`]);
+  const generated = `# Generated from ${CHART} by \`make manifests\`; edit that.\n`;
+  return {
+    [CRDS]: `${generated}${crds}`,
+    [INSTALL]: `${generated}# No registry has the image of a checkout. Import one of \`npm run image\` on every node, which has the name that stands here, or
+# put another in its place: \`make deploy IMG=…\`. A release's install.yaml names an image that is there.
+${install}`,
+  };
+}
+
+/** What the chart in this folder installs by default, for kubectl. */
+export async function renderManifests(helm: string, chart: string, flags: readonly string[] = []): Promise<Manifests> {
+  const render = async (...more: string[]) => {
+    const args = ["template", RELEASE, chart, "--namespace", RELEASE, ...flags, ...more];
+    const { stdout } = await execute(helm, args, { maxBuffer: 16 * 1024 * 1024 });
+    const isHelmsOwn = /^\s*(helm\.sh\/chart|app\.kubernetes\.io\/managed-by): /;
+    return stdout.split("\n").filter((line) => !isHelmsOwn.test(line));
+  };
+  const definitions = await render("--set", "crds.keep=false", "--show-only", "templates/crds/*");
+  const objects = await render("--set", "crds.enabled=false");
+  return {
+    crds: `# The namespace, and the definition of policies: what stays when install.yaml is deleted. Whoever deletes this file's
+# objects deletes every policy of the cluster.
 apiVersion: v1
 kind: Namespace
 metadata:
@@ -126,5 +151,8 @@ metadata:
   labels:
     # The agents mount a directory of their node.
     pod-security.kubernetes.io/enforce: privileged
-${objects.join("\n")}`;
+${definitions.join("\n")}`,
+    install: `# kubectl apply -f crds.yaml -f install.yaml
+${objects.join("\n")}`,
+  };
 }

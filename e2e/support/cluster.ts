@@ -20,7 +20,7 @@ import { aFolder, freePort, ROOT, type Running, run } from "./processes.ts";
 import { startWireProxy, type WireProxy } from "./wire-proxy.ts";
 
 const NAME = "checkpoint-restore-operator";
-const AGENT_LABELS = { "app.kubernetes.io/component": "agent" };
+export const AGENT_LABELS = { "app.kubernetes.io/component": "agent" };
 
 /** The rights that the chart gives the coordinator. */
 export function chartRules(file: "coordinator-cluster-role" | "coordinator-role"): object[] {

@@ -11,6 +11,9 @@ const execute = promisify(execFile);
 /** The chart. */
 export const CHART = join(ROOT, "charts/checkpoint-restore-operator");
 
+/** What the chart of a checkout has to be told: an image's registry. Further values files win over this one. */
+export const CHECKOUT_VALUES = join(ROOT, "e2e/support/checkout-values.yaml");
+
 /** helm and kubectl of one cluster and namespace, as a user has them. Both reject with what the tool says. */
 export function userOf(
   { helm, kubectl }: HelmTools,
@@ -35,10 +38,10 @@ export function userOf(
     return file;
   };
   return {
-    helm: (...args: string[]) => run(helm, args),
+    helm: (...args: string[]) => run(helm, args.includes(CHART) ? [...args, "--values", CHECKOUT_VALUES] : args),
     /** helm install or upgrade of the chart, with these values. */
     deploy: (command: "install" | "upgrade", release: string, values: object) =>
-      run(helm, [command, release, CHART, "--values", fileOf(values)]),
+      run(helm, [command, release, CHART, "--values", CHECKOUT_VALUES, "--values", fileOf(values)]),
     kubectl: (...args: string[]) => run(kubectl, args),
     apply: (object: AnyObject) => run(kubectl, ["apply", "-f", fileOf(object)]),
     /** For objects that are too large for kubectl's annotation. */

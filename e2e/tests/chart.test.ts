@@ -14,7 +14,7 @@ import { findCertManager, findPrometheusOperator } from "../support/definitions.
 import { findHelm } from "../support/helm.ts";
 import { type AnyObject, create, createNamespace, describeWithKube, unwrap } from "../support/kube.ts";
 import { aFolder, ROOT, until } from "../support/processes.ts";
-import { CHART, userOf } from "../support/release.ts";
+import { CHART, CHECKOUT_VALUES, userOf } from "../support/release.ts";
 import { describeWith } from "../support/tools.ts";
 
 const execute = promisify(execFile);
@@ -40,7 +40,7 @@ const SAMPLES: Record<string, unknown> = {
   "crds.enabled": false,
   "crds.keep": false,
   checkpointRoots: ["/var/lib/kubelet/checkpoints", "/mnt/checkpoints"],
-  hostPathType: "Directory",
+  hostPathType: "DirectoryOrCreate",
   policyNamespaces: ["platform", "ops"],
   policyGracePeriod: "1h",
   defaultPolicy: { mode: "DryRun", globalPolicy: { maxTotalSizePerPod: "10Gi" } },
@@ -195,9 +195,13 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
   ): Promise<AnyObject[]> {
     const file = join(aFolder(), "values.json");
     writeFileSync(file, JSON.stringify(values));
-    const { stdout } = await execute(helm, ["template", release, CHART, "-n", namespace, "-f", file], {
-      maxBuffer: 1 << 26,
-    });
+    const { stdout } = await execute(
+      helm,
+      ["template", release, CHART, "-n", namespace, "-f", CHECKOUT_VALUES, "-f", file],
+      {
+        maxBuffer: 1 << 26,
+      },
+    );
     return parseAllDocuments(stdout)
       .map((document) => document.toJS())
       .filter((object) => object !== null);
@@ -244,8 +248,30 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
       expect(annotations.runbook_url).toBe(`${runbookUrl}#${alert.toLowerCase()}`);
   });
 
+  it("has the first of the roots be where the archives are if a policy does not say", async () => {
+    const checkpointRoots = ["/var/lib/k0s/kubelet/checkpoints", "/var/lib/kubelet/checkpoints"];
+    const objects = await template({ checkpointRoots, defaultPolicy: { mode: "DryRun" } });
+    const [container] = objects.find(({ kind }) => kind === "Deployment")?.spec.template.spec.containers ?? [];
+    expect(container.args).toContain("--default-directory=/var/lib/k0s/kubelet/checkpoints");
+    const { volumes } = objects.find(({ kind }) => kind === "DaemonSet")?.spec.template.spec ?? {};
+    const types = volumes.flatMap(({ hostPath }: AnyObject) => (hostPath === undefined ? [] : [hostPath.type]));
+    expect(types).toEqual(["Directory", "Directory"]);
+  });
+
   it("passes helm lint --strict", async () => {
-    await execute(helm, ["lint", "--strict", CHART]);
+    await execute(helm, ["lint", "--strict", CHART, "-f", CHECKOUT_VALUES]);
+  });
+
+  it("of a checkout is not rendered without a registry, which it says how to set, but with a repository that names one", async () => {
+    const rendered = (...flags: string[]) =>
+      execute(helm, ["template", "cro", CHART, ...flags], { maxBuffer: 1 << 26 });
+    await expect(rendered()).rejects.toThrow(
+      /image\.registry: this chart is of a checkout, and no registry has its image; set it to .*released chart/,
+    );
+    expect((await rendered("--set", "image.repository=team/cro")).stdout).toContain(`image: "team/cro:${VERSION}"`);
+    expect((await rendered("--set", "image.registry=localhost:5001")).stdout).toContain(
+      `image: "localhost:5001/checkpoint-restore-operator:${VERSION}"`,
+    );
   });
 
   it("renders every documented value, each to an effect", async () => {
@@ -255,7 +281,8 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
       const together = TOGETHER.filter(([prefix, other]) => path.startsWith(prefix) && other !== path);
       const beside = together.map(([, other, value]) => [other, value] as const);
       const isPaired = path.startsWith("certificates.existingSecrets.");
-      const without = await template(isPaired ? {} : nest([...beside, [path, standard]]));
+      const isChosen = path === "image.registry"; // there is none that has the image of a checkout
+      const without = await template(isPaired || isChosen ? {} : nest([...beside, [path, standard]]));
       const withIt = await template(nest([...beside, [path, SAMPLES[path]]]));
       expect(withIt, path).not.toEqual(without);
     }
@@ -278,7 +305,7 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
     ],
     [
       "roots without the default policy's directory",
-      { checkpointRoots: ["/mnt/a"] },
+      { checkpointRoots: ["/mnt/a"], defaultPolicy: { checkpointDirectory: "/var/lib/kubelet/checkpoints" } },
       "lies in none of the checkpointRoots, /mnt/a;",
     ],
     [
@@ -564,9 +591,11 @@ describeWith("the chart", tools, ({ helm, kubectl, versions }) => {
     });
 
     it("what goes without helm passes too, but for its namespace, which is its own", async () => {
-      const objects = parseAllDocuments(readFileSync(join(ROOT, "config/install.yaml"), "utf8"))
-        .map((document) => document.toJS())
-        .filter((object) => object !== null);
+      const objects = ["crds", "install"].flatMap((name) =>
+        parseAllDocuments(readFileSync(join(ROOT, `config/${name}.yaml`), "utf8"))
+          .map((document) => document.toJS())
+          .filter((object) => object !== null),
+      );
       const [namespace, ...others] = objects;
       expect(namespace).toMatchObject({ kind: "Namespace", metadata: { name: "checkpoint-restore-operator" } });
       await create(kube.client, "/api/v1/namespaces", namespace);

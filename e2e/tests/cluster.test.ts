@@ -3,14 +3,16 @@ import { existsSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, it, onTestFinished } from "vitest";
 import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
-import { installRelease } from "../support/cluster.ts";
+import { AGENT_LABELS, installRelease } from "../support/cluster.ts";
 import {
+  create,
   createNamespace,
   createPod,
   describeWithKube,
   installPolicyDefinition,
   policyPath,
   remove,
+  unwrap,
 } from "../support/kube.ts";
 import { read, samples, until } from "../support/processes.ts";
 import { series } from "../support/standalone.ts";
@@ -221,6 +223,40 @@ describeWithKube("a release on a cluster", (kube) => {
     }, 30_000);
     expect(coordinator.err).toEqual([]);
   }, 240_000);
+
+  it("says of a node whose agent does not start that it has not started, and takes archives to be in the first root", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const name = `${release.namespace}-bare`;
+    await create(kube.client, "/api/v1/nodes", { metadata: { name } });
+    onTestFinished(() => remove(kube.client, `/api/v1/nodes/${name}`));
+    const pods = `/api/v1/namespaces/${release.namespace}/pods`;
+    await create(kube.client, pods, {
+      metadata: { name: "agent-bare", labels: AGENT_LABELS },
+      spec: { nodeName: name, containers: [{ name: "agent", image: "none" }] },
+    });
+    // What a kubelet writes while a mount fails.
+    const waiting = { reason: "ContainerCreating" };
+    const containerStatuses = [
+      { name: "agent", image: "none", imageID: "", ready: false, restartCount: 0, state: { waiting } },
+    ];
+    const status = { phase: "Pending", containerStatuses };
+    unwrap(await kube.client.request({ method: "PATCH", path: `${pods}/agent-bare/status`, body: { status } }));
+    release.startCoordinator("--default-directory", release.mounted);
+    await release.apply("retention", { ...now, checkpointDirectory: undefined, globalPolicy: { maxAge: "30d" } });
+    await until(async () => {
+      const enforcing = await condition(release, "retention", "Enforcing");
+      expect(enforcing).toMatchObject({ status: "False", reason: "Pending" });
+      expect(enforcing?.message).toMatch(
+        new RegExp(
+          `^not yet on ${name}: its agent has not started \\(ContainerCreating\\); kubectl describe pod agent-bare`,
+        ),
+      );
+      // The other node has its policy, and finds the directory that it does not name.
+      expect((await release.status("retention")).nodes).toMatchObject({ summary: "1/2", applied: 1 });
+    }, 60_000);
+    const file = writeArchive(release.nodes[0]?.directory ?? "", { time: archiveTime(Date.now() - 40 * 86_400_000) });
+    await until(() => expect(archivesIn(release.nodes[0]?.directory ?? "")).not.toContain(file), 30_000);
+  }, 120_000);
 
   it("keeps an invalid one's last good version, says what is wrong, and tells the younger of two of the conflict", async () => {
     const release = await installRelease(kube, { nodes: 1 });

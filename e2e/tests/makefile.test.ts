@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
@@ -18,6 +18,8 @@ const helm = await findHelm();
 const path = await findExecutable("make");
 const tool: Found<string> =
   path === undefined ? { found: false, why: "make is missing; install it" } : { found: true, value: path };
+
+const MANIFESTS = ["crds", "install"].map((name) => join(ROOT, `config/${name}.yaml`));
 
 const objectsOf = (text: string): AnyObject[] =>
   parseAllDocuments(text)
@@ -71,7 +73,7 @@ describeWith("make", tool, (make) => {
     const named = await run([...args, "IMG=registry.example/team/cro:1", "CONTAINER_TOOL=podman"]);
     expect(named).toMatch(/^podman build .*--tag registry\.example\/team\/cro:1 \.$/m);
     expect(named).toMatch(/^podman push registry\.example\/team\/cro:1$/m);
-    expect(await run(args)).toContain(`docker push ${NAME}:${version}\n`);
+    expect(await run(args)).toContain(`docker push localhost/${NAME}:${version}\n`);
   });
 
   describeWith("with kubectl", helm, ({ kubectl }) => {
@@ -92,7 +94,7 @@ describeWith("make", tool, (make) => {
       async function found(): Promise<string[]> {
         const { stdout } = await execute(
           kubectl,
-          ["get", "--ignore-not-found", "-o", "json", "-f", join(ROOT, "config/install.yaml")],
+          ["get", "--ignore-not-found", "-o", "json", ...MANIFESTS.flatMap((path) => ["-f", path])],
           { env: { ...process.env, KUBECONFIG: kubeconfig, KUBECACHEDIR: home }, maxBuffer: 1 << 26 },
         );
         if (stdout === "") return [];
@@ -111,7 +113,7 @@ describeWith("make", tool, (make) => {
       }, 60_000);
 
       it("deploy runs the image given; undeploy leaves nothing but definition, policies and namespace", async () => {
-        const wanted = objectsOf(readFileSync(join(ROOT, "config/install.yaml"), "utf8"));
+        const wanted = MANIFESTS.flatMap((path) => objectsOf(readFileSync(path, "utf8")));
         await makeHere("deploy", "IMG=localhost:5001/team/cro:dev");
         expect(await found()).toEqual(wanted.map(({ kind, metadata }) => `${kind} ${metadata.name}`).sort());
         const apps = `/apis/apps/v1/namespaces/${NAME}`;
@@ -150,17 +152,26 @@ describeWith("a release", helm, (tools) => {
   it("is a chart and a manifest that take the image from where it was pushed, and are else the same", async () => {
     const destination = join(aFolder(), "release");
     const image = { registry: "registry.example", repository: "team/cro", digest: DIGEST };
-    const [chart = "", manifest = ""] = await packageRelease(tools.helm, image, destination);
+    const [chart = "", crds = "", manifest = ""] = await packageRelease(tools.helm, image, destination);
     const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
     expect(chart).toBe(join(destination, `${NAME}-${version}.tgz`));
     const released = `registry.example/team/cro@${DIGEST}`;
 
     const objects = objectsOf(readFileSync(manifest, "utf8"));
     expect(imagesOf(objects)).toEqual([released, released]);
-    const without = (text: string) => text.replaceAll(/image: .*/g, "");
-    expect(without(readFileSync(manifest, "utf8"))).toBe(
-      without(readFileSync(join(ROOT, "config/install.yaml"), "utf8")),
+    const without = (text: string) => text.replaceAll(/image: .*|^#.*\n/gm, "");
+    for (const path of [crds, manifest]) {
+      const ofCheckout = readFileSync(join(ROOT, "config", basename(path)), "utf8");
+      expect(without(readFileSync(path, "utf8"))).toBe(without(ofCheckout));
+    }
+    // Deleting the one leaves what the other is about.
+    expect(objects.map(({ kind }) => kind)).not.toEqual(
+      expect.arrayContaining([expect.stringMatching(/^(Namespace|CustomResourceDefinition)$/)]),
     );
+    expect(objectsOf(readFileSync(crds, "utf8")).map(({ kind }) => kind)).toEqual([
+      "Namespace",
+      "CustomResourceDefinition",
+    ]);
 
     const { stdout } = await execute(tools.helm, ["template", NAME, chart], { maxBuffer: 1 << 26 });
     expect(imagesOf(objectsOf(stdout))).toEqual([released, released]);
@@ -185,6 +196,33 @@ describeWith("a release", helm, (tools) => {
     expect(digests[1]).toEqual(digests[0]);
   }, 60_000);
 
+  it("tells in its chart how it is installed, and has links that lead somewhere, with none to the checkout", async () => {
+    const source = "https://git.example/team/cro";
+    const image = { registry: "registry.example", repository: "team/cro", digest: DIGEST };
+    const shown = async (more: object) => {
+      const [chart = ""] = await packageRelease(tools.helm, { ...image, ...more }, join(aFolder(), "release"));
+      return (await execute(tools.helm, ["show", "readme", chart])).stdout;
+    };
+    const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
+    const readme = await shown({ source });
+    expect(readme.indexOf(`helm install ${NAME} oci://registry.example/team/charts/${NAME} --version ${version}`)).toBe(
+      readme.indexOf("helm install"),
+    );
+    expect(readme).toContain("kubectl apply -f crds.yaml -f install.yaml");
+    expect(readme).not.toMatch(/<!-- \/?(release|checkout)|charts\/checkpoint-restore-operator \\|config\/install/);
+    const links = [...readme.matchAll(/\]\(([^)]+)\)/g)].map(([, link = ""]) => link);
+    expect(links.length).toBeGreaterThan(3);
+    for (const link of links) {
+      if (link.startsWith("#")) expect(anchorsOf(readme), link).toContain(link.slice(1));
+      else if (link.startsWith(source)) {
+        const [, path = "", anchor] = /\/blob\/v[^/]+\/([^#]+)(?:#(.*))?$/.exec(link) ?? [];
+        expect(existsSync(join(ROOT, path)), link).toBe(true);
+        if (anchor !== undefined) expect(anchorsOf(readFileSync(join(ROOT, path), "utf8")), link).toContain(anchor);
+      } else expect(link).toMatch(/^https:\/\//);
+    }
+    expect(await shown({})).not.toMatch(/\]\(\.\./);
+  }, 60_000);
+
   it("is not packaged without a registry", async () => {
     const destination = join(aFolder(), "release");
     const script = [join(ROOT, "scripts/package.mjs"), "--repository", "cro", "--destination", destination];
@@ -193,10 +231,21 @@ describeWith("a release", helm, (tools) => {
   });
 });
 
+/** What links may lead to within a page, as its headings are made anchors of. */
+function anchorsOf(page: string): string[] {
+  const headings = [...page.matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) => heading);
+  return headings.map((heading) =>
+    heading
+      .toLowerCase()
+      .replaceAll(/[^a-z0-9 _-]/g, "")
+      .replaceAll(" ", "-"),
+  );
+}
+
 describe("the manifest for kubectl", () => {
   it("names the image that `make deploy` puts another in the place of, and no other", () => {
     const text = readFileSync(join(ROOT, "config/install.yaml"), "utf8");
     expect(text.match(/^ *image: /gm)).toHaveLength(2);
-    expect(text.match(/^ *image: "checkpoint-restore-operator:[^"]+"$/gm)).toHaveLength(2);
+    expect(text.match(/^ *image: "localhost\/checkpoint-restore-operator:[^"]+"$/gm)).toHaveLength(2);
   });
 });

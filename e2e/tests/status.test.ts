@@ -121,6 +121,7 @@ describeWithKube("status and Events on a real API server", (kube) => {
       ruling,
       nodes: rules,
       agents: new Map(agents.map((agent) => [agent.address.node, agent])),
+      starts: new Map(),
       held: new Map(),
       now,
       nowMs: 0,

@@ -49,6 +49,9 @@ for selectors rest on them, then the further ones, then commonLabels.
 
 {{- define "checkpoint-restore-operator.image" -}}
 {{- $name := .Values.image.repository }}
+{{- if not (or .Values.image.registry (contains "/" $name)) }}
+{{- fail "image.registry: this chart is of a checkout, and no registry has its image; set it to the registry that you pushed the image to, or to localhost if you imported one of `npm run image` on every node, or install a released chart, which names its image" }}
+{{- end }}
 {{- with .Values.image.registry }}{{ $name = printf "%s/%s" . $name }}{{ end }}
 {{- if .Values.image.digest }}
 {{- printf "%s@%s" $name .Values.image.digest }}
@@ -112,7 +115,7 @@ coordinator refuses it, too, but only when it starts.
 */}}
 {{- define "checkpoint-restore-operator.checkDefaultPolicy" -}}
 {{- $policy := .Values.defaultPolicy }}
-{{- $directory := $policy.checkpointDirectory | default "/var/lib/kubelet/checkpoints" | trimSuffix "/" }}
+{{- $directory := $policy.checkpointDirectory | default (first .Values.checkpointRoots) | trimSuffix "/" }}
 {{- $isMounted := false }}
 {{- range .Values.checkpointRoots }}
 {{- $root := include "checkpoint-restore-operator.root" . }}

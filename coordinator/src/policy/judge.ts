@@ -82,15 +82,25 @@ export function resourceKey({ namespace, name }: Pick<PolicyResource, "namespace
   return `${namespace}/${name}`;
 }
 
-/** @param policyNamespaces namespaces whose resources count; undefined is all */
-export function createJudge({ policyNamespaces }: { policyNamespaces: readonly string[] | undefined }): Judge {
+/**
+ * @param options.policyNamespaces namespaces whose resources count; undefined is all
+ * @param options.defaultDirectory where the archives are if a resource does not say
+ */
+export function createJudge({
+  policyNamespaces,
+  defaultDirectory,
+}: {
+  policyNamespaces: readonly string[] | undefined;
+  defaultDirectory?: string | undefined;
+}): Judge {
   const verdicts = new Map<string, Verdict>();
   const isAllowed = ({ namespace }: PolicyResource) => policyNamespaces?.includes(namespace) ?? true;
   const isNew = (resource: PolicyResource) =>
     isAllowed(resource) && verdicts.get(resource.uid)?.generation !== resource.generation;
 
   function compile(resource: PolicyResource): void {
-    verdicts.set(resource.uid, compileResource(resource, verdicts.get(resource.uid)?.policy));
+    const lastGood = verdicts.get(resource.uid)?.policy;
+    verdicts.set(resource.uid, compileResource(resource, { lastGood, defaultDirectory }));
   }
 
   return {
@@ -118,8 +128,11 @@ export function createJudge({ policyNamespaces }: { policyNamespaces: readonly s
   };
 }
 
-function compileResource({ spec, generation, ...names }: PolicyResource, lastGood: ReadyPolicy | undefined): Verdict {
-  const compiled = compilePolicy(spec ?? {});
+function compileResource(
+  { spec, generation, ...names }: PolicyResource,
+  { lastGood, defaultDirectory }: { lastGood: ReadyPolicy | undefined; defaultDirectory: string | undefined },
+): Verdict {
+  const compiled = compilePolicy(spec ?? {}, { defaultDirectory });
   if (compiled.ok) {
     const policy = readyPolicy(compiled.policy, resourceKey(names));
     return { generation, problems: [], policy, reach: compiled.policy };

@@ -50,6 +50,8 @@ export interface StatusInput {
   nodes: ReadonlyMap<string, NodeRuling>;
   /** The agent of each node that has one. */
   agents: ReadonlyMap<string, AgentView>;
+  /** Why the agents of other nodes cannot be called, as far as that is known. */
+  starts: ReadonlyMap<string, string>;
   /** Held proofs of orphans, by node. */
   held: ReadonlyMap<string, HeldProofs>;
   /** RFC 3339. */
@@ -197,7 +199,7 @@ function acceptedOf({ problems, isNamespaceAllowed, resource, policy }: Resource
 function enforcingOf(
   { policy, isNamespaceAllowed, matched }: ResourceRuling,
   state: { ruled: string[]; waiting: string[]; applied: number },
-  { agents, nodes, nowMs }: StatusInput,
+  { agents, starts, nodes, nowMs }: StatusInput,
 ): Verdict {
   const { ruled, waiting, applied } = state;
   if (!isNamespaceAllowed || policy === undefined) {
@@ -222,7 +224,8 @@ function enforcingOf(
     return { status: "True", reason: "Applied", message };
   }
   const missing = [...ruled.filter((node) => agents.get(node)?.state !== "applied"), ...waiting];
-  const problem = missing.map((node) => agents.get(node)?.problem).find((text) => text !== undefined);
+  const problemOf = (node: string) => (agents.has(node) ? agents.get(node)?.problem : starts.get(node));
+  const problem = missing.map(problemOf).find((text) => text !== undefined);
   return {
     status: "False",
     reason: "Pending",

@@ -1,12 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type AgentPod, toAddresses, toAgentPod } from "../../src/agents/discover.ts";
+import { type AgentPod, describeStarts, toAddresses, toAgentPod } from "../../src/agents/discover.ts";
 import { viewByNode } from "../../src/agents/nodes.ts";
 import { AGENT_VIEW_STATES, type AgentView } from "../../src/agents/push.ts";
 import { aReport } from "../support/agent-peer.ts";
 
 const aPod = (pod: Partial<AgentPod> = {}): AgentPod => ({
-  ...{ uid: "u", node: "a", ip: "10.0.0.1", isLeaving: false, hasEnded: false },
+  ...{ uid: "u", name: "agent", node: "a", ip: "10.0.0.1", isLeaving: false, hasEnded: false, waitsFor: undefined },
   ...pod,
 });
 
@@ -37,6 +37,22 @@ describe("the agents to be called", () => {
       { node: "a", podUID: "new", url: "https://10.0.0.2:9810" },
       { node: "a", podUID: "leaving", url: "https://10.0.0.3:9810", isLeaving: true },
       { node: "b", podUID: "six", url: "https://[fd00::1]:9810" },
+    ]);
+  });
+
+  it("that have not started are told by their nodes, with what the kubelet says and how to see more", () => {
+    const waiting = { containerStatuses: [{ state: { waiting: { reason: "ContainerCreating" } } }] };
+    const metadata = { name: "agent-x", uid: "u", resourceVersion: "1" };
+    const pod = toAgentPod({ metadata, spec: { nodeName: "b" }, status: waiting } as never);
+    const pods = [aPod(), pod, aPod({ node: "c", ip: undefined }), aPod({ node: "d", ip: undefined, isLeaving: true })];
+    expect([...describeStarts(pods)]).toEqual([
+      [
+        "b",
+        expect.stringMatching(
+          /^its agent has not started \(ContainerCreating\); kubectl describe pod agent-x says why, /,
+        ),
+      ],
+      ["c", expect.stringMatching(/^its agent has not started; .* checkpointRoots /)],
     ]);
   });
 

@@ -29,6 +29,16 @@ const limitOf = (judged: ReturnType<ReturnType<typeof createJudge>["judge"]>) =>
   judged[0]?.policy?.compiled.document.global.perContainer?.maxCheckpoints;
 
 describe("the judge of resources", () => {
+  it("takes the archives to be in the given directory where a resource does not say", () => {
+    const directoryOf = (spec: object) => {
+      const judge = createJudge({ policyNamespaces: undefined, defaultDirectory: "/var/lib/k0s/kubelet/checkpoints" });
+      const resource = { namespace: "p", name: "n", uid: "u", generation: 1, createdAt: "2026-01-01T00:00:00Z", spec };
+      return judge.judge([resource])[0]?.policy?.compiled.document.directory;
+    };
+    expect(directoryOf({})).toBe("/var/lib/k0s/kubelet/checkpoints");
+    expect(directoryOf({ checkpointDirectory: "/mnt/checkpoints" })).toBe("/mnt/checkpoints");
+  });
+
   it.each([2, -2])("compiles a version once, however often it is judged, refused ones too (%i)", (limit) => {
     const judge = createJudge({ policyNamespaces: undefined });
     const { resource, counter } = aResource({ limit });

@@ -54,6 +54,7 @@ function input(
     ruling,
     nodes: new Map(rules),
     agents: new Map(views.map((view) => [view.address.node, view])),
+    starts: new Map(),
     held: new Map(),
     now: "2026-02-01T00:00:00.000Z",
     nowMs: 0,
@@ -318,6 +319,17 @@ describe("a status", () => {
     const status = aggregateStatus({ ...one, nodes });
     expect(status.nodes?.summary).toBe("1/2");
     expect(conditionsOf(status).Enforcing).toEqual(["False", "Pending", "not yet on b: connection refused"]);
+  });
+
+  it("says why the agent of a node has not started, and nothing of one that answers", () => {
+    const starts = new Map([
+      ["a", "its agent has not started"],
+      ["b", "its agent has not started (ContainerCreating)"],
+    ]);
+    const status = aggregateStatus(input(["a", "b"], [aView("a")], { starts }));
+    const message = "not yet on b: its agent has not started (ContainerCreating)";
+    expect(conditionsOf(status).Enforcing).toEqual(["False", "Pending", message]);
+    expect(conditionsOf(status).Ready?.[0]).toBe("False");
   });
 
   it("gives the true reason of each conflict: priority, age, name, or an old rank; ruling, or next to rule", () => {

@@ -1,5 +1,5 @@
 import { isObject } from "../is-object.ts";
-import { type CompiledPolicy, compilePolicy, type FieldProblem } from "../policy/compile.ts";
+import { type CompiledPolicy, type CompileOptions, compilePolicy, type FieldProblem } from "../policy/compile.ts";
 import { readKubernetesYaml } from "./kubernetes-yaml.ts";
 import { POLICY_API_VERSION, POLICY_KIND } from "./schema.ts";
 
@@ -10,7 +10,7 @@ export type ReadPolicyResult = { ok: true; policy: CompiledPolicy } | { ok: fals
  * as `kubectl get -o yaml` writes it. Bad YAML, another kind, a second resource and every problem of the spec are returned
  * as problems; a problem of the file as a whole has an empty field.
  */
-export function readPolicy(text: string): ReadPolicyResult {
+export function readPolicy(text: string, options?: CompileOptions): ReadPolicyResult {
   const read = readKubernetesYaml(text);
   if (!read.ok) return refuse("", `is not YAML: ${read.problem}`);
   const resources = read.documents.flatMap(itemsOf);
@@ -28,7 +28,7 @@ export function readPolicy(text: string): ReadPolicyResult {
   if (kind !== POLICY_KIND) return refuse("kind", `${JSON.stringify(kind) ?? "missing"} is not ${POLICY_KIND}`);
   const unknown = Object.keys(rest).find((key) => key !== "metadata" && key !== "status");
   if (unknown !== undefined) return refuse(unknown, "does not exist; policy fields stand under spec");
-  return compilePolicy(spec ?? {});
+  return compilePolicy(spec ?? {}, options);
 }
 
 /** What a list holds: `v1` List is what kubectl writes, the kind's own List what the API server answers. */

@@ -186,7 +186,7 @@ export const PolicySpec = Type.Object(
   {
     checkpointDirectory: Type.Optional(
       Type.String({
-        description: `Absolute path of the archives on the nodes. Default ${DEFAULT_CHECKPOINT_DIRECTORY}.`,
+        description: `Absolute path of the archives on the nodes. Default: the first that the agents mount, usually ${DEFAULT_CHECKPOINT_DIRECTORY}.`,
         maxLength: 4096,
         pattern: PLAIN_PATH,
       }),

@@ -38,6 +38,11 @@ export interface CompiledPolicy {
   unlimited: FieldProblem[];
 }
 
+export interface CompileOptions {
+  /** Where the archives are if a policy does not say; by default the kubelet's own directory. */
+  defaultDirectory?: string | undefined;
+}
+
 export type CompileResult = { ok: true; policy: CompiledPolicy } | { ok: false; problems: FieldProblem[] };
 
 const DEFAULT_MAX_CHECKPOINTS_PER_CONTAINER = 10;
@@ -72,11 +77,14 @@ function withoutNulls(value: unknown, shape: Shape | undefined): unknown {
  * (which switch a rule off) to nothing. Every problem is reported, each with its field; a policy with a problem yields
  * no document at all, for half a policy could delete what the whole one keeps.
  */
-export function compilePolicy(given: unknown): CompileResult {
+export function compilePolicy(
+  given: unknown,
+  { defaultDirectory = DEFAULT_CHECKPOINT_DIRECTORY }: CompileOptions = {},
+): CompileResult {
   checker ??= Compile(PolicySpec);
   const spec = withoutNulls(given, PolicySpec as Shape);
   if (!checker.Check(spec)) return { ok: false, problems: explainErrors(spec, checker.Errors(spec)) };
-  const resolver = createResolver();
+  const resolver = createResolver(defaultDirectory);
   const policy: CompiledPolicy = {
     document: {
       directory: resolver.directory(spec.checkpointDirectory),
@@ -111,8 +119,8 @@ export function compilePolicy(given: unknown): CompileResult {
 }
 
 /** The document that is in force where no policy resource rules. */
-export function defaultPolicy(): CompiledPolicy {
-  const result = compilePolicy({});
+export function defaultPolicy(options?: CompileOptions): CompiledPolicy {
+  const result = compilePolicy({}, options);
   if (!result.ok) throw new Error("the empty policy must compile");
   return result.policy;
 }
@@ -156,7 +164,7 @@ const SCOPE_OF_LEVEL = {
 } as const;
 
 /** Turns the parts of a checked spec into their resolved form, gathering problems and unitless quantities on the way. */
-function createResolver() {
+function createResolver(defaultDirectory: string) {
   const problems: FieldProblem[] = [];
   const unitless: FieldProblem[] = [];
   const unlimited: FieldProblem[] = [];
@@ -187,8 +195,8 @@ function createResolver() {
   }
 
   function directory(value: string | undefined): string {
-    if (value === undefined) return DEFAULT_CHECKPOINT_DIRECTORY;
-    return value.length > 1 ? value.replace(/\/+$/, "") : value;
+    const path = value ?? defaultDirectory;
+    return path.length > 1 ? path.replace(/\/+$/, "") : path;
   }
 
   function expressions(list: NodeMatchExpression[]): NodeMatchExpression[] {
