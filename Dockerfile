@@ -15,7 +15,9 @@ LABEL org.opencontainers.image.title="checkpoint-restore-operator" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-COPY --from=build /src/LICENSE /src/dist/THIRD-PARTY-LICENSES.txt /src/dist/sbom.cdx.json /src/dist/package.json \
+# Scanners find by it what the bundles are made of, and licences ask for it.
+COPY --from=build /src/dist/third-party /app/third-party
+COPY --from=build /src/LICENSE /src/dist/sbom.cdx.json /src/dist/package.json \
      /src/dist/agent.js /src/dist/coordinator.js /app/
 # So that `kubectl exec NAME -- agent list` needs to know no path.
 COPY --from=build /src/dist/bin/agent /src/dist/bin/coordinator /usr/local/bin/

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { sourceDate } from "./source-date.mjs";
-import { listThirdParty, toBillOfMaterials, toLicenceTexts } from "./third-party.mjs";
+import { listThirdParty, toBillOfMaterials, writeThirdParty } from "./third-party.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -62,7 +62,7 @@ export async function buildBundles() {
   await Promise.all(shippedCommands.map(writeStarter));
   const shipped = built.filter((_, index) => shippedCommands.includes(commands[index])).map(({ metafile }) => metafile);
   const packages = await listThirdParty(shipped, root);
-  await writeFile(join(root, "dist", "THIRD-PARTY-LICENSES.txt"), toLicenceTexts(packages));
+  await writeThirdParty(packages, join(root, "dist", "third-party"));
   const { name, version } = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
   const seconds = sourceDate();
   const bill = toBillOfMaterials(packages, {

@@ -145,6 +145,7 @@ switch (command) {
   case "manifests":
   case "package":
   case "rootfs":
+  case "image":
     process.exit(await run(node(), [`scripts/${command}.mjs`, ...args]));
     break;
   case "start": {
@@ -157,7 +158,7 @@ switch (command) {
   }
   default:
     console.error(
-      `usage: run.mjs start | test | soak | mutants | check | advisories | build | bench | manifests | package | rootfs`,
+      `usage: run.mjs start | test | soak | mutants | check | advisories | build | bench | manifests | package | rootfs | image`,
     );
     process.exit(2);
 }

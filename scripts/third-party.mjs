@@ -1,4 +1,4 @@
-import { readdir, readFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 /** The folder of a package, of a file in it: what stands after the last node_modules. */
@@ -52,15 +52,22 @@ The above copyright notice and this permission notice shall be included in all c
 THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.`;
 }
 
-/** What most licences ask for: their text with every copy. */
-export function toLicenceTexts(packages) {
-  const parts = packages.map(({ name, version, license, text }) => `${name} ${version} (${license})\n\n${text}`.trim());
-  const rule = `\n\n${"-".repeat(80)}\n\n`;
-  return `The bundles beside this file contain parts of the following packages.${rule}${parts.join(rule)}\n`;
+/**
+ * Writes a folder for each package, `NAME@VERSION`, with the text of its licence, which most licences ask for with every copy, and
+ * a package.json, by which scanners find what bundles hide from them.
+ */
+export async function writeThirdParty(packages, folder) {
+  await rm(folder, { recursive: true, force: true });
+  for (const { name, version, license, text } of packages) {
+    const own = join(folder, `${name}@${version}`);
+    await mkdir(own, { recursive: true });
+    await writeFile(join(own, "package.json"), `${JSON.stringify({ name, version, license }, null, 2)}\n`);
+    await writeFile(join(own, "LICENSE"), `${text}\n`);
+  }
 }
 
 /**
- * A bill of materials (CycloneDX 1.5), which scanners of images find by its name: bundles hide from them what is in them. It
+ * A bill of materials (CycloneDX 1.5), for those who ask for one. It
  * has what NTIA's "Minimum Elements for a Software Bill of Materials" asks for: author, time, names, versions, identifiers,
  * and what depends on what. The bundles depend on all packages; what these depend on among each other is told as unknown.
  * @param packages as {@link listThirdParty} has them

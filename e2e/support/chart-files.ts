@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { policySchema } from "@cro/shared/crd/manifest";
-import { isMap, isScalar, type Pair, parseDocument } from "yaml";
+import { isMap, isScalar, type Pair, parseDocument, stringify } from "yaml";
 
 const execute = promisify(execFile);
 const ROOT = join(import.meta.dirname, "../..");
@@ -12,6 +12,8 @@ const CHART = "charts/checkpoint-restore-operator";
 const RELEASE = "checkpoint-restore-operator";
 
 const README = `${CHART}/README.md`;
+const DESCRIPTION = `${CHART}/Chart.yaml`;
+const CHANGELOG = "CHANGELOG.md";
 const SCHEMA = `${CHART}/values.schema.json`;
 const CRDS = "config/crds.yaml";
 const INSTALL = "config/install.yaml";
@@ -63,10 +65,30 @@ export async function renderChartFiles(helm: string): Promise<Record<string, str
   schema.properties = { ...schema.properties, defaultPolicy: specSchema() };
   describeValues(schema, await read(`${CHART}/values.yaml`));
   return {
+    [DESCRIPTION]: fillChanges(await read(DESCRIPTION), await read(CHANGELOG)),
     [README]: fillTable(await read(README), await read(`${CHART}/values.yaml`)),
     [SCHEMA]: `${JSON.stringify(schema, null, 2)}\n`,
     ...(await renderCheckoutManifests(helm)),
   };
+}
+
+/** Chart.yaml with the changes of its version, as Artifact Hub reads them, out of the changelog's section of that version. */
+function fillChanges(chart: string, changelog: string): string {
+  const document = parseDocument(chart);
+  const version = String(document.get("version"));
+  const section = changelog.split(/^## /m).find((part) => part.startsWith(`${version}\n`));
+  if (section === undefined) throw new Error(`${CHANGELOG} has no section ## ${version}`);
+  const changes: Array<{ kind: string; description: string }> = [];
+  for (const part of section.split(/^### /m).slice(1)) {
+    const [kind = "", ...lines] = part.split("\n");
+    for (const line of lines) {
+      if (line.startsWith("- "))
+        changes.push({ kind: kind.toLowerCase(), description: line.slice(2).replaceAll("`", "") });
+      else if (line.startsWith("  ")) (changes.at(-1) as { description: string }).description += ` ${line.trim()}`;
+    }
+  }
+  document.setIn(["annotations", "artifacthub.io/changes"], stringify(changes, { lineWidth: 0 }));
+  return document.toString({ lineWidth: 0 });
 }
 
 /** The chart's README with the table of these values. */

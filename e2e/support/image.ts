@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { copyFile, cp, mkdir, readFile, stat } from "node:fs/promises";
+import { copyFile, cp, mkdir, readdir, readFile, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
 
@@ -41,15 +41,44 @@ export async function makeRootFileSystem(folder: string, { node = process.execPa
   let bytes = 0;
   for (const { from, to } of await readImageFiles()) {
     await put(join(ROOT, from), join(folder, to));
-    bytes += (await stat(join(ROOT, from))).size;
+    bytes += await sizeOf(join(ROOT, from));
   }
   return bytes;
+}
+
+async function sizeOf(path: string): Promise<number> {
+  const found = await stat(path);
+  if (!found.isDirectory()) return found.size;
+  const sizes = await Promise.all((await readdir(path)).map((name) => sizeOf(join(path, name))));
+  return sizes.reduce((sum, size) => sum + size, 0);
 }
 
 async function put(from: string, to: string): Promise<void> {
   await mkdir(dirname(to), { recursive: true });
   if ((await stat(from)).isDirectory()) await cp(from, to, { recursive: true });
   else await copyFile(from, to);
+}
+
+/** What the Dockerfile's final stage says of how the image runs, with these build arguments in their places. */
+export async function readImageSettings(
+  given: Record<string, string>,
+): Promise<{ entrypoint: string[]; command: string[]; user: string; labels: Record<string, string> }> {
+  const text = (await readFile(join(ROOT, "Dockerfile"), "utf8")).replaceAll("\\\n", " ");
+  const stage = text.split(/^FROM /m).at(-1) ?? "";
+  const lineOf = (instruction: string) => new RegExp(`^${instruction} (.*)$`, "m").exec(stage)?.[1] ?? "";
+  const defaults = Object.fromEntries([...stage.matchAll(/^ARG (\w+)=(.*)$/gm)].map(([, key, value]) => [key, value]));
+  const filled = (value: string) =>
+    value.replaceAll(/\$\{(\w+)\}/g, (_, key: string) => given[key] ?? defaults[key] ?? "");
+  const labels = [...lineOf("LABEL").matchAll(/([\w.]+)="([^"]*)"/g)].map(([, key, value = ""]) => [
+    key,
+    filled(value),
+  ]);
+  return {
+    entrypoint: JSON.parse(lineOf("ENTRYPOINT")),
+    command: JSON.parse(lineOf("CMD")),
+    user: lineOf("USER"),
+    labels: Object.fromEntries(labels),
+  };
 }
 
 /** The environment that the image gives its commands. */

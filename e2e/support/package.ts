@@ -91,7 +91,7 @@ function toReleased(
 }
 
 /** When the source was last changed, in seconds since 1970: what the environment says, or the time of the commit. */
-async function sourceTime(): Promise<number> {
+export async function sourceTime(): Promise<number> {
   return sourceDate() ?? Number((await execute("git", ["log", "-1", "--format=%ct"], { cwd: CHART })).stdout);
 }
 

@@ -1,4 +1,5 @@
-import { spawnSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import {
   chownSync,
   existsSync,
@@ -21,9 +22,11 @@ import { archivesIn, writeArchive } from "../../agent/test/support/archives.ts";
 import { realArchives } from "../../agent/test/support/real-archives.ts";
 import { aPki } from "../../coordinator/test/support/agent-peer.ts";
 import { type Container, findContainers, type Mount, runContainer } from "../support/container.ts";
+import { findSyft, findUmoci } from "../support/go-tools.ts";
 import { makeRootFileSystem, readImageFiles } from "../support/image.ts";
 import type { AnyObject } from "../support/kube.ts";
 import { aDirective, putDirective } from "../support/lone-agent.ts";
+import { writeImageArchive } from "../support/oci-archive.ts";
 import { aFolder, freePort, ROOT, type Running, read, samples, show, until } from "../support/processes.ts";
 import { aPolicyFile } from "../support/standalone.ts";
 import { describeWith } from "../support/tools.ts";
@@ -38,6 +41,8 @@ const dockerfile = readFileSync(join(ROOT, "Dockerfile"), "utf8").replaceAll(/\\
 const lines = dockerfile.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
 const finalStage = lines.slice(lines.findLastIndex((line) => line.startsWith("FROM ")));
 const containers = await findContainers();
+const umoci = await findUmoci();
+const syft = await findSyft();
 
 /** A component's container, as the manifest has it. */
 function containerOf(kind: "DaemonSet" | "Deployment"): AnyObject {
@@ -164,14 +169,18 @@ describeWith("the image's root file system", containers, () => {
     expect(bill.compositions).toEqual([{ aggregate: "unknown", dependencies: refs }]);
     for (const { hashes } of components)
       expect(hashes).toEqual([{ alg: "SHA-512", content: expect.stringMatching(/^[0-9a-f]{128}$/) }]);
-    const texts = readFileSync(join(rootFileSystem, "app/THIRD-PARTY-LICENSES.txt"), "utf8");
+    const folderOf = ({ name, version }: AnyObject) => join(rootFileSystem, "app/third-party", `${name}@${version}`);
     for (const { name, version, purl, licenses } of components) {
       const [{ expression }] = licenses;
       expect(LICENCES, `${name}: a licence that nobody has looked at yet`).toContain(expression);
-      expect(texts).toContain(`\n${name} ${version} (${expression})\n`);
+      const own = JSON.parse(readFileSync(join(folderOf({ name, version }), "package.json"), "utf8"));
+      expect(own).toEqual({ name, version, license: expression });
+      expect(readFileSync(join(folderOf({ name, version }), "LICENSE"), "utf8").length).toBeGreaterThan(200);
       expect(purl).toMatch(/^pkg:npm\/(%40[a-z0-9-]+\/)?[a-z0-9.-]+@\d+\.\d+\.\d+$/);
     }
-    expect(texts).toContain("Copyright (c) 2016-present The Fastify team");
+    const fastify = components.find(({ name }: AnyObject) => name === "fastify");
+    const text = readFileSync(join(folderOf(fastify), "LICENSE"), "utf8");
+    expect(text).toContain("Copyright (c) 2016-present The Fastify team");
   });
 
   it.each([
@@ -339,4 +348,107 @@ describeWith("the image's root file system", containers, () => {
     expect(samples(page.body).get('checkpoint_coordinator_agents{state="applied"}')).toBe(1);
     for (const running of [agent, coordinator]) expect(await running.kill("SIGTERM")).toBe(0);
   }, 240_000);
+});
+
+describeWith("an image archive", containers, () => {
+  const folder = mkdtempSync(join(tmpdir(), "cro-archive-"));
+  const archive = join(folder, "image.tar");
+  beforeAll(() => write(archive), 120_000);
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  /** What `npm run image` does when the bundles are built: they are not built anew while other tests run them. */
+  async function write(file: string): Promise<void> {
+    const rootFileSystem = mkdtempSync(join(folder, "rootfs-"));
+    await makeRootFileSystem(rootFileSystem);
+    const name = `localhost/checkpoint-restore-operator:${VERSION}`;
+    await writeImageArchive(file, {
+      rootFileSystem,
+      name,
+      version: VERSION,
+      architecture: "amd64",
+      seconds: 1_800_000_000,
+    });
+  }
+
+  /** What a user types, without npm. */
+  function image(...args: string[]) {
+    return spawnSync(process.execPath, ["scripts/image.mjs", ...args], { cwd: ROOT, encoding: "utf8" });
+  }
+
+  it("is the same, byte for byte, when a root file system is packed twice", async () => {
+    const again = join(folder, "again.tar");
+    await write(again);
+    const digestOf = (file: string) => createHash("sha256").update(readFileSync(file)).digest("hex");
+    expect(digestOf(again)).toBe(digestOf(archive));
+  }, 120_000);
+
+  it("is not written over a file, and tells how it is used", () => {
+    expect(image(archive)).toMatchObject({ status: 2, stderr: expect.stringContaining("is there already") });
+    const helped = image("--help");
+    expect([helped.status, helped.stdout]).toEqual([
+      0,
+      expect.stringContaining("ctr --namespace k8s.io images import"),
+    ]);
+    expect(image()).toMatchObject({ status: 2, stdout: "" });
+    expect(existsSync(join(ROOT, "--help"))).toBe(false);
+  });
+
+  it("is known by the name that the chart of a checkout is given, and says what it is", () => {
+    const read = (file: string) =>
+      JSON.parse(execFileSync("tar", ["-xOf", archive, file], { encoding: "utf8", maxBuffer: 1 << 26 }));
+    const blob = ({ digest }: AnyObject) => read(`blobs/${digest.replace(":", "/")}`);
+    const [manifest] = read("index.json").manifests;
+    expect(manifest.annotations["io.containerd.image.name"]).toBe(containerOf("DaemonSet").image);
+    const { config } = blob(blob(manifest).config);
+    expect(config).toMatchObject({
+      User: `${NOBODY}:${NOBODY}`,
+      Entrypoint: ["node"],
+      Cmd: ["/app/agent.js", "--help"],
+    });
+    expect(config.Labels).toMatchObject({ "org.opencontainers.image.version": VERSION });
+  });
+
+  describeWith("unpacked by umoci", umoci, (tool) => {
+    it("runs both commands", async () => {
+      const [layout, bundle] = [join(folder, "layout"), join(folder, "bundle")];
+      mkdirSync(layout);
+      execFileSync("tar", ["-xf", archive, "-C", layout]);
+      execFileSync(tool, ["unpack", "--image", `${layout}:${VERSION}`, bundle], { stdio: "pipe" });
+      for (const name of ["agent", "coordinator"]) {
+        const rootFileSystem = join(bundle, "rootfs");
+        const command = ["node", `/app/${name}.js`, "--version"];
+        const running = await runContainer({
+          rootFileSystem,
+          isRootReadOnly: true,
+          command,
+          mounts: [],
+          env: {},
+          uid: NOBODY,
+          gid: NOBODY,
+        });
+        await running.exited;
+        expect(running.out).toEqual([VERSION]);
+      }
+    }, 120_000);
+  });
+
+  describeWith("looked into by syft", syft, (tool) => {
+    it("has every package of the bundles, with its licence, and Node", () => {
+      const found = JSON.parse(
+        execFileSync(tool, ["scan", `oci-archive:${archive}`, "--output", "syft-json", "--quiet"], {
+          encoding: "utf8",
+          maxBuffer: 1 << 28,
+          env: { ...process.env, SYFT_CHECK_FOR_APP_UPDATE: "false" },
+        }),
+      );
+      const bill = JSON.parse(readFileSync(join(ROOT, "dist/sbom.cdx.json"), "utf8"));
+      const keyOf = ({ name, version }: AnyObject) => `${name}@${version}`;
+      const artifacts: AnyObject[] = found.artifacts.filter(({ type }: AnyObject) => type === "npm");
+      const libraries = bill.components.filter(({ type }: AnyObject) => type === "library");
+      expect(libraries.length).toBeGreaterThan(50);
+      expect(new Set(artifacts.map(keyOf))).toEqual(new Set(libraries.map(keyOf)));
+      for (const { name, licenses } of artifacts) expect(licenses.length, name).toBeGreaterThan(0);
+      expect(found.artifacts).toContainEqual(expect.objectContaining({ name: "node", version: process.versions.node }));
+    }, 300_000);
+  });
 });

@@ -5,7 +5,7 @@ import { promisify } from "node:util";
 import { DEFAULT_CHECKPOINT_DIRECTORY } from "@cro/shared/crd/schema";
 import { describe, expect, it } from "vitest";
 import { parse } from "yaml";
-import { findActionlint } from "../support/actionlint.ts";
+import { findActionlint } from "../support/go-tools.ts";
 import type { AnyObject } from "../support/kube.ts";
 import { aFolder, ROOT } from "../support/processes.ts";
 import { describeWith } from "../support/tools.ts";
