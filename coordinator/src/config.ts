@@ -1,6 +1,6 @@
 import { hostname } from "node:os";
 import { anyHost } from "@cro/shared/any-host";
-import { DEFAULT_CHECKPOINT_DIRECTORY, PLAIN_PATH } from "@cro/shared/crd/schema";
+import { DEFAULT_CHECKPOINT_DIRECTORY } from "@cro/shared/crd/schema";
 import { parseDuration } from "@cro/shared/duration";
 import { VERSION } from "@cro/shared/version";
 import { PORTS } from "@cro/shared/wire/identities";
@@ -58,10 +58,16 @@ export interface ClusterConfig {
   logLevel: LogLevel;
 }
 
+/** What `check` is told: where the release is, and how long it may take to be well, in milliseconds. */
+export interface CheckConfig extends Pick<ClusterConfig, "namespace" | "leaseName" | "agentSelector" | "kubeconfig"> {
+  timeoutMs: number;
+}
+
 /** `exit`: what to print instead, and the exit code; code 0 is the help that was asked for. */
 export type ParsedArguments =
   | { ok: true; config: Config }
   | { ok: true; cluster: ClusterConfig }
+  | { ok: true; check: CheckConfig }
   | { ok: false; exitCode: 0 | 2; text: string };
 
 const EXAMPLES = `
@@ -163,6 +169,24 @@ export function parseArguments(argv: readonly string[]): ParsedArguments {
     .action((options: ClusterOptions) => {
       parsed = { ok: true, cluster: readClusterOptions(options) };
     });
+  program
+    .command("check")
+    .description(
+      "Says whether a release works: a coordinator leads, agents run where they should, policies are obeyed.",
+    )
+    .addOption(new Option("--namespace <name>", "namespace of the release").env("POD_NAMESPACE").makeOptionMandatory())
+    .option("--kubeconfig <file>", "access to the API server (default: the pod's own)")
+    .option("--lease <name>", "the Lease", "checkpoint-restore-operator")
+    .option("--agent-selector <labels>", "labels of the agents' pods", "app.kubernetes.io/component=agent")
+    .option("--timeout <duration>", "how long it may take until all is well", "2m")
+    .addHelpText(
+      "after",
+      "\nExit codes: 0 all is well, 1 it is not, 2 bad input.\n\nExample:\n    $ coordinator check --namespace checkpoint-system",
+    )
+    .allowExcessArguments(false)
+    .action((options: CheckOptions) => {
+      parsed = { ok: true, check: readCheckOptions(options) };
+    });
   try {
     program.parse(argv as string[], { from: "user" });
   } catch (cause) {
@@ -195,10 +219,23 @@ interface ClusterOptions {
   logLevel: string;
 }
 
+interface CheckOptions {
+  namespace: string;
+  kubeconfig?: string;
+  lease: string;
+  agentSelector: string;
+  timeout: string;
+}
+
+function readCheckOptions({ lease, timeout, ...rest }: CheckOptions): CheckConfig {
+  const limit = parseDuration(timeout);
+  if (!limit.ok) throw new InvalidFlag(`--timeout ${limit.problem}`);
+  return { kubeconfig: undefined, ...rest, leaseName: lease, timeoutMs: limit.milliseconds };
+}
+
 function readDirectory(path: string): string {
-  if (new RegExp(PLAIN_PATH).test(path)) return path;
-  const example = `write e.g. ${DEFAULT_CHECKPOINT_DIRECTORY}`;
-  throw new InvalidFlag(`--default-directory ${JSON.stringify(path)} is no absolute path without . and ..; ${example}`);
+  if (isPlainAbsolutePath(path)) return path;
+  return refuse("--default-directory", path, "give an absolute path without . or ..");
 }
 
 function readClusterOptions(options: ClusterOptions): ClusterConfig {

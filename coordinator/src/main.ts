@@ -1,6 +1,7 @@
 import { whenAskedToStop } from "@cro/shared/asked-to-stop";
 import { pino, stdTimeFunctions } from "pino";
 import { startCoordinator } from "./app.ts";
+import { runCheck } from "./check.ts";
 import { startClusterCoordinator } from "./cluster.ts";
 import { type ParsedArguments, parseArguments } from "./config.ts";
 import { StartError } from "./errors.ts";
@@ -9,11 +10,13 @@ const parsed = parseArguments(process.argv.slice(2));
 if (!parsed.ok) {
   (parsed.exitCode === 0 ? process.stdout : process.stderr).write(parsed.text);
   process.exitCode = parsed.exitCode;
+} else if ("check" in parsed) {
+  process.exitCode = await runCheck(parsed.check, (line) => process.stdout.write(`${line}\n`));
 } else {
   await run(parsed);
 }
 
-async function run(parsed: ParsedArguments & { ok: true }): Promise<void> {
+async function run(parsed: Exclude<ParsedArguments, { ok: false } | { check: unknown }>): Promise<void> {
   // Written synchronously, so that the last lines before an exit are not lost.
   const { logLevel } = "cluster" in parsed ? parsed.cluster : parsed.config;
   const format = { timestamp: stdTimeFunctions.isoTime, formatters: { level: (level: string) => ({ level }) } };

@@ -156,7 +156,7 @@ ${install}`,
 /** What the chart in this folder installs by default, for kubectl. */
 export async function renderManifests(helm: string, chart: string, flags: readonly string[] = []): Promise<Manifests> {
   const render = async (...more: string[]) => {
-    const args = ["template", RELEASE, chart, "--namespace", RELEASE, ...flags, ...more];
+    const args = ["template", RELEASE, chart, "--namespace", RELEASE, "--skip-tests", ...flags, ...more];
     const { stdout } = await execute(helm, args, { maxBuffer: 16 * 1024 * 1024 });
     const isHelmsOwn = /^\s*(helm\.sh\/chart|app\.kubernetes\.io\/managed-by): /;
     return stdout.split("\n").filter((line) => !isHelmsOwn.test(line));

@@ -9,7 +9,7 @@ import { findHelm } from "./helm.ts";
 import { makeRootFileSystem } from "./image.ts";
 import { type AnyObject, create, describeWithKube } from "./kube.ts";
 import { type PlayedPod, playCluster } from "./kubelet.ts";
-import { show } from "./processes.ts";
+import { type Running, show } from "./processes.ts";
 import { userOf } from "./release.ts";
 import { describeWith } from "./tools.ts";
 
@@ -21,6 +21,8 @@ export interface Installation {
   kubeconfig: string;
   /** What the values have to say beside what a test is about. */
   values: AnyObject;
+  /** Where kubelets are played: runs a pod that no controller has made to its end. */
+  runToEnd(name: string): Promise<Running | undefined>;
   /** The nodes, and where on this machine their checkpoint directory is. */
   nodes: Array<{ name: string; directory: string }>;
   /** Whether this machine reaches pods only through the API server. */
@@ -87,6 +89,7 @@ export function describeWithInstallation(name: string, body: (installation: Inst
                 }
               },
               pods: () => [],
+              runToEnd: async () => undefined,
               showOnFailure() {},
             }),
           );
@@ -124,6 +127,7 @@ export function describeWithInstallation(name: string, body: (installation: Inst
               return { name: node, directory };
             }),
             settle: cluster.reconcile,
+            runToEnd: cluster.runToEnd,
             pods: cluster.pods,
             showOnFailure: () => onTestFailed(() => cluster.pods().forEach((pod) => void show(pod.container()))),
           });

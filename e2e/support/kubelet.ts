@@ -33,6 +33,8 @@ export interface PlayedCluster {
   /** What controllers do: creates the pods that DaemonSets and Deployments want now, and ends the others. */
   reconcile(): Promise<void>;
   pods(): PlayedPod[];
+  /** Waits for a pod that no controller has made, such as `helm test` does, and runs its container to the end. */
+  runToEnd(name: string): Promise<Running>;
   stop(): Promise<void>;
 }
 
@@ -80,44 +82,26 @@ export function playCluster(kube: Kube, { namespace, rootFileSystem, nodes }: Op
     });
   }
 
-  async function startPod(
-    name: string,
-    { owner, node, hash }: Awaited<ReturnType<typeof wanted>>[number],
-  ): Promise<Entry> {
-    const { metadata, spec } = owner.spec.template;
-    const path = `/api/v1/namespaces/${namespace}/pods`;
-    const pod = await create(client, path, { metadata: { ...metadata, name }, spec: { ...spec, nodeName: node.name } });
-    addresses += 1;
-    const ip = `127.${NETWORK}.${addresses >> 8}.${addresses & 255}`;
-    const writeStatus = async (isReady: boolean) => {
-      const status = {
-        phase: "Running",
-        podIP: ip,
-        podIPs: [{ ip }],
-        conditions: [{ type: "Ready", status: isReady ? "True" : "False" }],
-      };
-      await client.request({ method: "PATCH", path: `${path}/${name}/status`, body: { status } });
-    };
-    await writeStatus(false);
-
-    const ending = new AbortController();
+  /** How a pod's container is started, and what must be tended and removed when it has ended. */
+  async function prepare(pod: AnyObject, { node, ip, signal }: { node: PlayedNode; ip: string; signal: AbortSignal }) {
+    const { spec, metadata } = pod;
     const folder = mkdtempSync(join(tmpdir(), "cro-pod-"));
-    const { volumes, tending } = await makeVolumes(kube, { pod, namespace, node, folder, signal: ending.signal });
+    const { volumes, tending } = await makeVolumes(kube, { pod, namespace, node, folder, signal });
     const [container] = spec.containers;
     const env = {
-      HOSTNAME: name,
+      HOSTNAME: metadata.name,
       KUBERNETES_SERVICE_HOST: new URL(kube.server).hostname,
       KUBERNETES_SERVICE_PORT: new URL(kube.server).port,
       ...readEnv(container.env ?? [], { ...pod, status: { podIP: ip } }),
     };
     const expand = (word: string) => word.replace(/\$\((\w+)\)/g, (all, key: string) => (env as AnyObject)[key] ?? all);
-    const mounts = [...(container.volumeMounts ?? [])].map(
-      ({ name: volume, mountPath, readOnly }: AnyObject): Mount => {
+    const mounts = [...(container.volumeMounts ?? [])]
+      .filter(({ mountPath }: AnyObject) => mountPath !== TOKEN_PATH)
+      .map(({ name: volume, mountPath, readOnly }: AnyObject): Mount => {
         const source = volumes.get(volume);
-        if (source === undefined) throw new Error(`pod ${name} mounts ${volume}, which is no volume of it`);
+        if (source === undefined) throw new Error(`pod ${metadata.name} mounts ${volume}, which is no volume of it`);
         return { source, target: mountPath, isReadOnly: readOnly ?? false };
-      },
-    );
+      });
     const token = volumes.get(TOKEN_PATH);
     if (token !== undefined) mounts.push({ source: token, target: TOKEN_PATH, isReadOnly: true });
     const security = { ...spec.securityContext, ...container.securityContext };
@@ -131,6 +115,35 @@ export function playCluster(kube: Kube, { namespace, rootFileSystem, nodes }: Op
         uid: security.runAsUser,
         gid: security.runAsGroup,
       });
+    return { start, container, folder, tending };
+  }
+
+  function nextAddress(): string {
+    addresses += 1;
+    return `127.${NETWORK}.${addresses >> 8}.${addresses & 255}`;
+  }
+
+  async function startPod(
+    name: string,
+    { owner, node, hash }: Awaited<ReturnType<typeof wanted>>[number],
+  ): Promise<Entry> {
+    const { metadata, spec } = owner.spec.template;
+    const path = `/api/v1/namespaces/${namespace}/pods`;
+    const pod = await create(client, path, { metadata: { ...metadata, name }, spec: { ...spec, nodeName: node.name } });
+    const ip = nextAddress();
+    const writeStatus = async (isReady: boolean) => {
+      const status = {
+        phase: "Running",
+        podIP: ip,
+        podIPs: [{ ip }],
+        conditions: [{ type: "Ready", status: isReady ? "True" : "False" }],
+      };
+      await client.request({ method: "PATCH", path: `${path}/${name}/status`, body: { status } });
+    };
+    await writeStatus(false);
+
+    const ending = new AbortController();
+    const { start, container, folder, tending } = await prepare(pod, { node, ip, signal: ending.signal });
     let current = await start();
     let restarts = 0;
 
@@ -192,6 +205,22 @@ export function playCluster(kube: Kube, { namespace, rootFileSystem, nodes }: Op
       }
     },
     pods: () => [...running.values()],
+    async runToEnd(name) {
+      const path = `/api/v1/namespaces/${namespace}/pods/${name}`;
+      let found = await client.request<AnyObject>({ path });
+      for (; !found.ok; found = await client.request<AnyObject>({ path })) await sleep(LOOK_MS);
+      const ending = new AbortController();
+      const how = { node: nodes[0] as PlayedNode, ip: nextAddress(), signal: ending.signal };
+      const { start, folder, tending } = await prepare(found.value, how);
+      const current = await start();
+      const code = await current.exited;
+      ending.abort();
+      await tending;
+      rmSync(folder, { recursive: true, force: true });
+      const status = { phase: code === 0 ? "Succeeded" : "Failed" };
+      unwrap(await client.request({ method: "PATCH", path: `${path}/status`, body: { status } }));
+      return current;
+    },
     async stop() {
       await Promise.all([...running.values()].map((entry) => entry.end()));
       running.clear();

@@ -6,10 +6,10 @@ import { promisify } from "node:util";
 import { type Document, isMap, parseDocument } from "yaml";
 import { sourceDate } from "../../scripts/source-date.mjs";
 import { fillTable, renderManifests } from "./chart-files.ts";
-import { CHART } from "./release.ts";
 
 const execute = promisify(execFile);
 const NAME = "checkpoint-restore-operator";
+const CHART = join(import.meta.dirname, "../../charts", NAME);
 
 /** Where a release's image was pushed, and where its source can be read. */
 export interface Released {

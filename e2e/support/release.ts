@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import type { HelmTools } from "./helm.ts";
 import type { AnyObject } from "./kube.ts";
+import { packageRelease } from "./package.ts";
 import { ROOT } from "./processes.ts";
 
 const execute = promisify(execFile);
@@ -42,6 +43,12 @@ export function userOf(
     /** helm install or upgrade of the chart, with these values. */
     deploy: (command: "install" | "upgrade", release: string, values: object) =>
       run(helm, [command, release, CHART, "--values", CHECKOUT_VALUES, "--values", fileOf(values)]),
+    /** The same of a chart's package, which needs to be told no image. */
+    deployPackage: async (command: "install" | "upgrade", release: string, values: object) => {
+      const image = { registry: "localhost", repository: "checkpoint-restore-operator" };
+      const [chart = ""] = await packageRelease(helm, image, mkdtempSync(join(folder, "package-")));
+      return run(helm, [command, release, chart, "--values", fileOf(values)]);
+    },
     kubectl: (...args: string[]) => run(kubectl, args),
     apply: (object: AnyObject) => run(kubectl, ["apply", "-f", fileOf(object)]),
     /** For objects that are too large for kubectl's annotation. */

@@ -59,7 +59,8 @@ describeWithInstallation("a helm release", (cluster) => {
 
   it("is installed with its values, and every pod of it becomes ready", async () => {
     cluster.showOnFailure();
-    const said = await cluster.user.deploy(
+    // The chart of `npm run package`, whose image is that of `npm run image`: neither needs a registry.
+    const said = await cluster.user[cluster.isRemote ? "deploy" : "deployPackage"](
       "install",
       RELEASE,
       valuesOf({
@@ -101,6 +102,23 @@ describeWithInstallation("a helm release", (cluster) => {
       expect(items.some(({ message }: AnyObject) => message.includes("max_checkpoints"))).toBe(true);
     }, 60_000);
   }, 180_000);
+
+  it("is well, as helm test says", async () => {
+    cluster.showOnFailure();
+    const testing = cluster.user.helm("test", RELEASE, "--timeout", "3m");
+    const container = await cluster.runToEnd(`${RELEASE}-check`);
+    expect(await testing).toMatch(/^TEST SUITE: +.*-check$[\s\S]*^Phase: +Succeeded$/m);
+    if (container === undefined) return;
+    expect([container.out, container.err]).toEqual([
+      [
+        expect.stringMatching(/^ok {4}.*coordinator.* leads$/),
+        `ok    agents are ready on ${cluster.nodes.length} of ${cluster.nodes.length} nodes`,
+        expect.stringMatching(/^ok {4}all 4 pods run localhost\/checkpoint-restore-operator:\d/),
+        "ok    1 policy is obeyed",
+      ],
+      [],
+    ]);
+  }, 240_000);
 
   it("answers the questions of docs/three-in-the-morning.md as the page says", async () => {
     const page = readFileSync(join(ROOT, "docs/three-in-the-morning.md"), "utf8");
