@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
@@ -101,6 +101,20 @@ describeWith("make", tool, (make) => {
         const answer = JSON.parse(stdout) as AnyObject;
         return (answer.items ?? [answer]).map(({ kind, metadata }: AnyObject) => `${kind} ${metadata.name}`).sort();
       }
+
+      it("has a kustomization that is install.yaml and crds.yaml, and takes another image", async () => {
+        const kustomize = async (folder: string) =>
+          objectsOf((await execute(kubectl, ["kustomize", folder], { maxBuffer: 1 << 26 })).stdout);
+        const namesOf = (objects: AnyObject[]) =>
+          objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`).sort();
+        const whole = MANIFESTS.flatMap((path) => objectsOf(readFileSync(path, "utf8")));
+        expect(namesOf(await kustomize(join(ROOT, "config")))).toEqual(namesOf(whole));
+        const own = mkdtempSync(join(home, "overlay-"));
+        cpSync(join(ROOT, "config"), join(own, "config"), { recursive: true });
+        const images = [{ name: `localhost/${NAME}`, newName: "registry.example/team/cro", newTag: "2" }];
+        writeFileSync(join(own, "kustomization.yaml"), JSON.stringify({ resources: ["config"], images }));
+        expect(imagesOf(await kustomize(own))).toEqual(Array(2).fill("registry.example/team/cro:2"));
+      }, 60_000);
 
       it("install makes policies possible, and uninstall removes them", async () => {
         await makeHere("install");
