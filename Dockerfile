@@ -4,6 +4,8 @@ ARG NODE_IMAGE=node:26-trixie-slim
 # Bundles run on every architecture: they are built once, on that of the builder.
 FROM --platform=$BUILDPLATFORM ${NODE_IMAGE} AS build
 WORKDIR /src
+# The time of what is built, in seconds since 1970, where a build is to be the same each time.
+ARG SOURCE_DATE_EPOCH
 COPY . .
 RUN npm run build
 

@@ -31,12 +31,15 @@ export function archiveState({
   if (isPostdated) return "postdated";
   if (verdict?.kind === "torn" && isUndecided && !isOwnerless) return "unsettled";
   if (verdict?.kind === "torn") return isAbandoned ? "incomplete" : "unsettled";
-  const isComplete =
+  const isWhole =
     identification.kind === "identified" &&
     verdict?.kind === "ended" &&
     verdict.hasConfig &&
     verdict.spec !== undefined;
-  return isComplete ? "complete" : "unread";
+  if (!isWhole) return "unread";
+  if (verdict.hasImages) return "complete";
+  // There is nothing to restore in it, and nobody writes it any more.
+  return isStale ? "incomplete" : "unsettled";
 }
 
 /**

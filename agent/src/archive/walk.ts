@@ -3,7 +3,7 @@ import { type SpecFacts, SpecScan } from "./spec.ts";
 /** What a walk has found out. */
 export type Verdict =
   /** The archive ends at two zero blocks; what lies behind them is not looked at. */
-  | { kind: "ended"; hasConfig: boolean; spec: SpecFacts | undefined }
+  | { kind: "ended"; hasConfig: boolean; hasImages: boolean; spec: SpecFacts | undefined }
   /**
    * The file ends before the archive does. The same walk goes on from there once the file has grown. `isResumed`: it has
    * done so before, and what it skipped may have been overwritten since; what is to be relied upon needs a fresh walk.
@@ -28,6 +28,8 @@ export interface Walk {
   readBytes: number;
   isResumed: boolean;
   hasConfig: boolean;
+  /** Whether there is any file below `checkpoint/`: what CRIU wrote, without which nothing can be restored. */
+  hasImages: boolean;
   spec: SpecFacts | undefined;
   /** What was read of spec.dump so far, and where its data ends. */
   specScan: SpecScan | undefined;
@@ -53,6 +55,7 @@ export function startWalk(): Walk {
     readBytes: 0,
     isResumed: false,
     hasConfig: false,
+    hasImages: false,
     spec: undefined,
     specScan: undefined,
     specEnd: 0,
@@ -122,7 +125,7 @@ function takeIn(walk: Walk, bytes: Uint8Array): string | undefined {
       return takeHeader(walk, bytes);
     case "end":
       if (!isBlank(bytes)) return "is data behind a single zero block";
-      conclude(walk, { kind: "ended", hasConfig: walk.hasConfig, spec: walk.spec });
+      conclude(walk, { kind: "ended", hasConfig: walk.hasConfig, hasImages: walk.hasImages, spec: walk.spec });
       return undefined;
     case "spec":
       walk.specScan?.take(bytes);
@@ -202,6 +205,7 @@ function takeEntry(
   const isFile = hasData && (type === "0" || type === "\0" || type === "7");
   const rootName = isFile ? name.replace(/^(?:\.\/)+/, "") : "";
   if (rootName === "config.dump") walk.hasConfig = true;
+  if (rootName.startsWith("checkpoint/")) walk.hasImages = true;
   if (rootName === "spec.dump") {
     if (walk.spec === undefined && sizeBytes <= MAX_SPEC_BYTES) {
       walk.specScan = new SpecScan();

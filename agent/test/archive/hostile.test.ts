@@ -30,7 +30,12 @@ function nameOf(parts: { namespace: string; pod: string; container: string }) {
   if (name === undefined) throw new Error("no archive's name");
   return name;
 }
-const ended = (spec: ReturnType<typeof readSpec>) => ({ kind: "ended" as const, hasConfig: true, spec });
+const ended = (spec: ReturnType<typeof readSpec>) => ({
+  kind: "ended" as const,
+  hasConfig: true,
+  hasImages: true,
+  spec,
+});
 const identifyBy = (json: string) => identify(nameOf(OWNER), ended(readSpec(Buffer.from(json))));
 
 /** A record of an extended header, its own length in front. */

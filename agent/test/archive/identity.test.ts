@@ -22,7 +22,7 @@ function nameOf(file: string): ArchiveName {
 const plain = () => nameOf(archiveName(PLAIN));
 const ambiguous = () => nameOf(archiveName(AMBIGUOUS));
 
-const ended = (spec: SpecFacts | undefined): Verdict => ({ kind: "ended", hasConfig: true, spec });
+const ended = (spec: SpecFacts | undefined): Verdict => ({ kind: "ended", hasConfig: true, hasImages: true, spec });
 const torn = (spec?: SpecFacts): Verdict => ({ kind: "torn", isResumed: false, spec });
 const refused = (spec?: SpecFacts): Verdict => ({ kind: "refused", message: "at byte 0 is no tar header", spec });
 const failed: Verdict = { kind: "failed", code: "EIO" };

@@ -11,7 +11,7 @@ const identified: Identification = {
 const unidentified: Identification = { kind: "unidentified", reason: "two readings" };
 const undecided: Identification = { kind: "undecided" };
 
-const ended: Verdict = { kind: "ended", hasConfig: true, spec: {} };
+const ended: Verdict = { kind: "ended", hasConfig: true, hasImages: true, spec: {} };
 const torn: Verdict = { kind: "torn", isResumed: false, spec: undefined };
 const resumed: Verdict = { kind: "torn", isResumed: true, spec: undefined };
 const refused: Verdict = { kind: "refused", message: "at byte 0 is no tar header", spec: undefined };
@@ -38,6 +38,16 @@ describe("archiveState", () => {
   ])("is unread, however old, when it %s", (_, verdict) => {
     expect(stateOf({ verdict })).toBe("unread");
     expect(stateOf({ verdict, isStale: true })).toBe("unread");
+  });
+
+  it("is unsettled without an image of CRIU's, and incomplete once nobody writes any more: there is nothing to restore", () => {
+    const verdict = { ...ended, hasImages: false };
+    expect(stateOf({ verdict })).toBe("unsettled");
+    expect(stateOf({ verdict, isStale: true })).toBe("incomplete");
+    // What is not known to be whole, or whose it is, is no more than that.
+    expect(stateOf({ verdict: { ...verdict, hasConfig: false }, isStale: true })).toBe("unread");
+    expect(stateOf({ verdict, identification: unidentified, isStale: true })).toBe("unidentified");
+    expect(stateOf({ verdict, identification: undecided, isStale: true })).toBe("unread");
   });
 
   it("is unsettled while torn, and incomplete once nobody writes any more", () => {

@@ -11,6 +11,7 @@ const buffer = Buffer.alloc(4096);
 const COMPLETE = {
   kind: "ended",
   hasConfig: true,
+  hasImages: true,
   spec: { namespace: "shop", pod: "web-0", container: "app", podUID: POD_UID },
 };
 

@@ -39,9 +39,9 @@ it("shares what it holds also when it holds as much as it may, and begins anew w
 
 it("makes one of two walks that ended with the same of the same container", () => {
   const sharing = createSharing();
-  const first = sharing.walk(spec, aWalk({ kind: "ended", hasConfig: true, spec }));
-  expect(sharing.walk(spec, aWalk({ kind: "ended", hasConfig: true, spec: { ...spec } }))).toBe(first);
-  const other = aWalk({ kind: "ended", hasConfig: false, spec });
+  const first = sharing.walk(spec, aWalk({ kind: "ended", hasConfig: true, hasImages: true, spec }));
+  expect(sharing.walk(spec, aWalk({ kind: "ended", hasConfig: true, hasImages: true, spec: { ...spec } }))).toBe(first);
+  const other = aWalk({ kind: "ended", hasConfig: false, hasImages: true, spec });
   expect(sharing.walk(spec, other)).toBe(other);
 });
 
@@ -56,7 +56,7 @@ it("leaves walks alone that go on, failed, or are nobody's", () => {
     const walk = aWalk(verdict);
     expect(sharing.walk(spec, walk)).toBe(walk);
   }
-  const ended = { kind: "ended", hasConfig: true, spec } as const;
+  const ended = { kind: "ended", hasConfig: true, hasImages: true, spec } as const;
   sharing.walk(undefined, aWalk(ended));
   const walk = aWalk(ended);
   expect(sharing.walk(undefined, walk)).toBe(walk);
