@@ -320,6 +320,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       govern,
       isByUid: accepted?.document.orphanMatch === "UID",
       unreachable: enforced.unreachable,
+      pinnedLimits: enforced.pinnedLimits,
       planned: plannedSums(),
       deletions: { last: deletions, total: deletionCount, sums: deletedSums },
       orphanCursor,

@@ -17,6 +17,7 @@ import {
   ARCHIVE_COLUMNS,
   archiveCells,
   compareOwners,
+  describePins,
   describeUnreachable,
   explainedFacts,
   locatedFacts,
@@ -100,6 +101,7 @@ export async function planArchives({ json, ...place }: PlanPlace & { json: boole
     await context.out(toTable(["ACTION", "REASON", ...ARCHIVE_COLUMNS, "POLICY", "WHY"], rows));
   }
   for (const limit of plan.unreachable) await context.err(describeUnreachable(limit));
+  for (const limit of plan.pinnedLimits) await context.err(describePins(limit));
   for (const why of held) await context.err(`nothing is deleted now: ${why}`);
   return EXIT.done;
 }
@@ -306,6 +308,7 @@ export async function enforceArchives(
     await context.out(toTable(["ACTION", "REASON", ...ARCHIVE_COLUMNS], rows));
   }
   for (const limit of plan.unreachable) await context.err(describeUnreachable(limit));
+  for (const limit of plan.pinnedLimits) await context.err(describePins(limit));
   const deleted = outcomes.filter(({ removal }) => removal?.outcome === "deleted");
   const nothing = deleted.length === 0 ? "nothing was deleted" : "nothing more was deleted";
   if (isHeldBack === "paused") await context.err(`${scan.directory.path}/.pause is there: ${nothing}`);

@@ -1,5 +1,5 @@
 import { formatBytes } from "@cro/shared/quantity";
-import { scopeOfLimit, type UnreachableLimit } from "@cro/shared/wire/report";
+import { type PinnedLimit, scopeOfLimit, type UnreachableLimit } from "@cro/shared/wire/report";
 import Table from "cli-table3";
 import { compareAge } from "./archive/archive.ts";
 import type { Decision } from "./retention/explain.ts";
@@ -70,6 +70,13 @@ export function archiveCells({ file, identity, timeMs, size, state, pinned }: De
     formatBytes(size),
     pinned ? `${state}, pinned` : state,
   ];
+}
+
+/** `maxCheckpoints 3 of team-a/web: 3 archives are pinned, so that each new one goes at once; unpin some, or raise it` */
+export function describePins(limit: PinnedLimit): string {
+  const { maxCheckpoints, pinned } = limit;
+  const why = `${pinned} ${pinned === 1 ? "archive is" : "archives are"} pinned, so that each new one goes at once`;
+  return `maxCheckpoints ${maxCheckpoints} of ${scopeOfLimit(limit)}: ${why}; unpin some, or raise it`;
 }
 
 /** `maxTotalSize of team-a/web cannot be reached: 3 archives over it, 1 of which may go` */

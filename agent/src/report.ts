@@ -8,6 +8,7 @@ import {
   ASKED_CONTAINERS,
   type Deletion,
   type OrphanScope,
+  type PinnedLimit,
   PROTOCOL,
   REPORT_LIMITS,
   type Reason,
@@ -42,6 +43,7 @@ export interface ReportInput {
   /** Whether another pod of the same name saves no archives. */
   isByUid: boolean;
   unreachable: readonly UnreachableLimit[];
+  pinnedLimits: readonly PinnedLimit[];
   /** What would go but does not, by reason. */
   planned: SumsByReason;
   /** The last deletions, how many there were since the start, and the sums of all of them by reason. */
@@ -63,7 +65,7 @@ type NamespaceTotal = Report["namespaces"][number];
 
 /** Sums an agent's archives up. Lists are cut to {@link REPORT_LIMITS}, and what was left out is counted. */
 export function buildReport(input: ReportInput): { report: Report; orphanCursor: number } {
-  const { head, archives, govern, isByUid, unreachable, planned, deletions } = input;
+  const { head, archives, govern, isByUid, unreachable, pinnedLimits, planned, deletions } = input;
   const states = Object.fromEntries(ARCHIVE_STATES.map((state) => [state, 0]));
   const namespaces = new Map<string, NamespaceTotal>();
   const orphans = new Map<string, Asked>();
@@ -126,6 +128,8 @@ export function buildReport(input: ReportInput): { report: Report; orphanCursor:
       orphanScopes: asked,
       orphanScopesOmitted: scopes.length - asked.length,
       unreachable: unreachable.slice(0, REPORT_LIMITS.unreachable),
+      pinnedLimits: pinnedLimits.slice(0, REPORT_LIMITS.pinnedLimits),
+      pinnedLimitsOmitted: Math.max(0, pinnedLimits.length - REPORT_LIMITS.pinnedLimits),
       planned: totalOf(planned).archives,
       plan: { bytes: totalOf(planned).bytes, byReason: planned },
       deleted: deletions.sums,

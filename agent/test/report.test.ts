@@ -41,7 +41,15 @@ function input(changes: Partial<ReportInput> = {}): ReportInput {
     certificates: { authorities: [] },
   };
   const deletions = { last: [], total: 0, sums: {} };
-  const rest = { govern: undefined, isByUid: false, unreachable: [], planned: {}, deletions, orphanCursor: 0 };
+  const rest = {
+    govern: undefined,
+    isByUid: false,
+    unreachable: [],
+    pinnedLimits: [],
+    planned: {},
+    deletions,
+    orphanCursor: 0,
+  };
   return { head, archives: [], ...rest, ...changes };
 }
 
@@ -116,6 +124,13 @@ it("asks about the UIDs of the pods of a name where a pod of the same name saves
   const { report } = buildReport(input({ archives: many, govern, isByUid: true }));
   expect(Check(Report, report)).toBe(true);
   expect(report.orphanScopes[0]?.uids).toHaveLength(100);
+});
+
+it("tells of limits that pinned archives use up, the first hundred, and how many more there are", () => {
+  const pinnedLimits = Array.from({ length: 101 }, (_, at) => ({ namespace: `n${at}`, maxCheckpoints: 3, pinned: 3 }));
+  const { report } = buildReport(input({ pinnedLimits }));
+  expect(Check(Report, report)).toBe(true);
+  expect(report).toMatchObject({ pinnedLimits: pinnedLimits.slice(0, 100), pinnedLimitsOmitted: 1 });
 });
 
 it("asks about no static pod, and about others of the same name all the same", () => {

@@ -37,6 +37,7 @@ it("the real archive of a static pod stays whatever is proved of it, nobody is a
     govern: createGovernor(input.policy),
     isByUid: true,
     unreachable: [],
+    pinnedLimits: [],
     planned: {},
     deletions: { last: [], total: 0, sums: {} },
     orphanCursor: 0,

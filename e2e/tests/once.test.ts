@@ -294,6 +294,16 @@ describe("the agent's commands", () => {
     expect([status, stdout]).toEqual([0, shown]);
   });
 
+  it("plan says which limits pinned archives use up", () => {
+    const directory = aFolder();
+    for (const file of series(directory, 2)) writeFileSync(join(directory, `${file}.keep`), "");
+    const { status, stderr } = agent(["plan", "--directory", directory, "--policy", aPolicyFile(two)]);
+    expect(status).toBe(0);
+    expect(stderr).toMatch(
+      /^maxCheckpoints 2 of \S+: 2 archives are pinned, so that each new one goes at once; unpin some, or raise it$/m,
+    );
+  });
+
   it("plan reads a policy from stdin, and says what it cannot know and that .pause is there", () => {
     const directory = aFolder();
     const files = series(directory, 3);

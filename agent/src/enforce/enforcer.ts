@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { NodePolicy } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
-import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
+import type { PinnedLimit, Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
 import { countsForNode, isDeletable } from "../archive/archive.ts";
 import type { Clock, TrustedTime } from "../clock.ts";
@@ -59,6 +59,8 @@ export interface EnforcerStatus {
   /** What would be deleted now, did not DryRun, a pause, or the wait for its scope's next event keep it. */
   planned: ReadonlyMap<string, Reason>;
   unreachable: readonly UnreachableLimit[];
+  /** Limits on numbers that pinned archives use up. */
+  pinnedLimits: readonly PinnedLimit[];
   deleteErrors: number;
   /** The error code of each file that must go and whose last deletion failed. */
   failing: ReadonlyMap<string, string>;
@@ -134,6 +136,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   const toldOfDryRun = new Map<string, Reason>();
   const deferred = new Set<string>();
   const unreachable = new Map<string, UnreachableLimit>();
+  /** Limits that pinned archives use up, by their scope's key. */
+  const pinnedLimits = new Map<string, PinnedLimit>();
   let deleteErrors = 0;
 
   let paused = false;
@@ -191,7 +195,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const all = [...scopes.values()];
     if (everything) {
       // A namespace that is gone is planned for too, if a limit of it was told: so that it is taken back.
-      for (const { namespace } of unreachable.values()) {
+      for (const { namespace } of [...unreachable.values(), ...pinnedLimits.values()]) {
         if (namespace !== undefined && !some(index.inScope({ namespace }))) all.push({ namespace });
       }
     }
@@ -212,6 +216,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const asked = covers.filter((cover) => some(index.inScope(cover), (entry) => archives.has(entry)));
     const keys = new Set(scopes.map(keyOf));
     keepBooks(plan, archives, { isOfNode: false, isReplanned: (limit) => isWithin(limit, keys) });
+    keepPins(plan, keys);
     const { ending, undone } = await execute(plan, { ground, sinceMs });
     const { isOvertaken } = basis;
     await notePlanned(made, input, { ground, ending });
@@ -386,6 +391,17 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       const key = limitKey(limit);
       if (!known.has(key)) log.warn({ ...limit }, "limit cannot be reached");
       unreachable.set(key, limit);
+    }
+  }
+
+  /** Keeps what a plan found of pins in the scopes that it was made for. */
+  function keepPins(plan: Plan, keys: ReadonlySet<string>): void {
+    const known = new Set(pinnedLimits.keys());
+    for (const [key, limit] of pinnedLimits) if (isWithin(limit, keys)) pinnedLimits.delete(key);
+    for (const limit of plan.pinnedLimits) {
+      const key = keyOf(limit);
+      if (!known.has(key)) log.warn({ ...limit }, "pinned archives use a limit up; each new one goes at once");
+      pinnedLimits.set(key, limit);
     }
   }
 
@@ -581,7 +597,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       directory = next;
       isListed = false;
       attention.setDirectory(resumed);
-      for (const memory of [planned, toldOfDryRun, deferred, unreachable, failures, postponed]) memory.clear();
+      for (const memory of [planned, toldOfDryRun, deferred, unreachable, pinnedLimits, failures, postponed])
+        memory.clear();
       isNodePostponed = false;
       watermark = READY;
       disk = undefined;
@@ -670,6 +687,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     status: () => ({
       planned,
       unreachable: [...unreachable.values()],
+      pinnedLimits: [...pinnedLimits.values()],
       deleteErrors,
       failing: failures.codes(),
       isPaused: paused,
@@ -723,6 +741,6 @@ function coversOf(identity: ContainerIdentity): string[] {
 }
 
 /** Whether a limit's scope lies in one of the scopes, given by their keys. */
-function isWithin(limit: UnreachableLimit, scopes: ReadonlySet<string>): boolean {
+function isWithin(limit: Partial<Scope>, scopes: ReadonlySet<string>): boolean {
   return scopesDownTo(limit).some((key) => scopes.has(key));
 }

@@ -1,7 +1,7 @@
 import { getOrMake } from "@cro/shared/get-or-make";
 import type { NodePolicy, Policy, PolicyDocument, ScopeLimits } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
-import type { Reason, UnreachableLimit } from "@cro/shared/wire/report";
+import type { PinnedLimit, Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import TinyQueue from "tinyqueue";
 import {
   type Archive,
@@ -83,6 +83,8 @@ export interface Plan {
   stuck: PlannedDeletion[];
   /** Limits that do not hold even when all of the plan is carried out, or would not if deletions fail again as they did. */
   unreachable: UnreachableLimit[];
+  /** Limits on numbers that pinned archives use up, whether or not rules may act there now. */
+  pinnedLimits: PinnedLimit[];
   /** Whether rules would act on scopes on which they may not act before their next event. */
   waits: boolean;
   /** Allocated bytes of those deletions that the watermark and minFree ask for. */
@@ -113,7 +115,7 @@ export function planRetention(input: PlanInput): Plan {
  */
 export function* planInSteps(input: PlanInput): Generator<void, Plan> {
   const survey = yield* surveyArchives(input);
-  const draft: Draft = { deletions: [], deferred: [], stuck: [], unreachable: [] };
+  const draft: Draft = { deletions: [], deferred: [], stuck: [], unreachable: [], pinnedLimits: [] };
   takeOrphans(survey, draft);
   yield;
   // Whether there is a limit is asked first: to read size or time of each archive, somewhere in memory, costs more.
@@ -139,7 +141,7 @@ export function* planInSteps(input: PlanInput): Generator<void, Plan> {
   return { ...draft, waits: survey.waits(), watermarkBytes };
 }
 
-type Draft = Pick<Plan, "deletions" | "deferred" | "stuck" | "unreachable">;
+type Draft = Pick<Plan, "deletions" | "deferred" | "stuck" | "unreachable" | "pinnedLimits">;
 
 /** An archive that counts, and what became of it so far. */
 interface Entry<C = Container | undefined> {
@@ -527,12 +529,21 @@ function takeViolating(
 
 function enforceCount(scope: Scope, mayActOn: Survey["mayActOn"], draft: Draft): void {
   const limit = scope.limits?.maxCheckpoints;
-  if (limit === undefined || scope.entries.length <= limit) return;
+  if (limit === undefined || scope.entries.length < limit) return;
+  notePins(scope, limit, draft);
   const over = sumOfLeft(scope.entries, inNumbers) - limit;
   if (over <= 0 || !mayActOn(scope)) return;
   const excess = createExcess(over, { reason: "max_checkpoints", amountOf: inNumbers, draft });
   excess.takeFrom(scope.entries);
   excess.report(scope.entries, { ...namesOf(scope), unit: "archives" });
+}
+
+/** Tells that pinned archives alone are as many as the limit allows: each new one goes as soon as it is there. */
+function notePins(scope: Scope, maxCheckpoints: number, draft: Draft): void {
+  let pinned = 0;
+  for (const { archive, isComplete } of scope.entries) if (archive.pinned && isComplete) pinned += 1;
+  const names = namesOf(scope) as Pick<PinnedLimit, "namespace" | "pod" | "container" | "workload">;
+  if (pinned >= maxCheckpoints) draft.pinnedLimits.push({ ...names, maxCheckpoints, pinned });
 }
 
 function enforceTotalSize(scope: Scope, mayActOn: Survey["mayActOn"], draft: Draft): void {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import type { Archive } from "../../src/archive/archive.ts";
 import { planRetention } from "../../src/retention/plan.ts";
 import { type ArchiveOptions, anArchive, anInput, archivesOf, files, MIB, NOW_MS, told } from "./builders.ts";
 
@@ -305,6 +306,43 @@ describe("counts", () => {
     expect(left({ podPolicies: [{ namespace: "team", pod: "web*", maxCheckpoints: 1 }] })).toBe(6);
     expect(left({ namespacePolicies: [{ namespace: "t*", maxCheckpoints: 1 }] })).toBe(7);
     expect(left({ containerPolicies: [{ namespace: "*", pod: "*", container: "*", maxCheckpoints: 1 }] })).toBe(4);
+  });
+});
+
+describe("pinned archives that use a count limit up", () => {
+  const pinned = (count: number, options: ArchiveOptions = {}) =>
+    archivesOf(count, { pinned: true, ...options }).map((archive, at) => ({ ...archive, file: `pinned-${at}` }));
+  const limitsOf = (archives: Archive[], spec: Record<string, unknown>, rest: object = {}) =>
+    planRetention(anInput(archives, spec, rest)).pinnedLimits;
+  const main = { namespace: "team", pod: "web", container: "main" };
+
+  it("are told of as soon as they are as many as the limit, before any archive goes for it", () => {
+    const three = containerPolicy({ maxCheckpoints: 3 });
+    expect(limitsOf(pinned(2), three)).toEqual([]);
+    expect(limitsOf([...pinned(2), named("free")], three)).toEqual([]);
+    expect(limitsOf(pinned(3), three)).toEqual([{ ...main, maxCheckpoints: 3, pinned: 3 }]);
+    expect(limitsOf([...pinned(4), named("new", { age: 1 })], three)).toEqual([
+      { ...main, maxCheckpoints: 3, pinned: 4 },
+    ]);
+    expect(told(planRetention(anInput([...pinned(3), named("new", { age: 1 })], three)))).toEqual([
+      "max_checkpoints new",
+    ]);
+  });
+
+  it("are told of each scope that is limited, and whether or not rules may act there now", () => {
+    const spec = {
+      globalPolicy: { maxCheckpointsPerContainer: 9, maxCheckpointsPerPod: 2, maxCheckpointsPerNamespace: 2 },
+    };
+    const expected = [
+      { namespace: "team", pod: "web", maxCheckpoints: 2, pinned: 2 },
+      { namespace: "team", maxCheckpoints: 2, pinned: 2 },
+    ];
+    expect(limitsOf(pinned(2), spec)).toEqual(expected);
+    expect(limitsOf(pinned(2), spec, { isActive: () => false })).toEqual(expected);
+  });
+
+  it("count where they are complete: a torn one that is pinned counts in no number", () => {
+    expect(limitsOf(pinned(3, { state: "incomplete" }), containerPolicy({ maxCheckpoints: 3 }))).toEqual([]);
   });
 });
 

@@ -6,6 +6,7 @@ import {
   type ArchiveSum,
   OBSTACLES,
   type Obstacle,
+  type PinnedLimit,
   REPORT_LIMITS,
   type Report,
   type ReportedLimit,
@@ -84,6 +85,8 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
   const unmounted = reports.filter(({ directory }) => directory.state !== "watching");
   const unreachable = reports.flatMap(({ node, unreachable: limits }) => limits.map((limit) => ({ node, ...limit })));
   const unreachableOmitted = sum((report) => report.unreachableOmitted);
+  const pinned = reports.flatMap(({ node, pinnedLimits = [] }) => pinnedLimits.map((limit) => ({ node, ...limit })));
+  const pinnedOmitted = sum((report) => report.pinnedLimitsOmitted ?? 0);
   const paused = reports.filter((report) => report.paused).map(({ node }) => node);
   const heldNodes = ruled.filter((node) => (held.get(node)?.count ?? 0) > 0);
   const plan = sumPlans(reports);
@@ -114,6 +117,10 @@ export function aggregateStatus(input: StatusInput): PolicyStatus {
     flag("LimitUnreachable", unreachable.length > 0, {
       reason: "NothingLeftToDelete",
       message: () => describeLimits(unreachable, unreachableOmitted),
+    }),
+    flag("LimitPinned", pinned.length > 0, {
+      reason: "EachNewOneGoes",
+      message: () => describePins(pinned, pinnedOmitted),
     }),
     flag("OrphansHeld", heldNodes.length > 0, {
       reason: "SuspiciouslyMany",
@@ -304,7 +311,7 @@ function readyOf(state: {
   }
   const failing = describeFailing(reports, unreachable);
   if (failing !== undefined) return withPlan({ status: "False", reason: "DeletionsFailing", message: failing });
-  for (const type of ["LimitUnreachable", "OrphansHeld"] as const) {
+  for (const type of ["LimitUnreachable", "LimitPinned", "OrphansHeld"] as const) {
     const found = trueOf(type);
     if (found !== undefined) return withPlan({ status: "True", reason: type, message: found.message });
   }
@@ -393,6 +400,15 @@ function describeLimits(limits: Array<ReportedLimit & { node: string }>, omitted
     const amount = (value: number) => (unit === "bytes" ? `${formatBytes(value)}B` : `${value} ${unit}`);
     const over = `${node}: ${limit} of ${scopeOfLimit(one)} is exceeded by ${amount(wanted)}, of which ${amount(freed)} could go`;
     return `${over}${describeObstacles(obstacles, codes)}`;
+  });
+  const more = limits.length - named.length + omitted;
+  return `${named.join("; ")}${more > 0 ? `; and ${more} more` : ""}`;
+}
+
+function describePins(limits: Array<PinnedLimit & { node: string }>, omitted: number): string {
+  const named = limits.slice(0, NAMED_LIMITS).map((one) => {
+    const { node, maxCheckpoints, pinned } = one;
+    return `${node}: ${scopeOfLimit(one)} has ${pinned} pinned of at most ${maxCheckpoints}, so that each new archive goes at once`;
   });
   const more = limits.length - named.length + omitted;
   return `${named.join("; ")}${more > 0 ? `; and ${more} more` : ""}`;

@@ -332,6 +332,20 @@ describe("a status", () => {
     expect(conditionsOf(status).Ready?.[0]).toBe("False");
   });
 
+  it("warns of limits that pinned archives use up, by node and scope, beside a Ready that is True", () => {
+    const pinnedLimits = [
+      { namespace: "team", workload: "Deployment/web", maxCheckpoints: 3, pinned: 3 },
+      { namespace: "team", pod: "web-0", maxCheckpoints: 1, pinned: 2 },
+    ];
+    const status = aggregateStatus(input(["a"], [aView("a", { report: { pinnedLimits, pinnedLimitsOmitted: 1 } })]));
+    const message =
+      "a: team/Deployment/web has 3 pinned of at most 3, so that each new archive goes at once;" +
+      " a: team/web-0 has 2 pinned of at most 1, so that each new archive goes at once; and 1 more";
+    expect(conditionsOf(status).LimitPinned).toEqual(["True", "EachNewOneGoes", message]);
+    expect(conditionsOf(status).Ready?.slice(0, 2)).toEqual(["True", "LimitPinned"]);
+    expect(conditionsOf(aggregateStatus(input(["a"], [aView("a")]))).LimitPinned).toEqual(["False", "None", ""]);
+  });
+
   it("gives the true reason of each conflict: priority, age, name, or an old rank; ruling, or next to rule", () => {
     const nodes = names(15);
     const one = input(nodes, []);

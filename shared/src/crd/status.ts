@@ -3,7 +3,7 @@ import { GlobalPolicySpec } from "./schema.ts";
 
 /**
  * The conditions of a policy resource. `Ready` sums the others up for `kubectl get`; it, `Accepted` and `Enforcing` are good
- * when True, the others when False. `UnitlessQuantity` and `NoLimit` are warnings.
+ * when True, the others when False. `UnitlessQuantity`, `NoLimit` and `LimitPinned` are warnings.
  */
 export const CONDITION_TYPES = [
   "Ready",
@@ -15,6 +15,7 @@ export const CONDITION_TYPES = [
   "NoLimit",
   "DirectoryNotMounted",
   "LimitUnreachable",
+  "LimitPinned",
   "OrphansHeld",
 ] as const;
 export type ConditionType = (typeof CONDITION_TYPES)[number];

@@ -7,6 +7,7 @@ import {
   type ArchiveSum,
   ASKED_CONTAINERS,
   OrphanScope,
+  PinnedLimit,
   REPORT_LIMITS,
   Report,
   ReportedDeletion,
@@ -41,6 +42,7 @@ const LISTS = {
   namespaces: { items: (Report.properties.namespaces as { items: TSchema }).items, omitted: "namespacesOmitted" },
   orphanScopes: { items: OrphanScope, omitted: "orphanScopesOmitted" },
   unreachable: { items: ReportedLimit, omitted: "unreachableOmitted" },
+  pinnedLimits: { items: PinnedLimit, omitted: "pinnedLimitsOmitted" },
   deletions: { items: ReportedDeletion, omitted: "deletionsOmitted" },
 } as const;
 

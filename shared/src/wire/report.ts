@@ -27,6 +27,7 @@ export const REPORT_LIMITS = {
   namespaces: 1000,
   orphanScopes: 1000,
   unreachable: 100,
+  pinnedLimits: 100,
   deletions: 200,
   failingCodes: 5,
 } as const;
@@ -140,6 +141,17 @@ export const ReportedLimit = Type.Object({
 });
 export type ReportedLimit = Type.Static<typeof ReportedLimit>;
 
+/** A limit on how many archives a scope may have, all of which are pinned: each new one goes at once. */
+export const PinnedLimit = Type.Object({
+  namespace: label(),
+  pod: Type.Optional(subdomain()),
+  container: Type.Optional(label()),
+  workload: Type.Optional(Type.String({ pattern: WORKLOAD, maxLength: 400 })),
+  maxCheckpoints: count(),
+  pinned: count(),
+});
+export type PinnedLimit = Type.Static<typeof PinnedLimit>;
+
 /** A pod's UID. The API server gives each pod one of its own, and never again: of a UUID's form, but nothing rests on that. */
 const uid = () => Type.String({ pattern: "^[A-Za-z0-9][-A-Za-z0-9]{0,63}$" });
 
@@ -209,6 +221,9 @@ export const Report = Type.Object({
   orphanScopesOmitted: count(),
   unreachable: Type.Array(ReportedLimit),
   unreachableOmitted: count(),
+  /** Absent from earlier versions, which do not tell. */
+  pinnedLimits: Type.Optional(Type.Array(PinnedLimit)),
+  pinnedLimitsOmitted: Type.Optional(count()),
   /** Archives that would go but do not: for DryRun, for a `.pause`, or until the next event of their scopes. */
   planned: count(),
   /** The same in bytes and by reason; absent from 0.1.0. */
