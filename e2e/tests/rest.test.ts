@@ -143,7 +143,10 @@ describeWithKube("a node whose policy went away", (kube) => {
         }),
       30_000,
     );
-    expect((await release.status("a")).nodes).toMatchObject({ desired: 1, summary: "1/1" });
+    await until(
+      async () => expect((await release.status("a")).nodes).toMatchObject({ desired: 1, summary: "1/1" }),
+      30_000,
+    );
     await release.apply("b", spec(2, { priority: 1 }));
     await left(2);
     await until(async () => {

@@ -12,6 +12,11 @@ import { continueStatus } from "./aggregate.ts";
  * changed; what it tells is in the status 10 s after it was so, even if that was written just before.
  */
 const REST_MS = 2000;
+/**
+ * How long nothing is written after a write that failed, and after a new leader read what the one before had written, in
+ * milliseconds: its agents have yet to answer, and the status shall not flap meanwhile.
+ */
+const RETRY_MS = 5000;
 /** If nothing else changes, the time of the last report is written when it is so much later, in milliseconds. */
 const RENEW_MS = 110_000;
 
@@ -36,8 +41,8 @@ export interface StatusWriter {
 
 interface Known {
   status: PolicyStatus;
-  /** When it was written, or last tried to be. */
-  atMs: number;
+  /** When it may be written next. */
+  nextMs: number;
 }
 
 /** RFC 6902, as far as it is needed here. */
@@ -87,11 +92,10 @@ export function createStatusWriter(options: {
 
   /**
    * What another leader left in the resource. A patch that changes nothing reads it, and needs no right beyond that of
-   * writing. Of the same version of the resource it counts as written just now: this leader's agents have yet to tell
-   * what they have, and the status shall not flap meanwhile.
+   * writing. Of the same version of the resource it rests: this leader's agents have yet to tell what they have.
    */
   async function read(resource: PolicyResource): Promise<Known | undefined> {
-    if (nowMs() - (triedAtMs.get(resource.uid) ?? Number.NEGATIVE_INFINITY) < REST_MS) return undefined;
+    if (nowMs() - (triedAtMs.get(resource.uid) ?? Number.NEGATIVE_INFINITY) < RETRY_MS) return undefined;
     triedAtMs.set(resource.uid, nowMs());
     const answer = await patch(resource, []);
     if (!answer.ok) {
@@ -100,7 +104,7 @@ export function createStatusWriter(options: {
     }
     const found = withoutFuture(answer.value.status ?? {}, wallMs());
     const isOfThisVersion = found.observedGeneration === resource.generation;
-    const entry = { status: found, atMs: isOfThisVersion ? nowMs() : Number.NEGATIVE_INFINITY };
+    const entry = { status: found, nextMs: isOfThisVersion ? nowMs() + RETRY_MS : Number.NEGATIVE_INFINITY };
     known.set(resource.uid, entry);
     return entry;
   }
@@ -123,7 +127,7 @@ export function createStatusWriter(options: {
           const { resource } = one;
           const before = known.get(resource.uid) ?? (await read(resource));
           // The turn of one that may not be written yet is not over.
-          if (before === undefined || nowMs() - before.atMs < REST_MS) continue;
+          if (before === undefined || nowMs() < before.nextMs) continue;
           const startMs = nowMs();
           turnAtMs.set(resource.uid, startMs);
           const status = continueStatus(makeStatus(one), before.status);
@@ -134,9 +138,9 @@ export function createStatusWriter(options: {
           if (!isDue) continue;
           // Reading may have taken long.
           if (signal.aborted || !mayAct()) return;
-          before.atMs = nowMs();
+          before.nextMs = nowMs() + RETRY_MS;
           const answer = await patch(resource, [{ op: "add", path: "/status", value: status }]);
-          if (answer.ok) known.set(resource.uid, { status, atMs: nowMs() });
+          if (answer.ok) known.set(resource.uid, { status, nextMs: nowMs() + REST_MS });
           // Where there is no such resource any more the watch will tell.
           else if (answer.status !== 404) complain(resource, answer.message);
         }
