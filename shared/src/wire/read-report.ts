@@ -165,16 +165,23 @@ function pickKnown(value: unknown, { properties, items }: Shape): unknown {
   return Object.fromEntries(known.map(([name, shape]) => [name, pickKnown(value[name], shape)]));
 }
 
-/** Orphan scopes about as many containers as a report may ask about. `cut` is how many scopes lost some. */
+/** Orphan scopes about as many containers and UIDs as a report may ask about. `cut` is how many scopes lost some. */
 function withFewContainers(scopes: unknown[]): { entries: unknown[]; cut: number } {
   let left: number = ASKED_CONTAINERS.perReport;
   let cut = 0;
   const entries = scopes.map((scope) => {
     if (!isObject(scope) || !Array.isArray(scope.containers)) return scope;
-    const containers = scope.containers.slice(0, Math.min(left, ASKED_CONTAINERS.perPod));
-    left -= containers.length;
-    if (containers.length < scope.containers.length) cut += 1;
-    return { ...scope, containers };
+    const take = (list: unknown[]) => {
+      const taken = list.slice(0, Math.min(left, ASKED_CONTAINERS.perPod));
+      left -= taken.length;
+      return taken;
+    };
+    const { uids } = scope;
+    const containers = take(scope.containers);
+    const few = Array.isArray(uids) ? take(uids) : [];
+    const isCut = containers.length < scope.containers.length || (Array.isArray(uids) && few.length < uids.length);
+    if (isCut) cut += 1;
+    return { ...scope, containers, ...(Array.isArray(uids) && { uids: few }) };
   });
   return { entries, cut };
 }

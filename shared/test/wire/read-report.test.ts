@@ -123,6 +123,20 @@ describe("a report that is read", () => {
     expect([taken.orphanScopesOmitted, dropped]).toEqual([5, []]);
   });
 
+  it("asks about UIDs within the same bounds, whoever sends them", () => {
+    const uids = (count: number) => Array.from({ length: count }, (_, index) => `uid-${index}`);
+    const orphanScopes = Array.from({ length: 60 }, (_, index) => ({
+      ...scope,
+      pod: `p-${index}`,
+      containers: [],
+      uids: uids(101),
+    }));
+    const { report: taken, dropped } = read({ orphanScopes, orphanScopesOmitted: 0 });
+    expect(taken.orphanScopes.map((one) => one.uids?.length)).toEqual([...Array(50).fill(100), ...Array(10).fill(0)]);
+    expect([taken.orphanScopesOmitted, dropped]).toEqual([60, []]);
+    expect(read({ orphanScopes: [{ ...scope, uids: ["a b"] }] }).report.orphanScopes).toEqual([]);
+  });
+
   it.each([
     ["no object", [1]],
     ["nothing", undefined],
