@@ -3,17 +3,19 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { fetchNode } from "../e2e/support/foreign-node.ts";
 import { makeRootFileSystem } from "../e2e/support/image.ts";
 import { writeImageArchive } from "../e2e/support/oci-archive.ts";
 import { sourceTime } from "../e2e/support/package.ts";
 import { VERSION } from "../shared/src/version.ts";
 import { buildBundles } from "./build.mjs";
 
-const USAGE = `usage: npm run image -- FILE.tar [--name NAME]
+const USAGE = `usage: npm run image -- FILE.tar [--arch amd64|arm64] [--name NAME]
 
-Writes the image for this machine's architecture as an OCI archive: Node, the libraries that it needs, and the two commands,
-with no shell and no package manager. The same commit makes the same bytes on machines with the same libraries.
+Writes the image as an OCI archive: Node, the libraries that it needs, and the two commands, with no shell and no package
+manager. The same commit makes the same bytes on machines with the same libraries.
 
+  --arch ARCH  the nodes' architecture (this machine's). Node of another one is fetched from npm, its libraries by apt-get
   --name NAME  what the image is called where it is imported (localhost/checkpoint-restore-operator:${VERSION})
 
 Examples:
@@ -26,7 +28,7 @@ Examples:
 /** Architectures as Go names them, by Node's names. */
 const ARCHITECTURES = { x64: "amd64", arm64: "arm64" };
 
-const options = { name: { type: "string" }, help: { type: "boolean", short: "h" } };
+const options = { arch: { type: "string" }, name: { type: "string" }, help: { type: "boolean", short: "h" } };
 const { values, positionals } = parseArgs({ options, allowPositionals: true });
 const [file] = positionals;
 if (values.help || file === undefined || positionals.length > 1) {
@@ -37,8 +39,12 @@ if (existsSync(file)) {
   console.error(`${file} is there already; name a new file`);
   process.exit(2);
 }
-const architecture = ARCHITECTURES[process.arch];
-if (architecture === undefined) throw new Error(`there is no image for ${process.arch}, only for x64 and arm64`);
+const own = ARCHITECTURES[process.arch];
+const architecture = values.arch ?? own;
+if (!Object.values(ARCHITECTURES).includes(architecture)) {
+  console.error(`--arch ${values.arch ?? process.arch}: there is no image for it; give amd64 or arm64`);
+  process.exit(2);
+}
 const name = values.name ?? `localhost/checkpoint-restore-operator:${VERSION}`;
 const rootFileSystem = mkdtempSync(join(tmpdir(), "cro-rootfs-"));
 try {
@@ -46,7 +52,11 @@ try {
   process.env.SOURCE_DATE_EPOCH ??= `${seconds}`;
   await buildBundles();
   mkdirSync(rootFileSystem, { recursive: true });
-  await makeRootFileSystem(rootFileSystem);
+  const { version } = process;
+  await makeRootFileSystem(
+    rootFileSystem,
+    architecture === own ? undefined : await fetchNode(architecture, version.slice(1)),
+  );
   await writeImageArchive(file, { rootFileSystem, name, version: VERSION, architecture, seconds });
   console.log(`${file}: ${name} for linux/${architecture}`);
 } finally {

@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { copyFile, cp, mkdir, readdir, readFile, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
+import type { NodeFiles } from "./foreign-node.ts";
 
 const execute = promisify(execFile);
 const ROOT = join(import.meta.dirname, "../..");
@@ -33,17 +34,24 @@ export async function readImageFiles(): Promise<Array<{ from: string; to: string
  * Node and the libraries that it needs, and nothing else. The bundles must have been built. Returns how many bytes the
  * image has above its base.
  */
-export async function makeRootFileSystem(folder: string, { node = process.execPath } = {}): Promise<number> {
+export async function makeRootFileSystem(folder: string, given?: NodeFiles): Promise<number> {
+  const { node, libraries } = given ?? (await ownNode());
   for (const name of GIVEN) await mkdir(join(folder, name), { recursive: true });
   await put(node, join(folder, NODE));
-  const { stdout } = await execute("ldd", [node]);
-  for (const [, library = ""] of stdout.matchAll(/(\/\S+) \(0x/g)) await put(library, join(folder, library));
+  for (const { from, to } of libraries) await put(from, join(folder, to));
   let bytes = 0;
   for (const { from, to } of await readImageFiles()) {
     await put(join(ROOT, from), join(folder, to));
     bytes += await sizeOf(join(ROOT, from));
   }
   return bytes;
+}
+
+/** The Node that runs this, and what it is linked with. */
+async function ownNode(): Promise<NodeFiles> {
+  const { stdout } = await execute("ldd", [process.execPath]);
+  const paths = [...stdout.matchAll(/(\/\S+) \(0x/g)].map(([, path = ""]) => path);
+  return { node: process.execPath, libraries: paths.map((path) => ({ from: path, to: path })) };
 }
 
 async function sizeOf(path: string): Promise<number> {

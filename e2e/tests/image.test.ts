@@ -22,6 +22,7 @@ import { archivesIn, writeArchive } from "../../agent/test/support/archives.ts";
 import { realArchives } from "../../agent/test/support/real-archives.ts";
 import { aPki } from "../../coordinator/test/support/agent-peer.ts";
 import { type Container, findContainers, type Mount, runContainer } from "../support/container.ts";
+import { fetchNode } from "../support/foreign-node.ts";
 import { findSyft, findUmoci } from "../support/go-tools.ts";
 import { makeRootFileSystem, readImageFiles } from "../support/image.ts";
 import type { AnyObject } from "../support/kube.ts";
@@ -407,6 +408,27 @@ describeWith("an image archive", containers, () => {
     });
     expect(config.Labels).toMatchObject({ "org.opencontainers.image.version": VERSION });
   });
+
+  it("of another architecture has Node and every library of that one, and says so", async () => {
+    const rootFileSystem = mkdtempSync(join(folder, "arm64-"));
+    await makeRootFileSystem(rootFileSystem, await fetchNode("arm64", process.versions.node));
+    const EM_AARCH64 = 183; // elf.h
+    const machineOf = (path: string) => {
+      const head = readFileSync(path).subarray(0, 20);
+      return head.subarray(1, 4).toString() === "ELF" ? head.readUInt16LE(18) : undefined;
+    };
+    const files = readdirSync(rootFileSystem, { recursive: true, withFileTypes: true }).filter((one) => one.isFile());
+    const machines = files.flatMap(({ parentPath, name }) => machineOf(join(parentPath, name)) ?? []);
+    expect(machines.length).toBeGreaterThan(6);
+    expect(new Set(machines)).toEqual(new Set([EM_AARCH64]));
+    expect(files.map(({ name }) => name)).toEqual(
+      expect.arrayContaining(["node", "libc.so.6", "ld-linux-aarch64.so.1"]),
+    );
+    expect(image(join(folder, "other.tar"), "--arch", "riscv64")).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining("give amd64 or arm64"),
+    });
+  }, 120_000);
 
   describeWith("unpacked by umoci", umoci, (tool) => {
     it("runs both commands", async () => {
