@@ -120,8 +120,8 @@ describeWithInstallation("a helm release", (cluster) => {
     ]);
   }, 240_000);
 
-  it("answers the questions of docs/three-in-the-morning.md as the page says", async () => {
-    const page = readFileSync(join(ROOT, "docs/three-in-the-morning.md"), "utf8");
+  it("answers the questions of docs/operate/three-in-the-morning.md as the page says", async () => {
+    const page = readFileSync(join(ROOT, "docs/operate/three-in-the-morning.md"), "utf8");
     const blocks = [...page.matchAll(/^```console\n(.+?)^```$/gms)].map(([, block = ""]) => block);
     expect(blocks).toHaveLength(8);
     /** What is another one each time. */
