@@ -20,6 +20,9 @@ const GIB = 1024 * MIB;
 /** Old enough to be the first to go, were it counted. */
 const OLD = { namespace: "shop", container: "main", time: "2026-01-01T00:00:00Z" };
 
+/** One of CRIU's, without which an archive is not whole. */
+const IMAGE: Entry = { name: "checkpoint/pages-1.img", content: Buffer.alloc(4096) };
+
 /** An archive whose spec.dump says that it is this large, all of it one string; a hole in the file, but for its ends. */
 function writeHugeSpec(path: string, sizeBytes: number): void {
   const start = Buffer.from('{"annotations":{"a":"');
@@ -27,7 +30,7 @@ function writeHugeSpec(path: string, sizeBytes: number): void {
   const descriptor = openSync(path, "w", 0o600);
   try {
     const header = tarHeader({ name: "spec.dump", sizeField: octalSize(sizeBytes) });
-    const config = tarBytes([{ name: "config.dump", content: Buffer.from("{}") }], new Uint8Array());
+    const config = tarBytes([IMAGE, { name: "config.dump", content: Buffer.from("{}") }], new Uint8Array());
     writeSync(descriptor, Buffer.concat([config, header, start]), 0, undefined, 0);
     const specEnd = config.length + header.length + sizeBytes;
     writeSync(descriptor, end, 0, end.length, specEnd - end.length);
@@ -41,7 +44,7 @@ it("an agent among hostile archives stays small, keeps every one of them, and st
   const directory = aFolder();
   const config: Entry = { name: "config.dump", content: Buffer.from("{}") };
   const named = (at: number) => join(directory, archiveName({ ...OLD, pod: `hostile-${at}` }));
-  const withSpec = (json: string) => tarBytes([config, { name: "spec.dump", content: Buffer.from(json) }]);
+  const withSpec = (json: string) => tarBytes([IMAGE, config, { name: "spec.dump", content: Buffer.from(json) }]);
   const deep = "[".repeat(10_000) + "]".repeat(10_000);
   const other = JSON.parse(specBytes({ ...OLD, pod: "another" }).toString());
   const key = "io.kubernetes.cri.sandbox-namespace";
