@@ -534,12 +534,8 @@ function mayAsk({ scopes, omitted }: Agent, { pod, key }: { pod: string; key: st
   const scope = scopes.get(pod);
   if (omitted > 0 || scope === undefined) return omitted > 0;
   if (key === pod) return true;
-  const { namespace, containers, uids = [] } = scope;
-  const names = { namespace, pod: scope.pod };
-  return (
-    containers.some((container) => factKey({ ...names, container }) === key) ||
-    uids.some((uid) => factKey({ ...names, uid }) === key)
-  );
+  const part = key.slice(pod.length + 1);
+  return part.startsWith("/") ? scope.uids?.includes(part.slice(1)) === true : scope.containers.includes(part);
 }
 
 /** What a fact is known by: `namespace/pod`, `namespace/pod/container`, or `namespace/pod//uid`. */
