@@ -3,6 +3,7 @@ import { POLICY_PLURAL } from "@cro/shared/crd/manifest";
 import { POLICY_API_VERSION } from "@cro/shared/crd/schema";
 import type { PolicyStatus } from "@cro/shared/crd/status";
 import { VERSION } from "@cro/shared/version";
+import { toAgentPod } from "./agents/discover.ts";
 import type { CheckConfig } from "./config.ts";
 import {
   createKubeClient,
@@ -15,8 +16,9 @@ import {
 import { type Collection, listObjects } from "./kube/list.ts";
 import { readLease } from "./leader/lease.ts";
 import type { LeaseSeen } from "./leader/step.ts";
-import { agentNodes } from "./policy/agent-nodes.ts";
+import { agentNodes, toNodeFacts } from "./policy/agent-nodes.ts";
 import { resourceKey } from "./policy/judge.ts";
+import type { NodeFacts } from "./policy/ruling.ts";
 
 /** Time between two looks, in milliseconds. */
 const LOOK_MS = 1000;
@@ -26,7 +28,6 @@ const MAX_NAMED = 10;
 
 /** A pod of the release. */
 export interface ReleasePod {
-  name: string;
   node: string | undefined;
   isReady: boolean;
   image: string | undefined;
@@ -36,12 +37,13 @@ export interface ReleasePod {
 
 /** What one look at a release finds. */
 export interface ReleaseFacts {
-  lease: Pick<LeaseSeen, "holder" | "resourceVersion">;
-  /** The Lease's version at the first look: a leader renews it. */
-  firstVersion: string;
-  nodes: Array<{ name: string; labels: Record<string, string> }>;
+  lease: Pick<LeaseSeen, "holder" | "record">;
+  /** The Lease's record at the first look. Whoever leads renews it; other hands change the Lease, and not its record. */
+  firstRecord: string;
+  nodes: NodeFacts[];
   pods: ReleasePod[];
-  policies: Array<{ key: string; status: PolicyStatus | undefined }>;
+  /** The status may be of an earlier generation of the policy: then it says nothing of this one. */
+  policies: Array<{ key: string; generation: number | undefined; status: PolicyStatus | undefined }>;
 }
 
 /** One thing that must be so, and whether it is. */
@@ -51,20 +53,20 @@ export interface Finding {
 }
 
 /** What is well with a release, and what is not. Pure. */
-export function judgeRelease({ lease, firstVersion, nodes, pods, policies }: ReleaseFacts): Finding[] {
+export function judgeRelease({ lease, firstRecord, nodes, pods, policies }: ReleaseFacts): Finding[] {
   const agents = pods.filter(({ isAgent }) => isAgent);
   const wanted = agentNodes(nodes, agents);
   const readyOn = new Set(agents.filter(({ isReady }) => isReady).map(({ node }) => node));
   const unready = wanted.map(({ name }) => name).filter((name) => !readyOn.has(name));
   const images = [...new Set(pods.map(({ image }) => image))];
-  const failing = policies.flatMap(({ key, status }) => {
+  const failing = policies.flatMap(({ key, generation, status }) => {
     const ready = status?.conditions?.find(({ type }) => type === "Ready");
-    if (ready === undefined) return [`${key} has no status yet`];
+    if (ready === undefined || status?.observedGeneration !== generation) return [`${key} has no status yet`];
     // Another policy ruling its nodes is nothing that is wrong with the release.
     return ready.status === "True" || ready.reason === "Outranked" ? [] : [`${key}: ${ready.reason}: ${ready.message}`];
   });
   const [holder] = lease.holder.split("_");
-  const isRenewed = lease.resourceVersion !== firstVersion;
+  const isRenewed = lease.record !== firstRecord;
   return [
     holder === ""
       ? { isOk: false, text: "no coordinator leads: nobody holds the Lease" }
@@ -97,12 +99,12 @@ export async function runCheck(config: CheckConfig, print: (line: string) => voi
   try {
     const access = await loadKubeAccess({ ...(config.kubeconfig && { kubeconfig: config.kubeconfig }), nowMs });
     client = createKubeClient(access, { userAgent: `checkpoint-restore-operator/${VERSION}` });
-    let firstVersion: string | undefined;
+    let firstRecord: string | undefined;
     for (;;) {
       const looked = await look(client, config);
-      if (looked.ok) firstVersion ??= looked.value.lease.resourceVersion;
+      if (looked.ok) firstRecord ??= looked.value.lease.record;
       const findings = looked.ok
-        ? judgeRelease({ ...looked.value, firstVersion: firstVersion ?? "" })
+        ? judgeRelease({ ...looked.value, firstRecord: firstRecord ?? "" })
         : [{ isOk: false, text: looked.message }];
       const isWell = findings.every(({ isOk }) => isOk);
       if (isWell || nowMs() >= endMs) {
@@ -120,7 +122,7 @@ export async function runCheck(config: CheckConfig, print: (line: string) => voi
 }
 
 /** Finds out how a release stands. */
-async function look(client: KubeClient, config: CheckConfig): Promise<KubeResult<Omit<ReleaseFacts, "firstVersion">>> {
+async function look(client: KubeClient, config: CheckConfig): Promise<KubeResult<Omit<ReleaseFacts, "firstRecord">>> {
   const { namespace, leaseName, agentSelector } = config;
   const list = <T>(collection: Collection, project: (object: KubeObject) => T) =>
     listObjects(client, collection, { project, timeoutMs: CALL_MS });
@@ -130,24 +132,22 @@ async function look(client: KubeClient, config: CheckConfig): Promise<KubeResult
     { timeoutMs: CALL_MS, defaultDurationMs: CALL_MS },
   );
   if (!lease.ok) return lease;
-  const nodes = await list({ path: "/api/v1/nodes", metadataOnly: true }, ({ metadata }) => ({
-    name: metadata.name,
-    labels: metadata.labels ?? {},
-  }));
+  const nodes = await list({ path: "/api/v1/nodes", metadataOnly: true }, toNodeFacts);
   if (!nodes.ok) return nodes;
   const isAgent = labelsOf(agentSelector);
   const isCoordinator = labelsOf(agentSelector.replace("component=agent", "component=coordinator"));
   const path = kubePath`/api/v1/namespaces/${namespace}/pods`;
   const pods = await list({ path, metadataOnly: false }, (object) => ({
     pod: toReleasePod(object, isAgent),
-    isPart: (isAgent(object) || isCoordinator(object)) && !hasEnded(object),
+    isPart: (isAgent(object) || isCoordinator(object)) && !toAgentPod(object).hasEnded,
   }));
   if (!pods.ok) return pods;
   const policies = await list(
     { path: `/apis/${POLICY_API_VERSION}/${POLICY_PLURAL}`, metadataOnly: false },
     (object) => {
       const { metadata, status } = object as KubeObject & { status?: PolicyStatus };
-      return { key: resourceKey({ namespace: metadata.namespace ?? "", name: metadata.name }), status };
+      const key = resourceKey({ namespace: metadata.namespace ?? "", name: metadata.name });
+      return { key, generation: metadata.generation, status };
     },
   );
   if (!policies.ok) return policies;
@@ -164,19 +164,13 @@ function labelsOf(selector: string): (object: KubeObject) => boolean {
   return ({ metadata }) => wanted.every(([key, value = ""]) => metadata.labels?.[key] === value);
 }
 
-function hasEnded(object: KubeObject): boolean {
-  const { phase } = (object as KubeObject & { status?: { phase?: string } }).status ?? {};
-  return phase === "Succeeded" || phase === "Failed";
-}
-
 function toReleasePod(object: KubeObject, isAgent: (object: KubeObject) => boolean): ReleasePod {
-  const { metadata, spec, status } = object as KubeObject & {
-    spec?: { nodeName?: string; containers?: Array<{ image?: string }> };
+  const { spec, status } = object as KubeObject & {
+    spec?: { containers?: Array<{ image?: string }> };
     status?: { conditions?: Array<{ type: string; status: string }> };
   };
   return {
-    name: metadata.name,
-    node: spec?.nodeName,
+    node: toAgentPod(object).node,
     isReady: status?.conditions?.some(({ type, status: is }) => type === "Ready" && is === "True") ?? false,
     image: spec?.containers?.[0]?.image,
     isAgent: isAgent(object),

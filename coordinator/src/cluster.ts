@@ -26,7 +26,7 @@ import { createOrphanProver, type PodName } from "./liveness/prover.ts";
 import { createToldHolds } from "./liveness/told-holds.ts";
 import { countPolicies, createMetrics, forgetLeadership, type Metrics, setExpiry } from "./metrics.ts";
 import { acceptedByNode } from "./policy/accepted.ts";
-import { agentNodes } from "./policy/agent-nodes.ts";
+import { agentNodes, toNodeFacts } from "./policy/agent-nodes.ts";
 import { createRulings } from "./policy/in-force.ts";
 import {
   CONFIRM_ORPHANS,
@@ -447,7 +447,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       { path: "/api/v1/nodes", metadataOnly: true },
       mirrored(
         nodes,
-        toNode,
+        toNodeFacts,
         decisive(({ name }) => rulings.outdate(name)),
       ),
     ),
@@ -559,10 +559,6 @@ function toResource({ metadata, ...object }: KubeObject): PolicyResource {
     ...{ namespace, name, uid, generation, createdAt: creationTimestamp, spec },
     ...(confirmOrphans !== undefined && { confirmOrphans }),
   };
-}
-
-function toNode({ metadata }: KubeObject): NodeFacts {
-  return { name: metadata.name, labels: metadata.labels ?? {} };
 }
 
 function toPodName({ metadata }: KubeObject): PodName {

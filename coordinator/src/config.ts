@@ -134,16 +134,21 @@ export function parseArguments(argv: readonly string[]): ParsedArguments {
     .action((options: ServeOptions) => {
       parsed = { ok: true, config: readOptions(options) };
     });
-  program
-    .command("cluster")
+  /** A command about a release on a cluster, which it has to find. */
+  const releaseCommand = (name: string) =>
+    program
+      .command(name)
+      .addOption(
+        new Option("--namespace <name>", "namespace of the release").env("POD_NAMESPACE").makeOptionMandatory(),
+      )
+      .option("--kubeconfig <file>", "access to the API server (default: the pod's own)")
+      .option("--lease <name>", "the Lease; it must exist", "checkpoint-restore-operator")
+      .option("--agent-selector <labels>", "labels of the agents' pods", "app.kubernetes.io/component=agent");
+  releaseCommand("cluster")
     .description("Brings the agents of a cluster to what its policy resources say, while it holds the Lease.")
-    .addOption(new Option("--namespace <name>", "namespace of the release").env("POD_NAMESPACE").makeOptionMandatory())
     .addOption(
       new Option("--identity <name>", "who holds the Lease").env("POD_NAME").default(hostname(), "the host's name"),
     )
-    .option("--kubeconfig <file>", "access to the API server (default: the pod's own)")
-    .option("--lease <name>", "the Lease; it must exist", "checkpoint-restore-operator")
-    .option("--agent-selector <labels>", "labels of the agents' pods", "app.kubernetes.io/component=agent")
     .option("--agent-port <port>", "the port of the agents' API", `${PORTS.agentApi}`)
     .option("--ca-secret <name>", "Secret of the certificate authority", "checkpoint-restore-operator-ca")
     .option("--agent-secret <name>", "Secret that the agents mount", "checkpoint-restore-operator-agent")
@@ -169,15 +174,10 @@ export function parseArguments(argv: readonly string[]): ParsedArguments {
     .action((options: ClusterOptions) => {
       parsed = { ok: true, cluster: readClusterOptions(options) };
     });
-  program
-    .command("check")
+  releaseCommand("check")
     .description(
       "Says whether a release works: a coordinator leads, agents run where they should, policies are obeyed.",
     )
-    .addOption(new Option("--namespace <name>", "namespace of the release").env("POD_NAMESPACE").makeOptionMandatory())
-    .option("--kubeconfig <file>", "access to the API server (default: the pod's own)")
-    .option("--lease <name>", "the Lease", "checkpoint-restore-operator")
-    .option("--agent-selector <labels>", "labels of the agents' pods", "app.kubernetes.io/component=agent")
     .option("--timeout <duration>", "how long it may take until all is well", "2m")
     .addHelpText(
       "after",
@@ -198,12 +198,16 @@ export function parseArguments(argv: readonly string[]): ParsedArguments {
   return parsed;
 }
 
-interface ClusterOptions {
+/** Where a release is found. */
+interface ReleaseOptions {
   namespace: string;
-  identity: string;
   kubeconfig?: string;
   lease: string;
   agentSelector: string;
+}
+
+interface ClusterOptions extends ReleaseOptions {
+  identity: string;
   agentPort: string;
   caSecret: string;
   agentSecret: string;
@@ -219,11 +223,7 @@ interface ClusterOptions {
   logLevel: string;
 }
 
-interface CheckOptions {
-  namespace: string;
-  kubeconfig?: string;
-  lease: string;
-  agentSelector: string;
+interface CheckOptions extends ReleaseOptions {
   timeout: string;
 }
 

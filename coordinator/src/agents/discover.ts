@@ -10,7 +10,7 @@ export interface AgentPod {
   /** Whether it is about to end. It still runs. */
   isLeaving: boolean;
   hasEnded: boolean;
-  /** Why its container does not run, as the kubelet says: `ContainerCreating`, `ErrImagePull`; undefined if it does not say so. */
+  /** Why its container does not run, as the kubelet says, such as `ContainerCreating`; undefined if it does not say so. */
   waitsFor: string | undefined;
 }
 

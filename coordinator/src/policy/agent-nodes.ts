@@ -1,4 +1,5 @@
 import type { NodeMatchExpression } from "@cro/shared/crd/schema";
+import type { KubeObject } from "../kube/client.ts";
 import { type NodeFacts, selects } from "./ruling.ts";
 
 /**
@@ -10,6 +11,11 @@ export const AGENT_NODES: NodeMatchExpression[] = [
   { key: "type", operator: "NotIn", values: ["virtual-kubelet"] },
   { key: "eks.amazonaws.com/compute-type", operator: "NotIn", values: ["fargate"] },
 ];
+
+/** Projects a node. */
+export function toNodeFacts({ metadata }: KubeObject): NodeFacts {
+  return { name: metadata.name, labels: metadata.labels ?? {} };
+}
 
 /** The nodes that count: those where an agent can run, and those where one runs although their labels say otherwise. */
 export function agentNodes(
