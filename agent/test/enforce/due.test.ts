@@ -2,12 +2,10 @@ import { unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { aSeries, driveEnforcer } from "../support/driven.ts";
+import { aSeries, driveEnforcer, startOn } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
 
 const atTwo = { globalPolicy: { maxCheckpointsPerContainer: 2 } };
-
-type Driven = ReturnType<typeof driveEnforcer>;
 
 /** Three archives were there, and two more came: an event of a container that is over its limit of two. */
 async function anEvent(options: Partial<Parameters<typeof driveEnforcer>[1]> = {}, before?: (folder: string) => void) {
@@ -24,19 +22,6 @@ async function anEvent(options: Partial<Parameters<typeof driveEnforcer>[1]> = {
   return { folder, files, policy, driven };
 }
 
-/** The agent starts again on that folder: what it finds is no event. */
-async function startedAgain(
-  folder: string,
-  files: string[],
-  options: Parameters<typeof driveEnforcer>[1],
-): Promise<Driven> {
-  const driven = driveEnforcer(folder, options);
-  for (const file of files) driven.see(file, { isTold: false });
-  driven.enforcer.listed();
-  await driven.calm();
-  return driven;
-}
-
 describe("what an event made due", () => {
   it("is nothing any more once it was acted upon to the end", async () => {
     const { driven, files } = await anEvent();
@@ -49,7 +34,7 @@ describe("what an event made due", () => {
     const due = driven.enforcer.due();
     expect(due).toEqual({ digest: policy.digest, containers: ["shop/web-0/main"] });
     await driven.enforcer.stop();
-    const again = await startedAgain(folder, files, { policy, ...(due && { resumed: due }) });
+    const again = await startOn(folder, files, { policy, ...(due && { resumed: due }) });
     expect(again.files()).toEqual([]);
     unlinkSync(join(folder, ".pause"));
     again.enforcer.tick();
@@ -59,7 +44,7 @@ describe("what an event made due", () => {
     // Without it, a start is no event.
     const forgetful = aFolder();
     const found = aSeries(forgetful, 5);
-    expect((await startedAgain(forgetful, found, { policy: anAcceptedPolicy(atTwo, forgetful) })).files()).toEqual([]);
+    expect((await startOn(forgetful, found, { policy: anAcceptedPolicy(atTwo, forgetful) })).files()).toEqual([]);
   });
 
   it("stays due if a deletion failed, and while an archive has not settled or been walked", async () => {
@@ -107,7 +92,7 @@ describe("what an event made due", () => {
     const folder = aFolder();
     const policy = anAcceptedPolicy(atTwo, folder);
     const resumed = { digest: policy.digest, containers: ["shop/web-0/gone"] };
-    const driven = await startedAgain(folder, [], { policy, resumed });
+    const driven = await startOn(folder, [], { policy, resumed });
     expect(driven.enforcer.due()).toBeUndefined();
   });
 
@@ -133,7 +118,7 @@ describe("what an event made due", () => {
     await driven.enforcer.stop();
     unlinkSync(join(folder, ".pause"));
     const stricter = anAcceptedPolicy({ globalPolicy: { maxCheckpointsPerContainer: 1 } }, folder);
-    const other = await startedAgain(folder, files, { policy: stricter, ...(resumed && { resumed }) });
+    const other = await startOn(folder, files, { policy: stricter, ...(resumed && { resumed }) });
     expect([other.files(), other.enforcer.due()]).toEqual([[], undefined]);
 
     const atOnce = { applyPoliciesImmediately: true, ...atTwo };

@@ -2,7 +2,7 @@ import { unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { archivesIn } from "../support/archives.ts";
-import { aSeries, driveEnforcer } from "../support/driven.ts";
+import { aSeries, driveEnforcer, startOn } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
 
 const BEFORE = "web-6f9f8977b7-w28kl";
@@ -11,13 +11,8 @@ const deployment = (limits: object, name = "web") => ({ namespace: "shop", kind:
 const HOUR_AGO = Date.now() - 3_600_000;
 
 /** An enforcer that has seen these files, all of them before its policy. */
-async function watch(folder: string, files: readonly string[], spec: object) {
-  const driven = driveEnforcer(folder, { policy: anAcceptedPolicy(spec, folder) });
-  for (const file of files) driven.see(file, { isTold: false });
-  driven.enforcer.listed();
-  await driven.calm();
-  return driven;
-}
+const watch = (folder: string, files: readonly string[], spec: object) =>
+  startOn(folder, files, { policy: anAcceptedPolicy(spec, folder) });
 
 describe("an event of one pod of a workload", () => {
   it("acts on the archives of all its pods, and on no other workload", async () => {

@@ -180,6 +180,19 @@ export function driveEnforcer(
   };
 }
 
+/** An enforcer of an agent that starts on a folder: it has seen these files, and none of them is an event. */
+export async function startOn(
+  folder: string,
+  files: readonly string[],
+  options: Parameters<typeof driveEnforcer>[1],
+): Promise<ReturnType<typeof driveEnforcer>> {
+  const driven = driveEnforcer(folder, options);
+  for (const file of files) driven.see(file, { isTold: false });
+  driven.enforcer.listed();
+  await driven.calm();
+  return driven;
+}
+
 /** So many archives of one container, one a second, the oldest first. */
 export function aSeries(
   folder: string,

@@ -35,8 +35,12 @@ function identity(scope: string): ContainerIdentity {
   return { namespace, pod, container };
 }
 
-const nameOf = ({ namespace, pod, container }: Policy) =>
-  [namespace, pod, container].filter((name) => name !== undefined).join("/") || "global";
+const nameOf = (policy: Policy) => namesOfPolicy(policy) || "global";
+
+/** Whether a name in a policy stands for this name, and how closely: exact ones before prefixes, each before none. */
+const matches = (text: string | undefined, real: string) =>
+  text === undefined || (text.endsWith("*") ? real.startsWith(text.slice(0, -1)) : text === real);
+const closeness = (text = "") => (text === "" ? 0 : text.endsWith("*") ? text.length : 1000);
 
 describe("createGovernor", () => {
   /** `NAMESPACE/KIND/NAME`, or `NAMESPACE/KIND/NAME/CONTAINER`. */
@@ -45,7 +49,15 @@ describe("createGovernor", () => {
     const names = { namespace, kind: kind as WorkloadKind, workload: name };
     return { level: "workload", retainOrphan: true, ...names, ...(container === undefined ? {} : { container }) };
   }
-  const anyRule = (scope: string) => (/[A-Z]/.test(scope) ? workload(scope) : rule(scope));
+
+  /** Whichever comes first of these policies: those that name a kind are of workloads. */
+  function expectFound(scope: string, rules: string[], expected: string): void {
+    const policies = rules.map((one) => (/\/[A-Z][a-z]+[A-Za-z]*\//.test(one) ? workload(one) : rule(one)));
+    for (const order of [policies, policies.toReversed()]) {
+      expect(nameOf(createGovernor(documentOf(order))(identity(scope)))).toBe(expected);
+    }
+  }
+
   const pod = "web-6f9f8977b7-w28kl";
   const long = "n".repeat(60);
 
@@ -98,10 +110,7 @@ describe("createGovernor", () => {
       "global",
     ],
   ])("finds %s", (_, scope, rules, expected) => {
-    const nameOfAny = (one: Policy) => (one.level === "workload" ? namesOfPolicy(one) : nameOf(one));
-    for (const order of [rules, rules.toReversed()]) {
-      expect(nameOfAny(createGovernor(documentOf(order.map(anyRule)))(identity(scope)))).toBe(expected);
-    }
+    expectFound(scope, rules, expected);
   });
 
   it("finds what a plain search through all policies of workloads finds", () => {
@@ -111,15 +120,9 @@ describe("createGovernor", () => {
       .tuple(fc.constantFrom("a", "ab", "a*", "*"), kind, name, fc.constantFrom("", "/c", "/c*"))
       .map(([namespace, ...rest]) => `${namespace}/${rest[0]}/${rest[1]}${rest[2]}`);
     const arbPod = fc.record({ kind, name }).chain(arbNameOfPodOf);
-    const closeness = (text = "") => (text === "" ? 0 : text.endsWith("*") ? text.length : 1000);
-    const matches = (text: string, real: string) =>
-      text.endsWith("*") ? real.startsWith(text.slice(0, -1)) : text === real;
     const search = (rules: Policy[], wanted: ContainerIdentity) =>
       rules
-        .filter(
-          (one) =>
-            matches(one.namespace as string, wanted.namespace) && matches(one.container ?? "*", wanted.container),
-        )
+        .filter((one) => matches(one.namespace, wanted.namespace) && matches(one.container, wanted.container))
         .filter((one) => isNameOfPodOf({ kind: one.kind as WorkloadKind, name: one.workload as string }, wanted.pod))
         .sort(
           (a, b) =>
@@ -165,9 +168,7 @@ describe("createGovernor", () => {
     ["no namespace that merely begins alike", "team-prod/p/c", ["team"], "global"],
     ["no name longer than the real one", "tea/p/c", ["team*"], "global"],
   ])("finds %s", (_, scope, rules, expected) => {
-    for (const order of [rules, rules.toReversed()]) {
-      expect(nameOf(createGovernor(documentOf(order.map(rule)))(identity(scope)))).toBe(expected);
-    }
+    expectFound(scope, rules, expected);
   });
 
   it("finds what a plain search through all rules finds", () => {
@@ -177,9 +178,6 @@ describe("createGovernor", () => {
       fc.tuple(name, fc.nat(4)).map(([text, length]) => `${text.slice(0, length)}*`),
     );
     const scope = fc.array(pattern, { minLength: 1, maxLength: 3 }).map((names) => names.join("/"));
-    const rank = (text = "") => (text.endsWith("*") ? text.length : 1000);
-    const matches = (text: string | undefined, real: string) =>
-      text === undefined || (text.endsWith("*") ? real.startsWith(text.slice(0, -1)) : text === real);
     const search = (rules: Policy[], wanted: ContainerIdentity) =>
       rules
         .filter((one) => matches(one.namespace, wanted.namespace) && matches(one.pod, wanted.pod))
@@ -187,9 +185,9 @@ describe("createGovernor", () => {
         .sort(
           (a, b) =>
             nameOf(b).split("/").length - nameOf(a).split("/").length ||
-            rank(b.namespace) - rank(a.namespace) ||
-            rank(b.pod) - rank(a.pod) ||
-            rank(b.container) - rank(a.container),
+            closeness(b.namespace) - closeness(a.namespace) ||
+            closeness(b.pod) - closeness(a.pod) ||
+            closeness(b.container) - closeness(a.container),
         )[0] ?? GLOBAL;
     fc.assert(
       fc.property(
