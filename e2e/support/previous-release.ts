@@ -1,11 +1,10 @@
 import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { ROOT } from "./processes.ts";
-import type { Found } from "./tools.ts";
+import { CACHE, type Found } from "./tools.ts";
 
 /** The previous release, built: what its bundles are in. */
 export interface PreviousRelease {
@@ -22,7 +21,7 @@ const COMMIT = readFileSync(join(ROOT, "e2e/previous-release"), "utf8").trim();
  * result stays in the cache folder. A clone without that history, a shallow one say, has none.
  */
 export async function findPreviousRelease(): Promise<Found<PreviousRelease>> {
-  const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "checkpoint-restore-operator", "release");
+  const cache = join(CACHE, "release");
   const folder = join(cache, COMMIT);
   const dist = join(folder, "dist");
   if (existsSync(folder)) return { found: true, value: { dist } };

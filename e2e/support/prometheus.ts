@@ -1,11 +1,11 @@
 import { execFile, spawn } from "node:child_process";
 import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises";
-import { homedir, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { stringify } from "yaml";
 import { freePort, observe, until } from "./processes.ts";
-import { type Found, findExecutable } from "./tools.ts";
+import { CACHE, type Found, findExecutable } from "./tools.ts";
 
 const run = promisify(execFile);
 
@@ -14,8 +14,7 @@ const run = promisify(execFile);
  * folder and not installed.
  */
 export async function findPrometheus(): Promise<Found<{ prometheus: string; promtool: string; version: string }>> {
-  const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "checkpoint-restore-operator");
-  const folder = join(cache, "prometheus");
+  const folder = join(CACHE, "prometheus");
   const find = async () => {
     const [prometheus, promtool] = await Promise.all(
       ["prometheus", "promtool"].map((name) => findExecutable(name, [join(folder, "usr/bin")])),
@@ -26,7 +25,7 @@ export async function findPrometheus(): Promise<Found<{ prometheus: string; prom
   };
   const present = await find();
   if (present !== undefined) return { found: true, value: present };
-  const fresh = join(cache, `prometheus-${process.pid}`);
+  const fresh = join(CACHE, `prometheus-${process.pid}`);
   try {
     await mkdir(fresh, { recursive: true });
     const download = () => run("apt-get", ["download", "prometheus"], { cwd: fresh });

@@ -4,13 +4,10 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import type { HelmTools } from "./helm.ts";
 import type { AnyObject } from "./kube.ts";
-import { packageRelease } from "./package.ts";
+import { CHART, packageRelease } from "./package.ts";
 import { ROOT } from "./processes.ts";
 
 const execute = promisify(execFile);
-
-/** The chart. */
-export const CHART = join(ROOT, "charts/checkpoint-restore-operator");
 
 /** What the chart of a checkout has to be told: an image's registry. Further values files win over this one. */
 export const CHECKOUT_VALUES = join(ROOT, "e2e/support/checkout-values.yaml");

@@ -1,6 +1,10 @@
 import { access, constants } from "node:fs/promises";
+import { homedir } from "node:os";
 import { delimiter, join } from "node:path";
 import { describe, test } from "vitest";
+
+/** Where what tests download or build once is kept. */
+export const CACHE = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "checkpoint-restore-operator");
 
 /** Something outside the project that tests need, or why this machine does not have it and how to get it. */
 export type Found<T> = { found: true; value: T } | { found: false; why: string };

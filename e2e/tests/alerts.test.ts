@@ -6,9 +6,9 @@ import { describe, expect, it, vi } from "vitest";
 import { parse, stringify } from "yaml";
 import { archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import type { AnyObject } from "../support/kube.ts";
+import { CHART } from "../support/package.ts";
 import { aFolder, ROOT, until } from "../support/processes.ts";
 import { findPrometheus, startPrometheus } from "../support/prometheus.ts";
-import { CHART } from "../support/release.ts";
 import { aPolicyFile, series, startPair, writePolicy } from "../support/standalone.ts";
 import { describeWith } from "../support/tools.ts";
 

@@ -13,8 +13,9 @@ import { readChartValues, renderChartFiles } from "../support/chart-files.ts";
 import { findCertManager, findPrometheusOperator } from "../support/definitions.ts";
 import { findHelm } from "../support/helm.ts";
 import { type AnyObject, create, createNamespace, describeWithKube, unwrap } from "../support/kube.ts";
+import { CHART } from "../support/package.ts";
 import { aFolder, ROOT, until } from "../support/processes.ts";
-import { CHART, CHECKOUT_VALUES, userOf } from "../support/release.ts";
+import { CHECKOUT_VALUES, userOf } from "../support/release.ts";
 import { describeWith } from "../support/tools.ts";
 
 const execute = promisify(execFile);

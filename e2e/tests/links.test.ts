@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { expect, it } from "vitest";
+import { anchorsOf } from "../support/pages.ts";
 import { ROOT } from "../support/processes.ts";
 
 const PAGES = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard", "*.md"], {
@@ -15,19 +16,6 @@ const read = (path: string) => readFileSync(join(ROOT, path), "utf8");
 
 /** A page without its code, in which brackets are no links. */
 const withoutCode = (page: string) => page.replaceAll(/^```[\s\S]*?^```/gm, "").replaceAll(/`[^`\n]*`/g, "``");
-
-/** What links may lead to within a page, as its headings are made anchors of. */
-function anchorsOf(page: string): string[] {
-  const headings = [...page.replaceAll(/^```[\s\S]*?^```/gm, "").matchAll(/^#+ (.*)$/gm)].map(
-    ([, heading = ""]) => heading,
-  );
-  return headings.map((heading) =>
-    heading
-      .toLowerCase()
-      .replaceAll(/[^a-z0-9 _-]/g, "")
-      .replaceAll(" ", "-"),
-  );
-}
 
 it.each(PAGES)("every link of %s leads somewhere", (page) => {
   const lost = [...withoutCode(read(page)).matchAll(/\]\(([^)\s]+)\)/g)]

@@ -9,6 +9,7 @@ import { parse, parseAllDocuments } from "yaml";
 import { findHelm } from "../support/helm.ts";
 import { type AnyObject, aPolicy, create, describeWithKube, policyPath, unwrap } from "../support/kube.ts";
 import { packageRelease } from "../support/package.ts";
+import { anchorsOf } from "../support/pages.ts";
 import { aFolder, ROOT, until } from "../support/processes.ts";
 import { describeWith, type Found, findExecutable } from "../support/tools.ts";
 
@@ -244,17 +245,6 @@ describeWith("a release", helm, (tools) => {
     expect(existsSync(destination)).toBe(false);
   });
 });
-
-/** What links may lead to within a page, as its headings are made anchors of. */
-function anchorsOf(page: string): string[] {
-  const headings = [...page.matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) => heading);
-  return headings.map((heading) =>
-    heading
-      .toLowerCase()
-      .replaceAll(/[^a-z0-9 _-]/g, "")
-      .replaceAll(" ", "-"),
-  );
-}
 
 describe("the manifest for kubectl", () => {
   it("names the image that `make deploy` puts another in the place of, and no other", () => {
