@@ -11,7 +11,7 @@ export default defineConfig({
     setupFiles: ["shared/test/support/soak.ts"],
     maxWorkers: 2,
     testTimeout: 60_000,
-    reporters: ["dot"],
+    reporters: [["default", { summary: false }]],
     coverage: {
       enabled: true,
       provider: "v8",

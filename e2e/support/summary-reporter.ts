@@ -2,7 +2,8 @@ import type { Reporter, TestCase, TestModule } from "vitest/node";
 
 /**
  * Ends the output with what was not run, each by name, and with one line that machines read:
- * `N passed, N failed, N skipped`. With CI=true a test that was not run fails the run.
+ * `N passed, N failed, N skipped`. With CI=true a test that was not run fails the run. The steps before the tests that
+ * failed, a line each in FAILED_BEFORE, are named and counted as failed too.
  */
 export default class SummaryReporter implements Reporter {
   onTestRunEnd(modules: readonly TestModule[], unhandledErrors: readonly unknown[]): void {
@@ -16,8 +17,9 @@ export default class SummaryReporter implements Reporter {
       console.log("With CI=true a test that cannot run is a failure.");
       process.exitCode = 1;
     }
-    const failed =
-      inState("failed").length + broken.length + unhandledErrors.length + (isIncomplete ? skipped.length : 0);
+    const before = (process.env.FAILED_BEFORE ?? "").split("\n").filter((step) => step !== "");
+    for (const step of before) console.log(`FAILED  before the tests: ${step}; the log above says why`);
+    const failed = [inState("failed"), broken, unhandledErrors, before, isIncomplete ? skipped : []].flat().length;
     console.log(`\n${inState("passed").length} passed, ${failed} failed, ${isIncomplete ? 0 : skipped.length} skipped`);
   }
 }

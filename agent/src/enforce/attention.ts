@@ -171,12 +171,11 @@ export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; 
     activate,
     isActive: (key) => (policy?.document.applyImmediately || active.has(key)) && !index.isBlocked(blockingScope(key)),
     deactivateEmpty({ identity }) {
-      if (active.size === 0 || identity === undefined) return;
+      if (policy === undefined || active.size === 0 || identity === undefined) return;
       const { namespace, pod } = identity;
       if (isEmpty(index.inScope(identity))) active.delete(containerScope(identity));
       if (isEmpty(index.inScope({ namespace, pod }))) active.delete(podScope(identity));
       if (isEmpty(index.inScope({ namespace }))) active.delete(namespaceScope(identity));
-      if (policy === undefined) return;
       const governing = policy.govern(identity);
       if (governing.level !== "workload") return;
       const scope = { namespace, workload: workloadOf(governing) };

@@ -1,5 +1,4 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { NodePolicy } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { PinnedLimit, Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
@@ -433,7 +432,6 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const steps = stepsOf(plan.deletions, (container) => index.inScope(container));
     const undone = new Set(steps.map(({ entry }) => entry));
     const freed = { bytes: 0, shownBytes: 0, isPass: false };
-    const { node } = inForce.document;
     let before: DiskReading | undefined;
     let lastKnown: DiskReading | undefined;
     const look = () => {
@@ -448,7 +446,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       mayDelete: ({ entry, reason }) => {
         before = look();
         return (
-          index.get(entry.file) === entry && isDeletable(entry) && isReasonStill(entry, reason, { node, disk: before })
+          index.get(entry.file) === entry &&
+          isDeletable(entry) &&
+          isReasonStill(entry, reason, { inForce, disk: before })
         );
       },
       onRemoval: (step, removal) => {
@@ -476,13 +476,13 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   function isReasonStill(
     entry: Entry,
     reason: Reason,
-    { node, disk: reading }: { node: NodePolicy; disk: DiskUsage | undefined },
+    { inForce, disk: reading }: { inForce: InForce; disk: DiskUsage | undefined },
   ): boolean {
-    if (reason === "orphan") return isProved(entry);
-    if (reason === "node_watermark") return reading !== undefined && !isRelieved(node, reading);
+    if (reason === "orphan") return isProved(entry, inForce);
+    if (reason === "node_watermark") return reading !== undefined && !isRelieved(inForce.document.node, reading);
     if (reason !== "max_age") return true;
     const nowMs = time.nowMs();
-    const maxAgeMs = entry.identity && policy?.govern(entry.identity).maxAgeMs;
+    const maxAgeMs = entry.identity && inForce.govern(entry.identity).maxAgeMs;
     return nowMs !== undefined && maxAgeMs !== undefined && nowMs - entry.timeMs > maxAgeMs;
   }
 
@@ -542,8 +542,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     return index.get(entry.file) !== entry || entry.pinned || !entry.walked || !countsForNode(entry);
   }
 
-  function isProved({ identity, podUID, listed }: Entry): boolean {
-    const uid = policy?.document.orphanMatch === "UID" ? podUID : undefined;
+  function isProved({ identity, podUID, listed }: Entry, { document }: InForce): boolean {
+    const uid = document.orphanMatch === "UID" ? podUID : undefined;
     return identity !== undefined && proofs.covers({ ...identity, uid, listed }, clock.monotonicMs());
   }
 
@@ -551,7 +551,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   function isOrphanDue(entry: Entry): boolean {
     const { identity, isStaticPod } = entry;
     if (identity === undefined || isStaticPod || policy === undefined) return false;
-    return !policy.govern(identity).retainOrphan && isProved(entry);
+    return !policy.govern(identity).retainOrphan && isProved(entry, policy);
   }
 
   function countedBytes(): number {

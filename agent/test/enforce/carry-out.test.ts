@@ -853,6 +853,29 @@ describe("a proof that a pod is gone", () => {
     expect(driven.proofs.current(driven.clock.monotonicMs())).toEqual([]);
   });
 
+  it.each([
+    { orphanMatch: "UID", isGone: true },
+    { orphanMatch: "Name", isGone: false },
+  ])("of one UID takes what has it, where the policy asks by UID: $orphanMatch", async ({ orphanMatch, isGone }) => {
+    const folder = aFolder();
+    const uids = ["5b7e3a1c-0000-4000-8000-000000000001", "5b7e3a1c-0000-4000-8000-000000000002", null];
+    const files = uids.map((podUID, index) =>
+      writeArchive(folder, { podUID, time: archiveTime(Date.now() - (60 - index) * 1_000) }),
+    );
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy({ globalPolicy: { retainOrphan: false }, orphanMatch }, folder),
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    driven.proofs.reported(1, driven.listedUpTo());
+    const fact = { bootId: "boot", report: 1, namespace: "shop", pod: "web-0", uid: uids[0] as string };
+    driven.enforcer.proved(driven.proofs.receive([fact], driven.clock.monotonicMs()));
+    await driven.calm();
+    expect(driven.deleted).toMatchObject(isGone ? [{ file: files[0], reason: "orphan" }] : []);
+    expect(archivesIn(folder)).toEqual(isGone ? files.slice(1) : files);
+  });
+
   it("is not used up by what happens to a pod of that name elsewhere, or to another pod", async () => {
     const folder = aFolder();
     const elsewhere = aSeries(folder, 1, { namespace: "team" });
