@@ -195,12 +195,17 @@ export function startWriting(directory: string, draft: Draft): Growing {
 /** Fills a directory up to `count` archives, `from` of them being there; no two are of the same second, the last of an hour ago. */
 export function populate(
   directory: string,
-  { from = 0, count, of }: { from?: number; count: number; of: readonly Owner[] },
+  {
+    from = 0,
+    count,
+    of,
+    sizeOf = aSize,
+  }: { from?: number; count: number; of: readonly Owner[]; sizeOf?: (index: number) => number },
 ): void {
   const newestMs = Math.floor(Date.now() / 60_000) * 60_000 - 3_600_000;
   for (let index = from; index < count; index += 1) {
     const owner = of[index % of.length] as Owner;
     const timeMs = newestMs - 1000 * index;
-    writeWhole(directory, { owner, timeMs, sizeBytes: aSize(index) });
+    writeWhole(directory, { owner, timeMs, sizeBytes: sizeOf(index) });
   }
 }
