@@ -5,7 +5,7 @@ import type { PolicyDocument } from "@cro/shared/policy/document";
 import { createGovernor } from "@cro/shared/policy/govern";
 import { parseArchiveName } from "./archive/name.ts";
 import type { Clock } from "./clock.ts";
-import { type Basis, carryOut, type Ending, stepsOf } from "./enforce/carry-out.ts";
+import { carryOut, type Ending, newBasis, stepsOf } from "./enforce/carry-out.ts";
 import { readDisk } from "./enforce/disk.ts";
 import { isPaused, isPinned, PIN_SUFFIX, type Removal } from "./enforce/remove.ts";
 import { InputError } from "./errors.ts";
@@ -169,7 +169,7 @@ async function carryOutOnce(
   { deletions }: Plan,
   onRemoval: (file: string, removal: Removal) => void,
 ): Promise<Ending> {
-  const basis: Basis = { archives: new Set(entries), isOvertaken: false };
+  const basis = newBasis({ archives: entries });
   const byFile = new Map(entries.map((entry) => [entry.file, entry]));
   const byContainer = Map.groupBy(entries, ({ identity }) => identity && containerScope(identity));
   changes.onChange = (name) => {

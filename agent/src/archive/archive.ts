@@ -35,11 +35,14 @@ export interface Archive {
   listed: number;
 }
 
+/** What the age of an archive goes by. */
+type Aged = Pick<Archive, "timeMs" | "mtimeNs" | "file">;
+
 /**
  * Negative where a is older than b: by the time in the name, then by mtime, then by name bytewise, smaller is older.
  * Names of archives are ASCII, for which JavaScript's order is the bytewise one.
  */
-export function compareAge(a: Archive, b: Archive): number {
+export function compareAge(a: Aged, b: Aged): number {
   if (a.timeMs !== b.timeMs) return a.timeMs - b.timeMs;
   if (a.mtimeNs !== b.mtimeNs) return a.mtimeNs < b.mtimeNs ? -1 : 1;
   return a.file < b.file ? -1 : a.file > b.file ? 1 : 0;

@@ -15,6 +15,8 @@ export interface Ages {
   noticed(entry: Entry): void;
   /** The containers of archives whose age was reached since the last call; none while no time can be trusted. */
   reached(): ContainerIdentity[];
+  /** Whether no archive reached its age by this trusted time of which {@link reached} has not told. */
+  areNoneDue(nowMs: number | undefined): boolean;
 }
 
 export function createAges(options: {
@@ -24,6 +26,7 @@ export function createAges(options: {
 }): Ages {
   const { index, clock, time } = options;
   let policy: InForce | undefined;
+  let isAsked = false;
   /** Ages up to this trusted time have been told of; undefined until a time is trusted under this policy. */
   let toldUpToMs: number | undefined;
   /** When that was set in this start of the agent, on the monotonic clock. */
@@ -44,6 +47,7 @@ export function createAges(options: {
   return {
     setPolicy(next) {
       policy = next;
+      isAsked = hasAges(next.document);
       toldUpToMs = next.acceptedAtTrustedMs;
       toldAtMs = undefined;
       nextMs = Number.NEGATIVE_INFINITY;
@@ -59,7 +63,7 @@ export function createAges(options: {
       const nowMs = time.nowMs();
       if (policy === undefined || nowMs === undefined || nowMs < nextMs) return [];
       nextMs = Number.POSITIVE_INFINITY;
-      if (!hasAges(policy.document)) return [];
+      if (!isAsked) return [];
       const startMs = windowStart(nowMs);
       const reached: ContainerIdentity[] = [];
       let isAllKnown = true;
@@ -84,6 +88,7 @@ export function createAges(options: {
       }
       return reached;
     },
+    areNoneDue: (nowMs) => !isAsked || (nowMs !== undefined && nowMs < nextMs),
   };
 }
 

@@ -64,8 +64,11 @@ export interface Attention {
   /** Takes what the next run plans for; undefined if nothing is to be planned. */
   take(): Batch | undefined;
   isPending(): boolean;
-  /** All that these scopes' events asked for has been done. */
-  finish(scopes: Iterable<Scope>): void;
+  /**
+   * All that these scopes' events asked for has been done; `isShort` where that is said of no scopes within them that are
+   * planned for by themselves.
+   */
+  finish(scopes: Iterable<Scope>, how: { isShort: boolean }): void;
   /** What an agent that starts again has to act on; undefined if nothing is due, or the policy acts everywhere anyway. */
   due(): Due | undefined;
 }
@@ -188,10 +191,12 @@ export function createAttention({ index, clock }: { index: ArchiveIndex<Entry>; 
       return taken;
     },
     isPending: () => batch !== undefined,
-    finish(scopes) {
+    finish(scopes, { isShort }) {
       if (due.size === 0) return;
       const done = new Set([...scopes].map(keyOf));
-      for (const [container, enough] of due) if (enough.some((scope) => done.has(scope))) due.delete(container);
+      for (const [container, enough] of due) {
+        if ((isShort ? enough.slice(-1) : enough).some((scope) => done.has(scope))) due.delete(container);
+      }
     },
     due: () => {
       if (resumed !== undefined) return resumed;
@@ -209,7 +214,7 @@ export function keyOf({ namespace, pod, container, workload }: Partial<Scope>): 
 }
 
 /** The scopes of a container on which its policy's rules act, the widest first. */
-function limitedScopes({ govern }: InForce, identity: ContainerIdentity): Scope[] {
+export function limitedScopes({ govern }: Pick<InForce, "govern">, identity: ContainerIdentity): Scope[] {
   const { namespace, pod, container } = identity;
   const governing = govern(identity);
   const { level, perPod, perNamespace } = governing;

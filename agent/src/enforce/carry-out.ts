@@ -8,12 +8,20 @@ import { containerScope } from "../retention/scope.ts";
 import { type Removal, removeArchive } from "./remove.ts";
 
 /**
- * What a plan rests on: the archives that it was made for. If another hand changes one of them or takes it away, the plan
- * ends and is made anew. Archives that came since do not matter, for they can only add to what must go.
+ * What a plan rests on: the archives that it was made for, and the scopes of which it knows sums alone, by their keys. If
+ * another hand changes one of those archives or takes one of those scopes' away, the plan ends and is made anew. Archives
+ * that came since do not matter, for they can only add to what must go.
  */
 export interface Basis {
   archives: Set<Entry>;
+  scopes: ReadonlySet<string>;
+  /** Those that the plan itself takes away. */
+  going: Set<Entry>;
   isOvertaken: boolean;
+}
+
+export function newBasis({ archives, scopes }: { archives?: Iterable<Entry>; scopes?: ReadonlySet<string> }): Basis {
+  return { archives: new Set(archives), scopes: scopes ?? new Set(), going: new Set(), isOvertaken: false };
 }
 
 /** One deletion of a plan. */
@@ -58,8 +66,12 @@ export async function carryOut(
     const asPlanned = { ...entry };
     // What is seen of this file from now on is the plan's own doing.
     basis.archives.delete(entry);
+    basis.going.add(entry);
     const removal = await removeArchive(from, asPlanned, survivor);
-    if (removal.outcome !== "deleted") basis.archives.add(entry);
+    if (removal.outcome !== "deleted") {
+      basis.archives.add(entry);
+      basis.going.delete(entry);
+    }
     onRemoval({ ...step, asPlanned }, removal);
     if (removal.outcome === "paused") return "paused";
     if (removal.outcome === "refused" || removal.outcome === "gone") return "overtaken";

@@ -14,11 +14,12 @@ import { type DiskUsage, isOverLimit, isRelieved, type Plan, type PlanInput, pla
 import { containerScope, podScope } from "../retention/scope.ts";
 import { createAges, hasAges } from "./ages.ts";
 import { archivesOf, type Batch, createAttention, type Due, keyOf, type Scope, scopesDownTo } from "./attention.ts";
-import { type Basis, carryOut, type Ending, type Step, stepsOf } from "./carry-out.ts";
+import { carryOut, type Ending, newBasis, type Step, stepsOf } from "./carry-out.ts";
 import type { DiskReading } from "./disk.ts";
 import { createFailures } from "./failures.ts";
 import type { InForce } from "./in-force.ts";
 import { isPaused, type Removal } from "./remove.ts";
+import { createShortlists, NODE, type Shortlist } from "./shortlist.ts";
 import {
   afterArrival,
   afterDeletions,
@@ -31,6 +32,8 @@ import {
 
 /** How often the file system is asked how full it is, in milliseconds; more often while freed space is awaited. */
 const DISK_EVERY_MS = 10_000;
+
+const WHOLE_NODE: ReadonlySet<string> = new Set([NODE]);
 
 /** What the enforcer tells of what it does. */
 export interface EnforcerEvents {
@@ -51,6 +54,8 @@ export interface EnforcerOptions {
   events: EnforcerEvents;
   time: Pick<TrustedTime, "nowMs">;
   readDisk: (directory: Directory) => DiskReading | undefined;
+  /** From how many archives on a scope is planned for by what changed in it. */
+  large?: number | undefined;
 }
 
 /** What is held back, cannot be done, or waits. */
@@ -103,10 +108,11 @@ interface Ground {
   inForce: InForce;
 }
 
-/** A plan, and all archives that it was made for. */
+/** A plan, and all archives that it was made for: of its scopes, or those of a shortlist. */
 interface MadePlan {
   plan: Plan;
   archives: ReadonlySet<Entry>;
+  isShort: boolean;
 }
 
 export function createEnforcer(options: EnforcerOptions): Enforcer {
@@ -114,6 +120,13 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   const attention = createAttention({ index, clock });
   const ages = createAges({ index, clock, time });
   const failures = createFailures(clock);
+  const shortlists = createShortlists({
+    index,
+    ...(options.large !== undefined && { large: options.large }),
+    onLoss: (entry, scope) => {
+      if (basis.scopes.has(scope) && !basis.going.has(entry)) basis.isOvertaken = true;
+    },
+  });
 
   let directory: Directory | undefined;
   let isListed = false;
@@ -121,7 +134,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   let isWaiting = false;
   let running: Promise<void> | undefined;
   /** Of the plan under way. */
-  let basis = newBasis();
+  let basis = newBasis({});
   /** Scopes whose plan a changed file ended, of which the observer may know nothing yet: planned again with the next tick. */
   const postponed = new Map<string, Scope>();
   let isNodePostponed = false;
@@ -175,7 +188,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       if (batch === undefined) return;
       const startedMs = clock.monotonicMs();
       await enforce(batch, ground);
-      basis = newBasis();
+      basis = newBasis({});
       events.enforced({ durationMs: clock.monotonicMs() - startedMs });
     }
   }
@@ -205,17 +218,22 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   async function enforcePart(scopes: Scope[], ground: Ground, sinceMs: number): Promise<boolean> {
     const covers = proofs.current(clock.monotonicMs()).filter(({ namespace }) => namespace === scopes[0]?.namespace);
     const input = { ...situation(ground), orphans: covers, node: undefined };
-    const made = await makePlan(inScopes(scopes, ground), input);
+    const keys = new Set(scopes.map(keyOf));
+    const [only, ...others] = scopes;
+    const shortlist = only && others.length === 0 && isQuiet(input) ? shortlists.of(only) : undefined;
+    shortlists.begin(scopes);
+    const made =
+      (await makeShortPlan(shortlist, { input, scopes: keys })) ?? (await makePlan(inScopes(scopes, ground), input));
     if (!isStill(ground)) return false;
     if (made === undefined) {
       postpone(scopes);
       return true;
     }
-    const { plan, archives } = made;
+    const { plan, archives, isShort } = made;
     const asked = covers.filter((cover) => some(index.inScope(cover), (entry) => archives.has(entry)));
-    const keys = new Set(scopes.map(keyOf));
-    keepBooks(plan, archives, { isOfNode: false, isReplanned: (limit) => isWithin(limit, keys) });
-    keepPins(plan, keys);
+    // Within a scope there may be others, planned for by themselves, of which a shortlist has none.
+    keepBooks(plan, archives, { isOfNode: false, isReplanned: (limit) => !isShort && isWithin(limit, keys) });
+    if (!isShort) keepPins(plan, keys);
     const { ending, undone } = await execute(plan, { ground, sinceMs });
     const { isOvertaken } = basis;
     await notePlanned(made, input, { ground, ending });
@@ -227,7 +245,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     if (ending !== "done") return true;
     const waiting = [...undone, ...[...plan.deferred, ...plan.stuck].map(({ archive }) => archive as Entry)];
     const isAgeUnknown = input.nowMs === undefined && hasAges(ground.inForce.document);
-    if (waiting.length === 0 && !isAgeUnknown) attention.finish(scopes);
+    if (waiting.length === 0 && !isAgeUnknown) attention.finish(scopes, { isShort });
+    shortlists.end(scopes, waiting.length === 0 && !isAgeUnknown && hasNothingLeft(plan, input));
     // A proof whose archives wait to settle, to be walked or to be deleted is still needed; so is one that DryRun tells of.
     const kept = ground.inForce.document.mode === "DryRun" ? plan.deletions.map(({ archive }) => archive as Entry) : [];
     const needed = new Set([...waiting, ...kept].flatMap(({ identity }) => coversOf(identity as ContainerIdentity)));
@@ -251,7 +270,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       lookAtDisk();
       if (passLimitBytes > 0) usage = disk;
     }
-    const isOverTotal = maxTotalBytes !== undefined && countedBytes() > maxTotalBytes;
+    const isOverTotal = maxTotalBytes !== undefined && index.countedBytes > maxTotalBytes;
     const isOverDisk = usage !== undefined && isDiskOverLimit();
     if (!isOverTotal && !isOverDisk) {
       failures.forgetOfNode();
@@ -266,7 +285,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     // Proved orphans are freed as well: no other archive goes for their bytes.
     const orphans = proofs.current(clock.monotonicMs());
     const input = { ...situation(ground), orphans, node };
-    const made = await makePlan(index.all(), input);
+    const shortlist = isOverTotal && !isOverDisk && isNodeQuiet(input) ? shortlists.ofNode(maxTotalBytes) : undefined;
+    const made =
+      (await makeShortPlan(shortlist, { input, scopes: WHOLE_NODE })) ?? (await makePlan(index.all(), input));
     if (!isStill(ground)) return;
     if (made === undefined) {
       isNodePostponed = true;
@@ -300,11 +321,41 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
    * Makes a plan in slices, for the archives that `found` yields while it is made. Undefined if another hand changed what the
    * plan rests on before it was made.
    */
-  async function makePlan(found: Iterable<Entry>, input: Omit<PlanInput, "archives">): Promise<MadePlan | undefined> {
-    basis = newBasis();
+  async function makePlan(
+    found: Iterable<Entry>,
+    input: Omit<PlanInput, "archives">,
+    scopes: ReadonlySet<string> = new Set(),
+  ): Promise<MadePlan | undefined> {
+    basis = newBasis({ scopes });
     const archives = new Set<Entry>();
     const plan = await planInSlices({ ...input, archives: watched(found, archives) });
-    return basis.isOvertaken ? undefined : { plan, archives };
+    return basis.isOvertaken ? undefined : { plan, archives, isShort: scopes.size > 0 };
+  }
+
+  /**
+   * Makes a plan for a shortlist. Undefined if there is none, if another hand changed what the plan rests on, or if there is
+   * more to it than deletions: then only a plan for all archives tells what.
+   */
+  async function makeShortPlan(
+    shortlist: Shortlist | undefined,
+    { input, scopes }: { input: Omit<PlanInput, "archives">; scopes: ReadonlySet<string> },
+  ): Promise<MadePlan | undefined> {
+    if (shortlist === undefined) return undefined;
+    const made = await makePlan(shortlist.archives, { ...input, ...shortlist.told }, scopes);
+    return made && hasNothingLeft(made.plan, input) ? made : undefined;
+  }
+
+  /** Whether all that the policy asks for is what has changed since the last plans, or what plans left to do. */
+  function isQuiet({ policy: { mode }, orphans, nowMs, failing }: Omit<PlanInput, "archives">): boolean {
+    return mode === "Enforce" && orphans.length === 0 && failing?.size === 0 && ages.areNoneDue(nowMs);
+  }
+
+  /** Whether no rule of any scope has anything to do, now that the scopes have been planned for. */
+  function isNodeQuiet(input: Omit<PlanInput, "archives">): boolean {
+    const waiting = [planned, deferred, unreachable, postponed];
+    return (
+      isQuiet(input) && waiting.every(({ size }) => size === 0) && !isEverythingPostponed && !attention.isPending()
+    );
   }
 
   async function planInSlices(input: PlanInput): Promise<Plan> {
@@ -554,12 +605,6 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     return !policy.govern(identity).retainOrphan && isProved(entry, policy);
   }
 
-  function countedBytes(): number {
-    let bytes = 0;
-    for (const archive of index.all()) if (countsForNode(archive)) bytes += archive.size;
-    return bytes;
-  }
-
   function isDiskOverLimit(): boolean {
     return disk !== undefined && policy !== undefined && isOverLimit(policy.document.node, disk);
   }
@@ -578,6 +623,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   function watchAges(): void {
     if (!isListed) return;
     for (const identity of ages.reached()) {
+      shortlists.doubt(identity);
       attention.activate(identity);
       attention.mark(identity);
     }
@@ -597,7 +643,16 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       directory = next;
       isListed = false;
       attention.setDirectory(resumed);
-      for (const memory of [planned, toldOfDryRun, deferred, unreachable, pinnedLimits, failures, postponed])
+      for (const memory of [
+        planned,
+        toldOfDryRun,
+        deferred,
+        unreachable,
+        pinnedLimits,
+        failures,
+        postponed,
+        shortlists,
+      ])
         memory.clear();
       isNodePostponed = false;
       watermark = READY;
@@ -617,6 +672,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       policy = { ...next, govern: createGovernor(next.document) };
       attention.setPolicy(policy);
       ages.setPolicy(policy);
+      shortlists.setPolicy(policy);
       toldOfDryRun.clear();
       watermark = afterPolicy(watermark);
       lookAtDisk();
@@ -720,8 +776,10 @@ function some<T>(items: Iterable<T>, isIt: (item: T) => boolean = () => true): b
   return false;
 }
 
-function newBasis(): Basis {
-  return { archives: new Set(), isOvertaken: false };
+/** Whether a plan had nothing to tell but deletions. */
+function hasNothingLeft(plan: Plan, { policy: { mode } }: Pick<PlanInput, "policy">): boolean {
+  const left = [plan.deferred, plan.stuck, plan.unreachable, plan.pinnedLimits];
+  return mode === "Enforce" && !plan.waits && left.every(({ length }) => length === 0);
 }
 
 /** By what a limit that cannot be reached is known: its name and its scope, which the node's own limits have not. */

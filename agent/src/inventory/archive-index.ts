@@ -1,6 +1,6 @@
 import { getOrMake } from "@cro/shared/get-or-make";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
-import type { Archive } from "../archive/archive.ts";
+import { type Archive, countsForNode } from "../archive/archive.ts";
 import { scopesAround } from "../retention/scope.ts";
 
 /**
@@ -28,6 +28,10 @@ export interface ArchiveIndex<A extends Archive> {
   isBlocked(scope: string): boolean;
   /** Calls the listener with the key of each scope that ceases to be blocked. */
   onUnblocked(listener: (scope: string) => void): void;
+  /** Calls the listener with each archive that is put, or is no longer there. */
+  onFiled(listener: (archive: A, isThere: boolean) => void): void;
+  /** What the node as a whole counts of all archives, in bytes. */
+  readonly countedBytes: number;
   /** How many archives have not been walked. */
   readonly unwalked: number;
 }
@@ -40,6 +44,7 @@ interface Filed<A> {
   archive: A;
   identity: ContainerIdentity | undefined;
   walked: boolean;
+  countedBytes: number;
 }
 
 type Containers<A> = Map<string, Set<Owned<A>>>;
@@ -50,11 +55,13 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
   /** How many archives that have not been walked may lie in each scope. */
   const unwalkedIn = new Map<string, number>();
   let unwalked = 0;
+  let countedBytes = 0;
   let unblocked: (scope: string) => void = () => {};
+  let onFiled: (archive: A, isThere: boolean) => void = () => {};
 
   function file(archive: A): void {
     const { identity, walked } = archive;
-    byFile.set(archive.file, { archive, identity, walked });
+    byFile.set(archive.file, { archive, identity, walked, countedBytes: 0 });
     if (!walked) countUnwalked(archive, identity, 1);
     if (identity === undefined) return;
     const pods = getOrMake(namespaces, identity.namespace, () => new Map());
@@ -62,7 +69,8 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
     getOrMake(containers, identity.container, () => new Set()).add(archive as Owned<A>);
   }
 
-  function unfile({ archive, identity, walked }: Filed<A>): void {
+  function unfile({ archive, identity, walked, countedBytes: bytes }: Filed<A>): void {
+    countedBytes -= bytes;
     if (!walked) countUnwalked(archive, identity, -1);
     if (identity === undefined) return;
     const pods = namespaces.get(identity.namespace);
@@ -96,21 +104,28 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
     },
     namespaces: () => namespaces.keys(),
     put(archive) {
-      const filed = byFile.get(archive.file);
+      const before = byFile.get(archive.file);
       const { identity, walked } = archive;
-      if (filed?.archive === archive && filed.identity === identity) {
-        if (filed.walked !== walked) countUnwalked(archive, identity, walked ? -1 : 1);
-        filed.walked = walked;
-        return;
+      if (before?.archive === archive && before.identity === identity) {
+        if (before.walked !== walked) countUnwalked(archive, identity, walked ? -1 : 1);
+        before.walked = walked;
+      } else {
+        if (before !== undefined) unfile(before);
+        if (before !== undefined && before.archive !== archive) onFiled(before.archive, false);
+        file(archive);
       }
-      if (filed !== undefined) unfile(filed);
-      file(archive);
+      const now = byFile.get(archive.file) as Filed<A>;
+      countedBytes -= now.countedBytes;
+      now.countedBytes = countsForNode(archive) ? archive.size : 0;
+      countedBytes += now.countedBytes;
+      onFiled(archive, true);
     },
     remove(name) {
-      const filed = byFile.get(name);
-      if (filed === undefined) return;
+      const before = byFile.get(name);
+      if (before === undefined) return;
       byFile.delete(name);
-      unfile(filed);
+      unfile(before);
+      onFiled(before.archive, false);
     },
     *inScope({ namespace, pod, container }, isWanted = () => true) {
       for (const [podName, containers] of pick(namespaces.get(namespace), pod)) {
@@ -122,6 +137,12 @@ export function createArchiveIndex<A extends Archive>(): ArchiveIndex<A> {
     isBlocked: (scope) => unwalkedIn.has(scope),
     onUnblocked(listener) {
       unblocked = listener;
+    },
+    onFiled(listener) {
+      onFiled = listener;
+    },
+    get countedBytes() {
+      return countedBytes;
     },
     get unwalked() {
       return unwalked;

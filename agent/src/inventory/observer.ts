@@ -387,6 +387,9 @@ export function createObserver(options: ObserverOptions): Observer {
       // It has stopped growing: only a walk from the start tells what it is.
       known.walk = startWalk();
       toWalk.add(known);
+      if (wasPinned === pinned) return;
+      index.put(known);
+      on.changed(known, false);
       return;
     }
     if (verdict?.kind === "failed") toWalk.add(known);

@@ -58,8 +58,25 @@ export interface PlanInput {
   failing?: ReadonlyMap<string, string> | undefined;
   /** Undefined where `archives` are not all of the node's: then no rule of the node acts. */
   node:
-    | { disk: DiskUsage | undefined /** What may go for free space, in allocated bytes. */; passLimitBytes?: number }
+    | {
+        disk: DiskUsage | undefined;
+        /** What may go for free space, in allocated bytes. */
+        passLimitBytes?: number;
+        /** Bytes that the node, and each namespace, holds beside `archives`; no rule of the node takes any of it. */
+        beyond?: { bytes: number; bytesOf: (namespace: string) => number };
+      }
     | undefined;
+  /**
+   * What a scope holds beside `archives`, by its key: it counts, and no rule takes any of it. Undefined where `archives` are
+   * all of a scope.
+   */
+  beyond?: ((scope: string) => Beyond | undefined) | undefined;
+}
+
+/** What a scope holds that a plan need not know, as its limits count it. */
+export interface Beyond {
+  archives: number;
+  bytes: number;
 }
 
 /** Of the file system that holds the archives; unknown usage deletes nothing. */
@@ -192,6 +209,8 @@ interface Scope {
   limits: ScopeLimits | undefined;
   /** In the order in which they go; only gathered where there are limits. */
   entries: Entry[];
+  /** What else counts in it. */
+  beyond: Beyond;
   /** Whether rules may act on it; undefined as long as none has asked. */
   acts: boolean | undefined;
 }
@@ -218,6 +237,7 @@ const WORKLOAD = 2;
 const NAMESPACE = 3;
 
 const NOTHING_LISTED = -1;
+const NOTHING: Beyond = { archives: 0, bytes: 0 };
 
 /** How many archives are surveyed in one step: some milliseconds of work. */
 const ENTRIES_A_STEP = 2048;
@@ -381,14 +401,20 @@ function createContainerLookup(input: PlanInput): (identity: ContainerIdentity) 
   // Archives of one container mostly share what names it, which is found with one look and not with three.
   const known = new Map<ContainerIdentity, Container>();
 
-  function open(width: Scope["width"], identity: ContainerIdentity, limits: ScopeLimits | undefined): Scope {
-    return { width, identity, workload: "", limits, entries: [], acts: undefined };
+  function open(
+    width: Scope["width"],
+    identity: ContainerIdentity,
+    { limits, workload = "" }: { limits: ScopeLimits | undefined; workload?: string },
+  ): Scope {
+    const scope: Scope = { width, identity, workload, limits, entries: [], beyond: NOTHING, acts: undefined };
+    if (input.beyond !== undefined) scope.beyond = input.beyond(keyOf(scope)) ?? NOTHING;
+    return scope;
   }
 
   function findOrOpenWorkload(identity: ContainerIdentity, governing: Policy) {
     const workload = workloadOf(governing);
     return getOrMake(workloads, workloadScope(identity, workload), () => ({
-      scope: { ...open(WORKLOAD, identity, governing.perWorkload), workload },
+      scope: open(WORKLOAD, identity, { limits: governing.perWorkload, workload }),
       floors: new Map(),
     }));
   }
@@ -411,9 +437,9 @@ function createContainerLookup(input: PlanInput): (identity: ContainerIdentity) 
     const { level, perContainer, perPod, perNamespace } = governing;
     const isGlobal = level === "global";
     const scopes: Scope[] = []; // the policy's own comes first; the global one's wider ones matter for their limits
-    if (level === "container" || isGlobal) scopes.push(open(CONTAINER, identity, perContainer));
+    if (level === "container" || isGlobal) scopes.push(open(CONTAINER, identity, { limits: perContainer }));
     if (level === "pod" || isGlobal) {
-      pod.scope ??= open(POD, identity, perPod);
+      pod.scope ??= open(POD, identity, { limits: perPod });
       scopes.push(pod.scope);
     }
     let floor: Floor | undefined;
@@ -423,7 +449,7 @@ function createContainerLookup(input: PlanInput): (identity: ContainerIdentity) 
       floor = getOrMake(floors, identity.container, () => ({ kept: 0 }));
     }
     if (level === "namespace" || isGlobal) {
-      namespace.scope ??= open(NAMESPACE, identity, perNamespace);
+      namespace.scope ??= open(NAMESPACE, identity, { limits: perNamespace });
       scopes.push(namespace.scope);
     }
     const itself: Floor = { kept: 0 };
@@ -529,9 +555,9 @@ function takeViolating(
 
 function enforceCount(scope: Scope, mayActOn: Survey["mayActOn"], draft: Draft): void {
   const limit = scope.limits?.maxCheckpoints;
-  if (limit === undefined || scope.entries.length < limit) return;
+  if (limit === undefined || scope.entries.length + scope.beyond.archives < limit) return;
   notePins(scope, limit, draft);
-  const over = sumOfLeft(scope.entries, inNumbers) - limit;
+  const over = sumOfLeft(scope.entries, inNumbers) + scope.beyond.archives - limit;
   if (over <= 0 || !mayActOn(scope)) return;
   const excess = createExcess(over, { reason: "max_checkpoints", amountOf: inNumbers, draft });
   excess.takeFrom(scope.entries);
@@ -549,7 +575,7 @@ function notePins(scope: Scope, maxCheckpoints: number, draft: Draft): void {
 function enforceTotalSize(scope: Scope, mayActOn: Survey["mayActOn"], draft: Draft): void {
   const limit = scope.limits?.maxTotalBytes;
   if (limit === undefined) return;
-  const over = sumOfLeft(scope.entries, sizeOf) - limit;
+  const over = sumOfLeft(scope.entries, sizeOf) + scope.beyond.bytes - limit;
   if (over <= 0 || !mayActOn(scope)) return;
   const excess = createExcess(over, { reason: "max_total_size", amountOf: sizeOf, draft });
   excess.takeFrom(scope.entries, ({ archive }) => archive.size > limit);
@@ -577,7 +603,8 @@ function enforceNode(input: PlanInput, survey: Survey, draft: Draft): number {
   if (limit !== undefined) {
     // No complete archive goes for the bytes of incomplete ones, even if those cannot be deleted.
     const tornBytes = sumOfLeft(entries, (entry) => (entry.isStuck && entry.isIncomplete ? sizeOf(entry) : 0));
-    const over = sumOfLeft(entries, sizeOf) - limit;
+    const { bytes, bytesOf } = input.node?.beyond ?? { bytes: 0, bytesOf: undefined };
+    const over = sumOfLeft(entries, sizeOf) + bytes - limit;
     const excess = createExcess(over, {
       reason: "node_max_total_size",
       amountOf: sizeOf,
@@ -586,7 +613,7 @@ function enforceNode(input: PlanInput, survey: Survey, draft: Draft): number {
     });
     excess.takeFrom(entries, ({ archive }) => archive.size > limit);
     excess.takeFrom(entries, isIncomplete);
-    excess.takeFromLargest(owned);
+    excess.takeFromLargest(owned, bytesOf);
     excess.report(entries, { unit: "bytes" });
   }
   if (input.node?.disk === undefined) return 0;
@@ -692,10 +719,13 @@ function createExcess(
       }
     },
 
-    /** Takes the first of the namespace with the most at that moment, again and again. */
-    takeFromLargest(entries: readonly OwnedEntry[]): void {
+    /**
+     * Takes the first of the namespace with the most at that moment, again and again. `beyondOf` is what a namespace has beside
+     * the entries.
+     */
+    takeFromLargest(entries: readonly OwnedEntry[], beyondOf = (_namespace: string) => 0): void {
       if (left <= 0) return;
-      const largest = new TinyQueue(sharesOf(entries, amountOf), compareShares);
+      const largest = new TinyQueue(sharesOf(entries, { amountOf, beyondOf }), compareShares);
       for (let share = largest.pop(); share !== undefined && left > 0; share = largest.pop()) {
         const entry = share.takeable[share.next];
         if (entry === undefined) continue;
@@ -760,14 +790,17 @@ interface Share {
   next: number;
 }
 
-function sharesOf(entries: readonly OwnedEntry[], amountOf: AmountOf): Share[] {
+function sharesOf(
+  entries: readonly OwnedEntry[],
+  { amountOf, beyondOf }: { amountOf: AmountOf; beyondOf: (namespace: string) => number },
+): Share[] {
   const shares = new Map<string, Share>();
   for (const entry of entries) {
     if (entry.isTaken) continue;
     const { namespace } = entry.container;
     let share = shares.get(namespace);
     if (share === undefined) {
-      share = { namespace, amount: 0, takeable: [], next: 0 };
+      share = { namespace, amount: beyondOf(namespace), takeable: [], next: 0 };
       shares.set(namespace, share);
     }
     share.amount += amountOf(entry);

@@ -76,6 +76,29 @@ describe("while a plan is carried out", () => {
     expect(archivesIn(folder)).toEqual([second]);
   });
 
+  it("what another hand takes away of the scope is not deleted for once more, though the plan did not know it by name", async () => {
+    const folder = aFolder();
+    const files = aSeries(folder, 5);
+    const [first = "", second = "", , fourth = ""] = files;
+    const keepFive = { ...keepOne, globalPolicy: { maxCheckpointsPerContainer: 5 } };
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(keepFive, folder),
+      onDeleted: (file) => {
+        if (file !== first) return;
+        unlinkSync(join(folder, fourth));
+        driven.see(fourth);
+      },
+    });
+    for (const file of files) driven.see(file);
+    driven.enforcer.listed();
+    await driven.calm();
+    const later = aSeries(folder, 2, { startMs: Date.now() - 60_000 });
+    for (const file of later) driven.see(file, { isEvent: true });
+    await driven.calm();
+    expect(driven.files()).toEqual([first]);
+    expect(archivesIn(folder)).toEqual([second, ...files.slice(2, 3), ...files.slice(4), ...later]);
+  });
+
   it("what turns out to be pinned or dated in the future is left alone", async () => {
     const folder = aFolder();
     const files = aSeries(folder, 4);

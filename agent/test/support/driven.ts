@@ -86,6 +86,8 @@ export function driveEnforcer(
     clock,
     log,
     readDisk: options.readDisk ?? (() => undefined),
+    // Small folders are planned for as large ones are.
+    large: 1,
     time: { nowMs: options.trustedMs ?? clock.wallMs },
     events: {
       deleted: ({ entry, reason, sinceEventMs }) => {
