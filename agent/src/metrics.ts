@@ -2,6 +2,7 @@ import { readdirSync } from "node:fs";
 import { ARCHIVE_STATES, type ArchiveState, type ArchiveSum, REASONS, type Reason } from "@cro/shared/wire/report";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { type Archive, countsInBytes, countsInNumber } from "./archive/archive.ts";
+import type { DiskReading } from "./enforce/disk.ts";
 import { GRANULARITIES, type Granularity } from "./granularity.ts";
 import type { SumsByReason } from "./report.ts";
 
@@ -11,7 +12,7 @@ export interface MetricsSource {
   /** What would go but does not, by reason. */
   planned(): SumsByReason;
   unreachable(): Iterable<Reason>;
-  disk(): { sizeBytes: number; usedBytes: number; availableBytes: number } | undefined;
+  disk(): DiskReading | undefined;
   fence(): { term: number; revision: number } | undefined;
   /** Seconds since the last directive; undefined before the first. */
   directiveAgeSeconds(): number | undefined;
@@ -185,6 +186,12 @@ export function createMetrics(options: {
     "Bytes used in that file system. The watermarks compare it with the sum of used and free bytes, as df does.",
     () => source.disk()?.usedBytes,
   );
+  value(
+    "checkpoint_directory_inodes",
+    "How many files that file system may hold. Nothing where it does not count them.",
+    () => source.disk()?.inodes?.total,
+  );
+  value("checkpoint_directory_free_inodes", "How many more files it may hold.", () => source.disk()?.inodes?.free);
   value("checkpoint_directory_mounted", "1 while the checkpoint directory is there and watched.", () =>
     source.isDirectoryMounted() ? 1 : 0,
   );

@@ -15,6 +15,7 @@ import { createReadSpace, READ_AHEAD } from "./inventory/read-ahead.ts";
 import { type Decision, explainPlan } from "./retention/explain.ts";
 import { type Plan, type PlanInput, planRetention } from "./retention/plan.ts";
 import { containerScope } from "./retention/scope.ts";
+import { withShares } from "./retention/shares.ts";
 
 /** A directory, looked at once. */
 export interface Scan {
@@ -104,14 +105,15 @@ export function planOnce(
   clock: Clock,
   { isWatching = false } = {},
 ): { plan: Plan; decisions: Decision[] } {
+  const disk = readDisk(scan.directory);
   const input: PlanInput = {
     archives: scan.entries,
-    policy,
+    policy: withShares(policy, disk),
     govern: createGovernor(policy),
     nowMs: clock.wallMs(),
     orphans: [],
     isActive: () => !isWatching || policy.applyImmediately,
-    node: { disk: readDisk(scan.directory) },
+    node: { disk },
   };
   const plan = planRetention(input);
   return { plan, decisions: explainPlan(plan, input) };

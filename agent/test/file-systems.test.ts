@@ -1,4 +1,4 @@
-import { closeSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, renameSync, statfsSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, vi } from "vitest";
 import { patience, soak } from "../../shared/test/support/soak.ts";
@@ -53,6 +53,20 @@ describe("a file system that is full", () => {
     await until(() => expect(watching.deleted).toEqual([{ file: torn, reason: "max_checkpoints" }]));
     await until(() => expect(watching.isCalm()).toBe(true));
     expect(archivesIn(folder)).toEqual(whole);
+  });
+
+  it("of files has as many inodes free as asked for, once the oldest archives have gone", async ({ skip }) => {
+    if (!isRoot) skip("mounting needs root");
+    const folder = aMemoryFileSystem("size=8m,nr_inodes=24");
+    const files = series(folder, 6);
+    const freeInodes = () => statfsSync(folder).ffree;
+    for (let at = 0; freeInodes() > 2; at += 1) writeFileSync(join(folder, `other-${at}`), "");
+    const spec = { globalPolicy: { maxCheckpointsPerContainer: 0 }, nodePolicy: { minFreeInodes: 5 } };
+    const watching = watchDirectory(folder, { spec });
+    await until(() => expect(watching.deleted).toHaveLength(3));
+    await until(() => expect(watching.isCalm()).toBe(true));
+    expect(watching.deleted).toEqual(files.slice(0, 3).map((file) => ({ file, reason: "node_inodes" })));
+    expect(freeInodes()).toBe(5);
   });
 
   it("of inodes or of bytes keeps the agent from writing its state, which it tells, and from nothing else", async ({

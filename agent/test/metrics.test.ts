@@ -121,12 +121,14 @@ describe("the agent's metrics", () => {
   });
 
   it("tell how full the disk is by what the watermarks compare, and nothing of a disk that does not tell", async () => {
-    const disk = { sizeBytes: 100, usedBytes: 60, availableBytes: 30 };
+    const disk = { sizeBytes: 100, usedBytes: 60, availableBytes: 30, inodes: { total: 20, free: 7 } };
     const full = await metricsOf(() => [], { disk: () => disk }).registry.metrics();
     expect(full).toContain("checkpoint_directory_used_bytes 60");
     expect(full).toContain("checkpoint_directory_free_bytes 30");
+    expect(full).toContain("checkpoint_directory_inodes 20");
+    expect(full).toContain("checkpoint_directory_free_inodes 7");
     const unknown = await metricsOf(() => []).registry.metrics();
-    expect(unknown).not.toMatch(/^checkpoint_directory_(used|free|size)_bytes/m);
+    expect(unknown).not.toMatch(/^checkpoint_directory_(\w+_bytes|\w*inodes)/m);
   });
 
   it("tell which policy is in force, in which mode, and whether its directory is there", async () => {

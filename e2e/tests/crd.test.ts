@@ -247,6 +247,12 @@ describeWithKube("the policy resource on a real API server", (kube) => {
     "refuses and takes the same as the coordinator",
     async () => {
       const text = (...texts: string[]) => fc.constantFrom(...texts);
+      const arbShare = fc.oneof(
+        fc.constantFrom<unknown>(0, 1, null),
+        fc
+          .tuple(text("", "+", "-"), text("0", "00", "5", "99", "100", "1.5", ""), text("%", "%%", " %"))
+          .map((parts) => parts.join("")),
+      );
       const arbSize = fc.oneof(
         fc.constantFrom<unknown>(null, 0, 10, 1.5, -1, true, 9_007_199_254_740_991, 9_007_199_254_740_992),
         fc
@@ -364,7 +370,9 @@ describeWithKube("the policy resource on a real API server", (kube) => {
           nodePolicy: part({
             lowWatermarkPercent: fc.constantFrom<unknown>(0, 1, 50, 80, 100, 101),
             highWatermarkPercent: fc.constantFrom<unknown>(0, 1, 50, 80, 100, 101),
-            minFree: arbSize,
+            minFree: fc.oneof(arbSize, arbShare),
+            maxTotalSize: arbShare,
+            minFreeInodes: fc.oneof(arbShare, fc.constantFrom<unknown>(0, 1, -1, 1.5, "0", "12", "1Gi", "x", null)),
           }),
         }),
         part({
@@ -435,7 +443,7 @@ describeWithKube("the policy resource on a real API server", (kube) => {
       containerPolicies: [{ ...names, until: "2027-01-01T00:00:00Z" }],
       podPolicies: [{ namespace: "a", pod: "b", keep: { tags: ["x"] } }],
       namespacePolicies: [{ namespace: "a", mayGrow: false }],
-      nodePolicy: { minFree: "1Gi", minFreeInodes: "5%" },
+      nodePolicy: { minFree: "1Gi", minFreeForOthers: "5%" },
     };
 
     it("is stored as it came and survives every later write, and the coordinator refuses the policy by that name", async () => {

@@ -1,4 +1,5 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { NodePolicy } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { PinnedLimit, Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
@@ -10,8 +11,9 @@ import type { Entry } from "../inventory/entry.ts";
 import { startSlice } from "../inventory/slice.ts";
 import type { AcceptedPolicy } from "../policy/accept.ts";
 import type { OrphanProofs } from "../policy/orphan-proofs.ts";
-import { type DiskUsage, isOverLimit, isRelieved, type Plan, type PlanInput, planInSteps } from "../retention/plan.ts";
+import { type DiskUsage, type Plan, type PlanInput, planInSteps } from "../retention/plan.ts";
 import { containerScope, podScope } from "../retention/scope.ts";
+import { withShares } from "../retention/shares.ts";
 import { createAges, hasAges } from "./ages.ts";
 import { archivesOf, type Batch, createAttention, type Due, keyOf, type Scope, scopesDownTo } from "./attention.ts";
 import { carryOut, type Ending, newBasis, type Step, stepsOf } from "./carry-out.ts";
@@ -19,6 +21,7 @@ import type { DiskReading } from "./disk.ts";
 import { createFailures } from "./failures.ts";
 import type { InForce } from "./in-force.ts";
 import { isPaused, type Removal } from "./remove.ts";
+import { RESOURCES, type Resource } from "./resources.ts";
 import { createShortlists, NODE, type Shortlist } from "./shortlist.ts";
 import {
   afterArrival,
@@ -154,7 +157,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
 
   let paused = false;
   let isTimeTrusted = false;
-  let watermark: WatermarkState = READY;
+  /** Where the deletions for the sake of each resource stand. */
+  const relief = new Map<Resource, WatermarkState>();
+  let isToldOfInodes = false;
   let disk: DiskReading | undefined;
   let diskReadAtMs = Number.NEGATIVE_INFINITY;
 
@@ -263,25 +268,20 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
 
   /** The rules of the node as a whole need all archives, so they run only when one of their limits is broken. */
   async function enforceNode(ground: Ground, sinceMs: number): Promise<void> {
-    const { maxTotalBytes, watermark: percent, minFreeBytes } = ground.inForce.document.node;
-    const passLimitBytes = passLimit(watermark);
-    let usage: DiskUsage | undefined;
-    if (percent !== undefined || minFreeBytes !== undefined) {
-      lookAtDisk();
-      if (passLimitBytes > 0) usage = disk;
-    }
+    if (asksForDisk(ground.inForce.document.node)) lookAtDisk();
+    const { maxTotalBytes } = limitsOfNode(ground.inForce, disk);
     const isOverTotal = maxTotalBytes !== undefined && index.countedBytes > maxTotalBytes;
-    const isOverDisk = usage !== undefined && isDiskOverLimit();
+    const isOverDisk = RESOURCES.some((resource) => isShort(resource) && passLimit(stateOf(resource)) > 0);
     if (!isOverTotal && !isOverDisk) {
       failures.forgetOfNode();
       for (const [file, reason] of planned) if (isNodeRule(reason)) planned.delete(file);
-      if (watermark.phase === "ready") forgetUnreachable(({ limit }) => isNodeRule(limit));
-      else noteStalled();
+      forgetUnreachable(({ limit }) => isNodeRule(limit) && phaseOf(limit) === "ready");
+      noteStalled();
       return;
     }
     // A rule of the node acts only when every archive was walked; the last walk brings the next run.
     if (index.unwalked > 0) return;
-    const node = { disk: usage, passLimitBytes };
+    const node = { disk, ...passLimits(stateOf) };
     // Proved orphans are freed as well: no other archive goes for their bytes.
     const orphans = proofs.current(clock.monotonicMs());
     const input = { ...situation(ground), orphans, node };
@@ -294,8 +294,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       return;
     }
     const { plan, archives } = made;
-    const isStalled = watermark.phase === "stalled";
-    const isReplanned = ({ limit }: UnreachableLimit) => !(isStalled && limit === "node_watermark");
+    const isReplanned = ({ limit }: UnreachableLimit) => phaseOf(limit) !== "stalled";
     keepBooks(plan, archives, { isOfNode: true, isReplanned });
     const errorsBefore = deleteErrors;
     const { ending, undone } = await execute(plan, { ground, sinceMs });
@@ -411,7 +410,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
 
   function situation({ inForce }: Ground) {
     return {
-      policy: inForce.document,
+      policy: withShares(inForce.document, disk),
       govern: inForce.govern,
       nowMs: time.nowMs(),
       // DryRun tells of everything, whatever waits for an event.
@@ -461,12 +460,20 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
 
   /** Where the last pass freed nothing that shows: a limit that cannot be reached, by what it still wants. */
   function noteStalled(): void {
-    if (watermark.phase !== "stalled" || disk === undefined) return;
-    const wanted = Math.max(0, watermark.expectedAvailableBytes - disk.availableBytes);
-    if (!unreachable.has(NODE_WATERMARK)) {
-      log.warn({ wanted }, "deleting archives did not free the disk: other data fills it, or the files are held open");
+    for (const resource of RESOURCES) {
+      const state = stateOf(resource);
+      const free = disk && resource.freeOf(disk);
+      if (state.phase !== "stalled" || free === undefined) continue;
+      const { reason: limit, unit } = resource;
+      const wanted = Math.max(0, state.expectedAvailable - free);
+      if (!unreachable.has(limitKey({ limit }))) {
+        log.warn(
+          { limit, wanted, unit },
+          "deleting archives did not free the disk: other data fills it, or the files are held open",
+        );
+      }
+      unreachable.set(limitKey({ limit }), { limit, wanted, freed: 0, unit });
     }
-    unreachable.set(NODE_WATERMARK, { limit: "node_watermark", wanted, freed: 0, unit: "bytes" });
   }
 
   /** Carries a plan out, unless nothing may be deleted. `undone` are planned archives that are still there. */
@@ -482,7 +489,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     }
     const steps = stepsOf(plan.deletions, (container) => index.inScope(container));
     const undone = new Set(steps.map(({ entry }) => entry));
-    const freed = { bytes: 0, shownBytes: 0, isPass: false };
+    const freed = RESOURCES.map((resource) => ({ resource, amount: 0, shown: 0, isPass: false }));
     let before: DiskReading | undefined;
     let lastKnown: DiskReading | undefined;
     const look = () => {
@@ -506,18 +513,25 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
         if (removal.outcome === "deleted" || removal.outcome === "gone") undone.delete(step.entry);
         if (removal.outcome === "deleted") {
           const after = look();
-          freed.bytes += step.asPlanned.allocated;
-          // What cannot be measured has not been shown.
-          if (before && after) freed.shownBytes += Math.max(0, after.availableBytes - before.availableBytes);
-          freed.isPass ||= plan.watermarkBytes > 0 && step.reason === "node_watermark";
+          for (const one of freed) {
+            const { freeOf, takenBy, reason } = one.resource;
+            one.amount += takenBy(step.asPlanned);
+            // What cannot be measured has not been shown.
+            one.shown += Math.max(0, ((after && freeOf(after)) ?? 0) - ((before && freeOf(before)) ?? Infinity));
+            one.isPass ||= step.reason === reason;
+          }
         }
         noteRemoval(step, removal, { sinceMs, from });
       },
     });
-    if (freed.bytes > 0 && directory === from) {
+    if (directory === from && freed.some(({ amount }) => amount > 0)) {
       look();
       const nowMs = clock.monotonicMs();
-      if (lastKnown) watermark = afterDeletions(watermark, { ...freed, ...lastKnown, nowMs });
+      for (const { resource, ...what } of freed) {
+        const available = lastKnown && resource.freeOf(lastKnown);
+        if (available === undefined || what.amount === 0) continue;
+        relief.set(resource, afterDeletions(stateOf(resource), { ...what, available, nowMs }));
+      }
       lookAtDisk();
     }
     return { ending, undone: [...undone] };
@@ -530,7 +544,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     { inForce, disk: reading }: { inForce: InForce; disk: DiskUsage | undefined },
   ): boolean {
     if (reason === "orphan") return isProved(entry, inForce);
-    if (reason === "node_watermark") return reading !== undefined && !isRelieved(inForce.document.node, reading);
+    const resource = RESOURCES.find((one) => one.reason === reason);
+    if (resource !== undefined) {
+      return reading !== undefined && resource.isWanted(limitsOfNode(inForce, reading), reading);
+    }
     if (reason !== "max_age") return true;
     const nowMs = time.nowMs();
     const maxAgeMs = entry.identity && inForce.govern(entry.identity).maxAgeMs;
@@ -605,8 +622,19 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     return !policy.govern(identity).retainOrphan && isProved(entry, policy);
   }
 
-  function isDiskOverLimit(): boolean {
-    return disk !== undefined && policy !== undefined && isOverLimit(policy.document.node, disk);
+  function stateOf(resource: Resource): WatermarkState {
+    return relief.get(resource) ?? READY;
+  }
+
+  /** Where the deletions for a limit of the node stand; they need not wait for what no resource limits. */
+  function phaseOf(limit: Reason): WatermarkState["phase"] {
+    const resource = RESOURCES.find(({ reason }) => reason === limit);
+    return resource === undefined ? "ready" : stateOf(resource).phase;
+  }
+
+  /** Whether archives must go for a resource, by the last look at the disk. */
+  function isShort(resource: Resource): boolean {
+    return disk !== undefined && policy !== undefined && resource.isShort(limitsOfNode(policy, disk), disk);
   }
 
   function lookAtDisk(): void {
@@ -614,9 +642,29 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     disk = readDisk(directory);
     diskReadAtMs = clock.monotonicMs();
     if (disk === undefined) return;
-    const before = watermark.phase;
-    watermark = afterLook(watermark, { disk, isOverLimit: isDiskOverLimit(), nowMs: clock.monotonicMs() });
-    if (before !== watermark.phase) noteStalled();
+    noteInodes(disk);
+    const phases = RESOURCES.map((resource) => stateOf(resource).phase);
+    for (const resource of RESOURCES) {
+      relief.set(resource, seenBy(resource, disk, isShort(resource)));
+    }
+    if (RESOURCES.some((resource, at) => stateOf(resource).phase !== phases[at])) noteStalled();
+  }
+
+  /** Tells once under a policy that inodes are limited and not counted. */
+  function noteInodes({ inodes }: DiskUsage): void {
+    const { minFreeInodes, minFreeInodesPercent } = policy?.document.node ?? {};
+    const isAsked = minFreeInodes !== undefined || minFreeInodesPercent !== undefined;
+    if (isAsked && inodes === undefined && !isToldOfInodes) {
+      log.warn("the file system does not count inodes: minFreeInodes does nothing");
+    }
+    isToldOfInodes = isAsked && inodes === undefined;
+  }
+
+  /** The state of a resource after a look at the disk. */
+  function seenBy(resource: Resource, reading: DiskUsage, isOverLimit: boolean): WatermarkState {
+    const available = resource.freeOf(reading);
+    const nowMs = clock.monotonicMs();
+    return available === undefined ? READY : afterLook(stateOf(resource), { available, isOverLimit, nowMs });
   }
 
   /** Makes events of the ages that were reached: a scope whose archive grew too old is acted upon. */
@@ -655,7 +703,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       ])
         memory.clear();
       isNodePostponed = false;
-      watermark = READY;
+      relief.clear();
       disk = undefined;
       diskReadAtMs = Number.NEGATIVE_INFINITY;
       await running;
@@ -674,7 +722,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       ages.setPolicy(policy);
       shortlists.setPolicy(policy);
       toldOfDryRun.clear();
-      watermark = afterPolicy(watermark);
+      for (const [resource, state] of relief) relief.set(resource, afterPolicy(state));
       lookAtDisk();
       attention.markEverything();
       schedule();
@@ -694,7 +742,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       if (entry.identity !== undefined) {
         // The proof that its pod is gone may have come before it was known to be that pod's.
         if (isEvent || isOrphanDue(entry)) attention.activate(entry.identity);
-        if (isEvent) watermark = afterArrival(watermark, entry.allocated);
+        if (isEvent) {
+          for (const [resource, state] of relief) relief.set(resource, afterArrival(state, resource.takenBy(entry)));
+        }
         ages.noticed(entry);
       }
       // Until it was walked, it stood in the way of every scope that its name allows.
@@ -731,12 +781,17 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       postponed.clear();
       if (isNodePostponed) attention.markNode();
       isNodePostponed = false;
-      if (watermark.phase === "waiting" || clock.monotonicMs() - diskReadAtMs >= DISK_EVERY_MS) {
-        const before = watermark.phase;
+      const waiting = RESOURCES.filter((resource) => stateOf(resource).phase === "waiting");
+      if (waiting.length > 0 || clock.monotonicMs() - diskReadAtMs >= DISK_EVERY_MS) {
         isNodeRetried = false;
+        const sizeBefore = policy && limitsOfNode(policy, disk).maxTotalBytes;
         lookAtDisk();
-        const mayBeOver = before === "waiting" || unreachable.has(NODE_WATERMARK);
-        if ((isDiskOverLimit() || mayBeOver) && passLimit(watermark) > 0) attention.markNode();
+        // A share of a file system that grew or shrank is another limit.
+        if (policy && limitsOfNode(policy, disk).maxTotalBytes !== sizeBefore) attention.markNode();
+        for (const resource of RESOURCES) {
+          const mayBeShort = waiting.includes(resource) || unreachable.has(limitKey({ limit: resource.reason }));
+          if ((isShort(resource) || mayBeShort) && passLimit(stateOf(resource)) > 0) attention.markNode();
+        }
       }
       schedule();
     },
@@ -755,13 +810,14 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       if (directory === undefined || policy === undefined) return undefined;
       const nowMs = clock.monotonicMs();
       const reading = readDisk(directory);
-      const isOver = reading !== undefined && isOverLimit(policy.document.node, reading);
-      const seen = reading && afterLook(watermark, { disk: reading, isOverLimit: isOver, nowMs });
-      const passLimitBytes = passLimit(seen ?? watermark);
+      const limits = limitsOfNode(policy, reading);
+      const seen = (resource: Resource) =>
+        reading ? seenBy(resource, reading, resource.isShort(limits, reading)) : stateOf(resource);
       return {
         ...situation({ from: directory, inForce: policy }),
+        policy: withShares(policy.document, reading),
         orphans: proofs.current(nowMs),
-        node: index.unwalked > 0 ? undefined : { disk: passLimitBytes > 0 ? reading : undefined, passLimitBytes },
+        node: index.unwalked > 0 ? undefined : { disk: reading, ...passLimits(seen) },
       };
     },
     async stop() {
@@ -787,10 +843,22 @@ function limitKey(limit: Pick<UnreachableLimit, "limit" | "namespace" | "pod" | 
   return `${limit.limit} ${keyOf(limit)}`;
 }
 
-const NODE_WATERMARK = limitKey({ limit: "node_watermark" });
-
 function isNodeRule(reason: string): boolean {
-  return reason === "node_max_total_size" || reason === "node_watermark";
+  return reason === "node_max_total_size" || RESOURCES.some((resource) => resource.reason === reason);
+}
+
+/** Whether any limit of the node asks how full its file system is, or how large. */
+function asksForDisk({ maxTotalBytes: _, ...others }: NodePolicy): boolean {
+  return Object.keys(others).length > 0;
+}
+
+function limitsOfNode({ document }: InForce, disk: DiskUsage | undefined): NodePolicy {
+  return withShares(document, disk).node;
+}
+
+function passLimits(stateOf: (resource: Resource) => WatermarkState) {
+  const [passLimitBytes = 0, passLimitInodes = 0] = RESOURCES.map((resource) => passLimit(stateOf(resource)));
+  return { passLimitBytes, passLimitInodes };
 }
 
 /** The keys of the proofs that would cover an archive of this container. */

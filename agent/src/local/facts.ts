@@ -4,7 +4,7 @@ import { ARCHIVE_STATES, ReportedLimit, type UnreachableLimit } from "@cro/share
 import * as Type from "typebox";
 import { Check } from "typebox/value";
 import type { Archive } from "../archive/archive.ts";
-import type { PlanInput } from "../retention/plan.ts";
+import type { DiskUsage, PlanInput } from "../retention/plan.ts";
 import { scopesOf } from "../retention/scope.ts";
 
 const Identity = Type.Object({ namespace: Type.String(), pod: Type.String(), container: Type.String() });
@@ -51,8 +51,15 @@ const Head = Type.Object({
       failing: Type.Array(Type.Tuple([Type.String(), Type.String()])),
       node: Type.Optional(
         Type.Object({
-          disk: Type.Optional(Type.Object({ usedBytes: Type.Number(), availableBytes: Type.Number() })),
+          disk: Type.Optional(
+            Type.Object({
+              usedBytes: Type.Number(),
+              availableBytes: Type.Number(),
+              inodes: Type.Optional(Type.Object({ total: Type.Number(), free: Type.Number() })),
+            }),
+          ),
           passLimitBytes: Type.Optional(Type.Number()),
+          passLimitInodes: Type.Optional(Type.Number()),
         }),
       ),
     }),
@@ -94,7 +101,7 @@ export interface Facts {
 /** The part of a head that a plan rests on; infinite pass limits are left out, as JSON has none. */
 export function planFacts(situation: Omit<PlanInput, "archives">): NonNullable<Head["plan"]> {
   const { policy, nowMs, orphans, stuck = [], failing = [], node } = situation;
-  const { disk, passLimitBytes } = node ?? {};
+  const { disk, passLimitBytes, passLimitInodes } = node ?? {};
   return {
     policy,
     ...(nowMs !== undefined && { nowMs }),
@@ -109,12 +116,19 @@ export function planFacts(situation: Omit<PlanInput, "archives">): NonNullable<H
     failing: [...failing],
     ...(node && {
       node: {
-        ...(disk && { disk: { usedBytes: disk.usedBytes, availableBytes: disk.availableBytes } }),
-        ...(passLimitBytes !== undefined && Number.isFinite(passLimitBytes) && { passLimitBytes }),
+        ...(disk && { disk: pickUsage(disk) }),
+        ...(Number.isFinite(passLimitBytes) && { passLimitBytes }),
+        ...(Number.isFinite(passLimitInodes) && { passLimitInodes }),
       },
     }),
   };
 }
+
+function pickUsage({ usedBytes, availableBytes, inodes }: DiskUsage): DiskUsage {
+  return { usedBytes, availableBytes, ...(inodes && { inodes }) };
+}
+
+const NO_PASS_LIMITS = { passLimitBytes: Number.POSITIVE_INFINITY, passLimitInodes: Number.POSITIVE_INFINITY };
 
 /** The lines of an answer, each made when it is taken. */
 export function* factLines(
@@ -164,7 +178,7 @@ function toInput(plan: NonNullable<Head["plan"]>, archives: Archive[], active: R
     isActive: (scope) => active.has(scope),
     stuck: new Set(stuck),
     failing: new Map(failing),
-    node: node && { disk: node.disk, passLimitBytes: node.passLimitBytes ?? Number.POSITIVE_INFINITY },
+    node: node && { ...NO_PASS_LIMITS, ...node, disk: node.disk },
   };
 }
 

@@ -117,6 +117,7 @@ const WHY_REASON: Readonly<Record<Exclude<Reason, "max_checkpoint_size">, string
   max_total_size: "too many bytes",
   node_max_total_size: "too many bytes on the node",
   node_watermark: "the disk is too full",
+  node_inodes: "the disk has too few inodes free",
 };
 
 /**
@@ -131,14 +132,19 @@ export function describeLimit(reason: Reason, policy: Policy | undefined, node: 
     max_age: [["maxAge", policy?.maxAgeMs && `${policy.maxAgeMs / 1000}s`]],
     max_checkpoints: scopeLimits(policy, "maxCheckpoints", ({ maxCheckpoints }) => maxCheckpoints),
     max_total_size: scopeLimits(policy, "maxTotalSize", ({ maxTotalBytes }) => ofBytes(maxTotalBytes)),
-    node_max_total_size: [["maxTotalSize", ofBytes(node.maxTotalBytes)]],
+    node_max_total_size: [["maxTotalSize", ofShare(node.maxTotalPercent) ?? ofBytes(node.maxTotalBytes)]],
     node_watermark: [
       ["highWatermarkPercent", node.watermark?.high],
-      ["minFree", ofBytes(node.minFreeBytes)],
+      ["minFree", ofShare(node.minFreePercent) ?? ofBytes(node.minFreeBytes)],
     ],
+    node_inodes: [["minFreeInodes", ofShare(node.minFreeInodesPercent) ?? node.minFreeInodes]],
   };
   const set = limits[reason].filter(([, value]) => value !== undefined);
   return set.map(([name, value]) => `${name} ${value}`).join(", ");
+}
+
+function ofShare(percent: number | undefined): string | undefined {
+  return percent === undefined ? undefined : `${percent}%`;
 }
 
 function ofBytes(bytes: number | undefined): string | undefined {
@@ -162,7 +168,7 @@ function scopeLimits(
 
 /** Whether a rule of the node as a whole gives this reason: then no policy of the archive's own does. */
 export function isOfNode(reason: Reason): boolean {
-  return reason === "node_max_total_size" || reason === "node_watermark";
+  return reason === "node_max_total_size" || reason === "node_watermark" || reason === "node_inodes";
 }
 
 function whyDeleted(reason: Reason, policy: Policy | undefined): string {

@@ -62,6 +62,8 @@ export interface PlanInput {
         disk: DiskUsage | undefined;
         /** What may go for free space, in allocated bytes. */
         passLimitBytes?: number;
+        /** How many archives may go for free inodes. */
+        passLimitInodes?: number;
         /** Bytes that the node, and each namespace, holds beside `archives`; no rule of the node takes any of it. */
         beyond?: { bytes: number; bytesOf: (namespace: string) => number };
       }
@@ -84,6 +86,8 @@ export interface DiskUsage {
   usedBytes: number;
   /** What can still be written without privileges; used and available together are the whole. */
   availableBytes: number;
+  /** How many files it may hold, and how many more. Absent where the file system does not count them, as btrfs. */
+  inodes?: { total: number; free: number };
 }
 
 export interface PlannedDeletion {
@@ -618,15 +622,25 @@ function enforceNode(input: PlanInput, survey: Survey, draft: Draft): number {
   }
   if (input.node?.disk === undefined) return 0;
   const before = sumAllocated(draft.deletions);
-  // What is deferred goes as soon as it has settled: another archive must not go for its bytes meanwhile.
+  const { disk, passLimitBytes, passLimitInodes } = input.node;
+  const free = (wanted: number, passLimit: number | undefined, how: Pick<Limited, "reason" | "amountOf" | "unit">) => {
+    const over = Math.min(wanted, passLimit ?? Number.POSITIVE_INFINITY);
+    const excess = createExcess(over, { ...how, draft });
+    excess.takeFrom(entries, isIncomplete);
+    excess.takeFromLargest(owned);
+    excess.report(entries, { unit: how.unit, unsettled: survey.unsettled });
+  };
+  // What is deferred goes as soon as it has settled: another archive must not go for its space meanwhile.
   const freedBytes = before + sumAllocated(draft.deferred);
-  const wanted = bytesToFree(input.policy.node, input.node.disk, { freedBytes });
-  const over = Math.min(wanted, input.node.passLimitBytes ?? Number.POSITIVE_INFINITY);
-  const excess = createExcess(over, { reason: "node_watermark", amountOf: allocatedOf, draft });
-  excess.takeFrom(entries, isIncomplete);
-  excess.takeFromLargest(owned);
-  excess.report(entries, { unit: "bytes", unsettled: survey.unsettled });
-  return sumAllocated(draft.deletions) - before;
+  free(bytesToFree(input.policy.node, disk, { freedBytes }), passLimitBytes, {
+    ...{ reason: "node_watermark", amountOf: allocatedOf, unit: "bytes" },
+  });
+  const watermarkBytes = sumAllocated(draft.deletions) - before;
+  const freed = draft.deletions.length + draft.deferred.length;
+  free(inodesToFree(input.policy.node, disk, { freed }), passLimitInodes, {
+    ...{ reason: "node_inodes", amountOf: inInodes, unit: "archives" },
+  });
+  return watermarkBytes;
 }
 
 /** All that the node counts, in the order in which it goes: those without an owner go among the other incomplete ones. */
@@ -669,9 +683,21 @@ function bytesToFree(
   return minFreeBytes === undefined ? wanted : Math.max(wanted, minFreeBytes - (size - used));
 }
 
+/** Whether fewer inodes are free than must be: then archives go. */
+export function isShortOfInodes(node: NodePolicy, disk: DiskUsage): boolean {
+  return inodesToFree(node, disk, { freed: 0 }) > 0;
+}
+
+/** How many inodes must be given back until minFreeInodes holds, given what goes already; 0 where none is known to. */
+function inodesToFree({ minFreeInodes = 0 }: NodePolicy, { inodes }: DiskUsage, { freed }: { freed: number }): number {
+  return inodes === undefined ? 0 : minFreeInodes - (inodes.free + freed);
+}
+
 type AmountOf = (entry: Entry) => number;
 
 const sizeOf: AmountOf = ({ archive }) => archive.size;
+/** Each is one file. */
+const inInodes: AmountOf = () => 1;
 const allocatedOf: AmountOf = ({ archive }) => archive.allocated;
 /** Pinned ones count in numbers only where they are complete. */
 const inNumbers: AmountOf = ({ isComplete, isDeletable }) => (isComplete || isDeletable ? 1 : 0);
@@ -687,18 +713,20 @@ function sumAllocated(deletions: readonly PlannedDeletion[]): number {
   return deletions.reduce((sum, { archive }) => sum + archive.allocated, 0);
 }
 
+/** What a limit limits. */
+interface Limited {
+  reason: Reason;
+  amountOf: AmountOf;
+  unit: UnreachableLimit["unit"];
+}
+
 /**
  * By how much a limit is exceeded, and how that comes down: nothing more is taken once the limit is exceeded by no more than
  * the tolerated amount.
  */
 function createExcess(
   over: number,
-  {
-    reason,
-    amountOf,
-    draft,
-    toleratedAmount = 0,
-  }: { reason: Reason; amountOf: AmountOf; draft: Draft; toleratedAmount?: number },
+  { reason, amountOf, draft, toleratedAmount = 0 }: Omit<Limited, "unit"> & { draft: Draft; toleratedAmount?: number },
 ) {
   let left = over - toleratedAmount;
   /** Of what was taken, what probably cannot be deleted. */

@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
-import { readDisk } from "../../src/enforce/disk.ts";
+import { readDisk, readingOf } from "../../src/enforce/disk.ts";
 import { openDirectory } from "../../src/inventory/directory.ts";
 import { aFolder } from "../support/watching.ts";
 
@@ -21,6 +21,14 @@ describe("the use of a disk", () => {
     const near = 0.05 * size;
     expect(Math.abs((read?.usedBytes ?? 0) - used)).toBeLessThan(near);
     expect(Math.abs((read?.availableBytes ?? 0) - available)).toBeLessThan(near);
+  });
+
+  it("tells of inodes where they are counted, and nothing of them where they are not", () => {
+    const answer = { bsize: 4096, frsize: 4096, blocks: 10, bfree: 5, bavail: 4, files: 100, ffree: 30 };
+    expect(readingOf(answer)?.inodes).toEqual({ total: 100, free: 30 });
+    expect(readingOf({ ...answer, files: 0, ffree: 0 })).toEqual({
+      ...{ sizeBytes: 40_960, usedBytes: 20_480, availableBytes: 16_384 },
+    });
   });
 
   it("is unknown where the file system answers zeros, or does not answer", () => {

@@ -142,5 +142,7 @@ it("of the node holds the oldest of the namespaces that have the most, and the n
   expect(shortlists.ofNode(12 * 1024 * 1024)).toBeDefined();
   put({ file: "torn", age: 20, state: "incomplete" });
   expect(shortlists.ofNode(12 * 1024 * 1024)).toBeUndefined();
+  const onlyTorn = begin({}, [{ file: "torn and pinned", state: "incomplete", pinned: true }]);
+  expect(onlyTorn.shortlists.ofNode(1)).toBeDefined();
   expect(begin({}, series(3), { large: 4 }).shortlists.ofNode(1)).toBeUndefined();
 });

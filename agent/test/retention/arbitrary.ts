@@ -124,6 +124,7 @@ const arbNodePolicy = (): fc.Arbitrary<NodePolicy> =>
         })),
       ),
       minFreeBytes: maybe(fc.integer({ min: 1, max: 60 })),
+      minFreeInodes: maybe(fc.integer({ min: 1, max: 30 })),
     })
     .map((fields) => compact(fields as NodePolicy));
 
@@ -153,7 +154,15 @@ export const arbPolicy = ({
   });
 
 export const arbDisk = () =>
-  maybe(fc.record({ usedBytes: fc.integer({ min: 0, max: 200 }), availableBytes: fc.integer({ min: 0, max: 60 }) }));
+  maybe(
+    fc
+      .record({
+        usedBytes: fc.integer({ min: 0, max: 200 }),
+        availableBytes: fc.integer({ min: 0, max: 60 }),
+        inodes: maybe(fc.nat({ max: 30 }).map((free) => ({ total: 100, free }))),
+      })
+      .map(({ inodes, ...bytes }) => ({ ...bytes, ...(inodes && { inodes }) })),
+  );
 
 export const arbOrphans = (): fc.Arbitrary<OrphanCover[]> =>
   fc.array(

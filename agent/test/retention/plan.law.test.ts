@@ -25,7 +25,11 @@ const arbInput = ({ isWalked = true, hasNode = true } = {}): fc.Arbitrary<PlanIn
       orphans: arbOrphans(),
       isActive: arbActive(),
       node: fc.option(
-        fc.record({ disk: arbDisk(), passLimitBytes: fc.option(fc.nat(100), { nil: Number.POSITIVE_INFINITY }) }),
+        fc.record({
+          disk: arbDisk(),
+          passLimitBytes: fc.option(fc.nat(100), { nil: Number.POSITIVE_INFINITY }),
+          passLimitInodes: fc.option(fc.nat(10), { nil: Number.POSITIVE_INFINITY }),
+        }),
         { nil: undefined },
       ),
     })
@@ -34,10 +38,11 @@ const arbInput = ({ isWalked = true, hasNode = true } = {}): fc.Arbitrary<PlanIn
       stuck: stuck && new Set(stuck.flatMap((at) => rest.archives[at]?.file ?? [])),
       node: node && {
         passLimitBytes: node.passLimitBytes,
+        passLimitInodes: node.passLimitInodes,
         disk: node.disk && {
+          ...node.disk,
           // A file system holds at least what the archives take up.
           usedBytes: node.disk.usedBytes + rest.archives.reduce((sum, { allocated }) => sum + allocated, 0),
-          availableBytes: node.disk.availableBytes,
         },
       },
     }));
@@ -82,7 +87,16 @@ function after(input: PlanInput, { deletions, watermarkBytes }: Plan): PlanInput
     archives: listOf(input).filter((archive) => !gone.has(archive)),
     node: input.node && {
       passLimitBytes: Math.max(0, (input.node.passLimitBytes ?? Number.POSITIVE_INFINITY) - watermarkBytes),
-      disk: disk && { usedBytes: disk.usedBytes - freed, availableBytes: disk.availableBytes + freed },
+      passLimitInodes: Math.max(
+        0,
+        (input.node.passLimitInodes ?? Number.POSITIVE_INFINITY) -
+          deletions.filter(({ reason }) => reason === "node_inodes").length,
+      ),
+      disk: disk && {
+        usedBytes: disk.usedBytes - freed,
+        availableBytes: disk.availableBytes + freed,
+        ...(disk.inodes && { inodes: { ...disk.inodes, free: disk.inodes.free + deletions.length } }),
+      },
     },
   };
 }

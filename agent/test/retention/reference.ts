@@ -220,7 +220,7 @@ export function referencePlan(input: PlanInput) {
     }
   });
   const shrink = (reason: Reason, names: object, options: Shrink) => {
-    const { members, ever, limit, of, orders, tolerated = 0 } = options;
+    const { members, ever, limit, of, orders, tolerated = 0, unit = "bytes" } = options;
     const sum = () => total(members(), of);
     const wanted = sum() - limit;
     let freed = 0;
@@ -237,7 +237,7 @@ export function referencePlan(input: PlanInput) {
         ever.filter((archive) => of(archive) > 0),
         options,
       );
-      unreachable.push({ limit: reason, ...names, wanted, freed, unit: "bytes", ...inTheWay });
+      unreachable.push({ limit: reason, ...names, wanted, freed, unit, ...inTheWay });
     }
   };
   perScope((members, { maxTotalBytes = Infinity }, names, ever) => {
@@ -332,6 +332,25 @@ export function referencePlan(input: PlanInput) {
         },
       );
     }
+    if (disk?.inodes !== undefined) {
+      const going = planned.filter(({ archive }) => !isStuck(archive)).length;
+      const wanted = (node.minFreeInodes ?? 0) - disk.inodes.free - going;
+      const unsettled = archives.filter(
+        ({ state, pinned, allocated }) => state === "unsettled" && !pinned && allocated > 0,
+      ).length;
+      shrink(
+        "node_inodes",
+        {},
+        {
+          ...ofNode,
+          unsettled,
+          unit: "archives",
+          limit: counted().length - Math.max(0, Math.min(wanted, input.node.passLimitInodes ?? Infinity)),
+          of: () => 1,
+          orders: [torn, largest(() => 1)],
+        },
+      );
+    }
   }
   return {
     deletions: planned.filter(({ archive }) => archive.settled && !isStuck(archive)),
@@ -358,4 +377,5 @@ interface Shrink extends Partial<InTheWay> {
   /** By how much the limit may be exceeded before anything is taken. */
   tolerated?: number;
   orders: Array<() => Archive | undefined>;
+  unit?: UnreachableLimit["unit"];
 }

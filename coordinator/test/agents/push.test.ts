@@ -359,14 +359,14 @@ describe("createPusher", () => {
   /** A policy with a member that the agents of today do not have. */
   function aLaterPolicy() {
     const { document } = defaultPolicy();
-    const later = { ...document, node: { ...document.node, minFreeInodes: 5 } };
+    const later = { ...document, node: { ...document.node, minFreeForOthers: 5 } };
     return serializePolicy(later as typeof document);
   }
 
   it("does not push a policy to an agent that does not know all of it, and says why", async () => {
     const [oldest, today, later] = [await aPeer("a"), await aPeer("b"), await aPeer("c")];
     today.report = { ...today.report, version: "0.2.0", protocol: 2, documentFields: [...DOCUMENT_FIELDS] };
-    const documentFields = [...DOCUMENT_FIELDS, "node.minFreeInodes"];
+    const documentFields = [...DOCUMENT_FIELDS, "node.minFreeForOthers"];
     later.report = { ...later.report, version: "0.3.0", protocol: 3, documentFields };
     const { pusher, seen } = aPusher({ reportMs: 20 });
     pusher.setPolicy(() => defaults);
@@ -383,8 +383,8 @@ describe("createPusher", () => {
       expect(directives(peer).every(({ policy }) => policy.digest === defaults.digest)).toBe(true);
     }
     expect(pusher.view().map(({ state, problem }) => [state, problem])).toEqual([
-      ["pending", "agent 0.1.0 does not know node.minFreeInodes of the policy; upgrade it"],
-      ["pending", "agent 0.2.0 does not know node.minFreeInodes of the policy; upgrade it"],
+      ["pending", "agent 0.1.0 does not know node.minFreeForOthers of the policy; upgrade it"],
+      ["pending", "agent 0.2.0 does not know node.minFreeForOthers of the policy; upgrade it"],
       ["applied", undefined],
     ]);
     pusher.setPolicy(() => aPolicy(3));
@@ -394,7 +394,7 @@ describe("createPusher", () => {
 
   it("pushes such a policy to a new agent as soon as that has told that it knows all of it", async () => {
     const peer = await aPeer();
-    peer.report = { ...peer.report, protocol: 3, documentFields: [...DOCUMENT_FIELDS, "node.minFreeInodes"] };
+    peer.report = { ...peer.report, protocol: 3, documentFields: [...DOCUMENT_FIELDS, "node.minFreeForOthers"] };
     const { pusher, seen } = aPusher();
     pusher.setPolicy(aLaterPolicy);
     pusher.setAgents([peer.address]);

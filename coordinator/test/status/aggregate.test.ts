@@ -188,7 +188,7 @@ describe("a status", () => {
   });
 
   it("names an agent that does not know all of the policy, and shows it as one that answers", () => {
-    const problem = "agent 0.1.0 does not know node.minFreeInodes of the policy; upgrade it";
+    const problem = "agent 0.1.0 does not know node.minFreeForOthers of the policy; upgrade it";
     const status = aggregateStatus(input(["a", "b"], [aView("a"), aView("b", { state: "pending", problem })]));
     expect(conditionsOf(status).Enforcing).toEqual(["False", "Pending", `not yet on b: ${problem}`]);
     expect(status.nodes).toMatchObject({ desired: 2, ready: 2, applied: 1, stale: 0 });

@@ -1,5 +1,6 @@
 import { stringify } from "yaml";
 import {
+  COUNT_OR_SHARE,
   DEFAULT_CHECKPOINT_DIRECTORY,
   DURATION,
   LABEL_KEY,
@@ -12,6 +13,7 @@ import {
   POLICY_KIND,
   PolicySpec,
   QUANTITY,
+  QUANTITY_OR_SHARE,
 } from "./schema.ts";
 import { PolicyStatus } from "./status.ts";
 
@@ -39,6 +41,8 @@ type ValueRule = { rule: string; message: string; messageExpression: string };
 /** What a text is not that does not match its pattern, and the way out: a pattern in a message is of no use to a reader. */
 const WORDS = new Map<string, string>([
   [QUANTITY, "is not a quantity; write e.g. 10Gi or 10G"],
+  [QUANTITY_OR_SHARE, "is neither a quantity nor a share of the file system; write e.g. 10Gi or 10%"],
+  [COUNT_OR_SHARE, "is neither a number of inodes nor a share of them; write e.g. 100000 or 5%"],
   [DURATION, "is not a duration; write e.g. 30s, 12h or 7d"],
   [PLAIN_PATH, `is not an absolute path without . and ..; write e.g. ${DEFAULT_CHECKPOINT_DIRECTORY}`],
   [NAME_OR_PREFIX, "is neither a Kubernetes name nor the beginning of one followed by *; write e.g. web-*"],
@@ -328,7 +332,7 @@ function toIntOrString(variants: Schema[], { path, hasRules }: { path: string; h
   const checks = [
     ...(maximum === 0 ? [NO_UNIT_RULE] : []),
     ...(pattern === undefined ? [] : [patternRule(String(pattern), { path, isUnion: true })]),
-    ...(pattern === QUANTITY ? [MIN_SIZE_RULE] : []),
+    ...(pattern === QUANTITY || pattern === QUANTITY_OR_SHARE ? [MIN_SIZE_RULE] : []),
   ];
   return {
     "x-kubernetes-int-or-string": true,

@@ -36,6 +36,12 @@ export const NAME = `^${LABEL}([.]${LABEL})*$`;
 export const POD_OR_PREFIX = `^(${LABEL}([.]${LABEL})*|([a-z0-9][-.a-z0-9]*)?[*])$`;
 /** The quantities that policies take, as text; `parseQuantity` says which of them are too small. */
 export const QUANTITY = "^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|[kMGTPE]|[eE][-+]?[0-9]+)?$";
+/** A share of a file system: whole percent, 0 to 99. */
+export const SHARE = "^[0-9]{1,2}%$";
+/** A quantity, or a share. */
+export const QUANTITY_OR_SHARE = `${QUANTITY}|${SHARE}`;
+/** A whole number, or a share. */
+export const COUNT_OR_SHARE = `^[0-9]{1,15}$|${SHARE}`;
 /** The durations that policies take, as text. */
 export const DURATION = "^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$";
 
@@ -59,6 +65,19 @@ const quantity = (description: string) =>
       ],
       {
         description: `${description} A Kubernetes quantity such as 10Gi; a number without a unit is MiB. 0 is no limit.`,
+      },
+    ),
+  );
+
+const quantityOrShare = (description: string) =>
+  Type.Optional(
+    Type.Union(
+      [
+        Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+        Type.String({ maxLength: 64, pattern: QUANTITY_OR_SHARE }),
+      ],
+      {
+        description: `${description} A Kubernetes quantity such as 10Gi, or a share of the file system such as 10%; a number without a unit is MiB. 0 is no limit.`,
       },
     ),
   );
@@ -153,13 +172,25 @@ export const NamespacePolicySpec = Type.Object(
 
 export const NodePolicySpec = Type.Object(
   {
-    maxTotalSize: quantity("How many bytes all archives of a node may have together."),
+    maxTotalSize: quantityOrShare("How many bytes all archives of a node may have together."),
     highWatermarkPercent: percent("Archives are deleted when the file system that holds them is fuller than this.", 0),
     lowWatermarkPercent: percent(
       "Above the high watermark, archives are deleted until the file system is below this. Default: 5 under the high one.",
       1,
     ),
-    minFree: quantity("Archives are deleted until the file system that holds them has this much free."),
+    minFree: quantityOrShare("Archives are deleted until the file system that holds them has this much free."),
+    minFreeInodes: Type.Optional(
+      Type.Union(
+        [
+          Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+          Type.String({ maxLength: 64, pattern: COUNT_OR_SHARE }),
+        ],
+        {
+          description:
+            "Archives are deleted until the file system that holds them has so many inodes free. A number, or a share such as 5%. 0 is no limit.",
+        },
+      ),
+    ),
   },
   { ...closed, description: "Limits of each node as a whole." },
 );

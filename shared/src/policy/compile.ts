@@ -186,6 +186,15 @@ function createResolver(defaultDirectory: string) {
     return parsed.bytes;
   }
 
+  function sizeOrShare<B extends string, P extends string>(
+    [bytes, percent]: [B, P],
+    field: string,
+    value: unknown,
+  ): { [K in B]?: number } | { [K in P]?: number } {
+    const share = shareOf(value);
+    return share === undefined ? limit(bytes, size(field, value)) : limit(percent, share);
+  }
+
   function duration(field: string, value: unknown): number | undefined {
     if (value === undefined) return undefined;
     const parsed = parseDuration(value);
@@ -293,11 +302,12 @@ function createResolver(defaultDirectory: string) {
       });
     }
     return {
-      ...limit("maxTotalBytes", size(`${field}.maxTotalSize`, spec.maxTotalSize)),
+      ...sizeOrShare(["maxTotalBytes", "maxTotalPercent"], `${field}.maxTotalSize`, spec.maxTotalSize),
       ...(high === undefined || high === 0
         ? {}
         : { watermark: { high, low: low ?? Math.max(1, high - DEFAULT_WATERMARK_GAP) } }),
-      ...limit("minFreeBytes", size(`${field}.minFree`, spec.minFree)),
+      ...sizeOrShare(["minFreeBytes", "minFreePercent"], `${field}.minFree`, spec.minFree),
+      ...countOrShare(spec.minFreeInodes),
     };
   }
 
@@ -307,6 +317,17 @@ function createResolver(defaultDirectory: string) {
 function scopeLimits(maxCheckpoints: number | undefined, maxTotalBytes: number | undefined): ScopeLimits | undefined {
   const limits = { ...limit("maxCheckpoints", maxCheckpoints), ...limit("maxTotalBytes", maxTotalBytes) };
   return Object.keys(limits).length > 0 ? limits : undefined;
+}
+
+/** The percent of a share such as `10%`; undefined if the value is none. */
+function shareOf(value: unknown): number | undefined {
+  return typeof value === "string" && value.endsWith("%") ? Number(value.slice(0, -1)) : undefined;
+}
+
+function countOrShare(value: NodePolicySpec["minFreeInodes"]) {
+  const share = shareOf(value);
+  if (share !== undefined) return limit("minFreeInodesPercent", share);
+  return limit("minFreeInodes", value === undefined ? undefined : Number(value));
 }
 
 /** The field with its value, or nothing where the limit is unset or switched off by 0. */
@@ -371,6 +392,10 @@ function explainValue(keys: string[], value: unknown): string | undefined {
   }
   if (keys.at(-2) === "nodeSelector" || (keys[0] === "nodeMatchExpressions" && keys.at(-2) === "values"))
     return `${shown} is not a label value; quote it, and write it as on the node`;
+  if (keys[0] === "nodePolicy" && typeof value === "string" && value.endsWith("%")) {
+    return `${shown} is not a share of the file system; write whole percent from 1% to 99%, or 0`;
+  }
+  if (key === "minFreeInodes") return `${shown} is neither a number of inodes nor a share of them; write e.g. 5%`;
   if (/^(maxCheckpointSize|maxTotalSize\w*|minFree)$/.test(key)) {
     const parsed = parseQuantity(value);
     return parsed.ok ? `${shown} is too long for a quantity` : parsed.problem;

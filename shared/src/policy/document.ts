@@ -4,6 +4,7 @@ import { WORKLOAD_KINDS } from "./workload.ts";
 
 const closed = { additionalProperties: false } as const;
 const positive = () => Type.Optional(Type.Integer({ minimum: 1 }));
+const share = () => Type.Optional(Type.Integer({ minimum: 1, maximum: 99 }));
 
 /** Limits of one scope. An absent one is no limit. */
 export const ScopeLimits = Type.Object({ maxCheckpoints: positive(), maxTotalBytes: positive() }, closed);
@@ -38,6 +39,8 @@ export const Policy = Type.Object(
 export const NodePolicy = Type.Object(
   {
     maxTotalBytes: positive(),
+    /** The same in percent of the file system, in place of it. */
+    maxTotalPercent: share(),
     /** Both watermarks or none, in percent of the file system. */
     watermark: Type.Optional(
       Type.Object(
@@ -46,6 +49,9 @@ export const NodePolicy = Type.Object(
       ),
     ),
     minFreeBytes: positive(),
+    minFreePercent: share(),
+    minFreeInodes: positive(),
+    minFreeInodesPercent: share(),
   },
   closed,
 );

@@ -151,12 +151,21 @@ describe("compilePolicy", () => {
       namespacePolicies: [
         { namespace: "team", maxCheckpoints: 0, maxTotalSize: "0Gi", maxAge: "0", minCheckpoints: 0 },
       ],
-      nodePolicy: { maxTotalSize: 0, highWatermarkPercent: 0, minFree: "0" },
+      nodePolicy: { maxTotalSize: 0, highWatermarkPercent: 0, minFree: "0%", minFreeInodes: "0" },
     });
     expect(document.global).toEqual({ level: "global", retainOrphan: true });
     expect(document.rules).toEqual([{ level: "namespace", namespace: "team", retainOrphan: true }]);
     expect(document.node).toEqual({});
     expect(orphanGraceMs).toBe(0);
+  });
+
+  it("takes shares of the file system of a node as they are, and numbers of inodes", () => {
+    const ofNode = (nodePolicy: Record<string, unknown>) => compiled({ nodePolicy }).document.node;
+    expect(ofNode({ maxTotalSize: "60%", minFree: "1%", minFreeInodes: "99%" })).toEqual({
+      ...{ maxTotalPercent: 60, minFreePercent: 1, minFreeInodesPercent: 99 },
+    });
+    expect(ofNode({ minFreeInodes: "100000" })).toEqual({ minFreeInodes: 100_000 });
+    expect(ofNode({ minFreeInodes: 5 })).toEqual({ minFreeInodes: 5 });
   });
 
   it("inherits nothing from the global policy in a more specific one", () => {
@@ -234,6 +243,22 @@ describe("compilePolicy", () => {
     ],
     [{ globalPolicy: { maxAge: 30 } }, "spec.globalPolicy.maxAge: 30 has no unit; write e.g. 30s, 12h or 7d"],
     [{ orphanGracePeriod: "-1s" }, 'spec.orphanGracePeriod: "-1s" is negative; write e.g. 30s, 12h or 7d'],
+    [
+      { nodePolicy: { minFree: "100%", maxTotalSize: "1.5%", minFreeInodes: "-1%" } },
+      [
+        'spec.nodePolicy.maxTotalSize: "1.5%" is not a share of the file system; write whole percent from 1% to 99%, or 0',
+        'spec.nodePolicy.minFree: "100%" is not a share of the file system; write whole percent from 1% to 99%, or 0',
+        'spec.nodePolicy.minFreeInodes: "-1%" is not a share of the file system; write whole percent from 1% to 99%, or 0',
+      ],
+    ],
+    [
+      { nodePolicy: { minFreeInodes: "10Gi" } },
+      'spec.nodePolicy.minFreeInodes: "10Gi" is neither a number of inodes nor a share of them; write e.g. 5%',
+    ],
+    [
+      { globalPolicy: { maxTotalSizePerPod: "10%" } },
+      'spec.globalPolicy.maxTotalSizePerPod: "10%" is not a Kubernetes quantity; write e.g. 10Gi',
+    ],
     [
       { nodePolicy: { minFree: "10GiB", maxTotalSize: "-1" } },
       [

@@ -1,0 +1,126 @@
+import { expect, it } from "vitest";
+import type { DiskReading } from "../../src/enforce/disk.ts";
+import { archivesIn } from "../support/archives.ts";
+import { aClock, aSeries, driveEnforcer } from "../support/driven.ts";
+import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
+
+const BYTES = { sizeBytes: 1000, usedBytes: 0, availableBytes: 1000 };
+
+/** A folder of four archives of a container on a file system with so many free inodes, less what was deleted there. */
+function onADisk(nodePolicy: Record<string, unknown>, options: { free?: number; shows?: () => boolean } = {}) {
+  const { free = 10, shows = () => true } = options;
+  const folder = aFolder();
+  const files = aSeries(folder, 4);
+  const clock = aClock();
+  let deleted = 0;
+  const reading = (): DiskReading => ({
+    ...BYTES,
+    inodes: { total: 100, free: free + (shows() ? deleted : 0) },
+  });
+  const driven = driveEnforcer(folder, {
+    clock,
+    policy: anAcceptedPolicy({ globalPolicy: { maxCheckpointsPerContainer: 0 }, nodePolicy }, folder),
+    readDisk: reading,
+    onDeleted: () => {
+      deleted += 1;
+    },
+  });
+  for (const file of files) driven.see(file, { isTold: false });
+  driven.enforcer.listed();
+  const tick = async (ms = 10_000) => {
+    clock.pass(ms);
+    driven.enforcer.tick();
+    await driven.calm();
+  };
+  return { driven, files, tick, folder };
+}
+
+const told = (driven: ReturnType<typeof driveEnforcer>) =>
+  driven.deleted.map(({ file, reason }) => `${reason} ${file}`);
+
+it.each([12, "12%"])("so many inodes are made free as minFreeInodes asks for: %s", async (minFreeInodes) => {
+  const { driven, files } = onADisk({ minFreeInodes });
+  await driven.calm();
+  expect(told(driven)).toEqual(files.slice(0, 2).map((file) => `node_inodes ${file}`));
+});
+
+it("nothing goes as long as enough inodes are free", async () => {
+  const { driven, folder, files, tick } = onADisk({ minFreeInodes: 10 });
+  await driven.calm();
+  await tick();
+  expect(archivesIn(folder)).toEqual(files);
+});
+
+it("what goes for bytes gives its inode back, too", async () => {
+  const { driven, files } = onADisk({ minFreeInodes: 12, maxTotalSize: "1%" });
+  await driven.calm();
+  // All but the newest, for the bytes; none for inodes.
+  expect(told(driven)).toEqual(files.slice(0, 3).map((file) => `node_max_total_size ${file}`));
+});
+
+it("no more go while the file system does not show the inodes that were given back, and that is told", async () => {
+  let isShown = false;
+  const { driven, files, tick } = onADisk({ minFreeInodes: 12 }, { shows: () => isShown });
+  await driven.calm();
+  await tick(30_000);
+  expect(driven.files()).toEqual(files.slice(0, 2));
+  await tick(31_000);
+  expect(driven.enforcer.status().unreachable).toEqual([
+    { limit: "node_inodes", wanted: 2, freed: 0, unit: "archives" },
+  ]);
+  expect(driven.files()).toEqual(files.slice(0, 2));
+  isShown = true;
+  await tick();
+  expect(driven.enforcer.status().unreachable).toEqual([]);
+  expect(driven.files()).toEqual(files.slice(0, 2));
+});
+
+it("in the way are told the archives that may not go", async () => {
+  const { driven } = onADisk({ minFreeInodes: 50 });
+  await driven.calm();
+  expect(driven.enforcer.status().unreachable).toEqual([
+    { limit: "node_inodes", wanted: 40, freed: 3, unit: "archives", obstacles: { floor: 1 } },
+  ]);
+});
+
+it("a file system that does not count inodes is told of once, and nothing goes", async () => {
+  const folder = aFolder();
+  const files = aSeries(folder, 2);
+  const clock = aClock();
+  const spec = { globalPolicy: { maxCheckpointsPerContainer: 0 }, nodePolicy: { minFreeInodes: "50%" } };
+  const driven = driveEnforcer(folder, { clock, policy: anAcceptedPolicy(spec, folder), readDisk: () => BYTES });
+  for (const file of files) driven.see(file, { isTold: false });
+  driven.enforcer.listed();
+  for (let look = 0; look < 3; look += 1) {
+    clock.pass(10_000);
+    driven.enforcer.tick();
+    await driven.calm();
+  }
+  expect(archivesIn(folder)).toEqual(files);
+  expect(driven.logged.filter(({ msg }) => String(msg).includes("does not count inodes"))).toHaveLength(1);
+});
+
+it("a file system that grows makes a share of it another limit", async () => {
+  const folder = aFolder();
+  const files = aSeries(folder, 3);
+  const clock = aClock();
+  const GIB = 1024 ** 3;
+  let sizeBytes = GIB;
+  const driven = driveEnforcer(folder, {
+    clock,
+    policy: anAcceptedPolicy(
+      { globalPolicy: { maxCheckpointsPerContainer: 0 }, nodePolicy: { maxTotalSize: "10%" } },
+      folder,
+    ),
+    readDisk: () => ({ sizeBytes, usedBytes: 0, availableBytes: sizeBytes }),
+  });
+  for (const file of files) driven.see(file, { isTold: false });
+  driven.enforcer.listed();
+  await driven.calm();
+  expect(driven.files()).toEqual([]);
+  sizeBytes = 1000;
+  clock.pass(10_000);
+  driven.enforcer.tick();
+  await driven.calm();
+  expect(driven.files()).toEqual(files.slice(0, 2));
+});
