@@ -33,14 +33,14 @@ export function explainPlan(plan: Plan, input: PlanInput): Decision[] {
 
   function whyKept(archive: Archive): string {
     if (archive.pinned) return "pinned by its .keep";
-    const lack = WHY_STATE[archive.state];
-    if (lack !== undefined) return lack;
     const waiting = deferred.get(archive);
     if (waiting !== undefined) return `to be deleted (${waiting}) once it has been unchanged for 2 s`;
     const failed = stuck.get(archive);
     if (failed !== undefined) {
       return `to be deleted (${failed}); the last try failed with ${input.failing?.get(archive.file) ?? "an error"}`;
     }
+    const lack = WHY_STATE[archive.state];
+    if (lack !== undefined) return lack + whenUnmanagedGoes(archive, input.policy.node);
     const floor = floors.get(archive);
     if (floor !== undefined) return floor;
     if (isOwnerless(archive)) return "torn and without an owner; only the rules of the node may take it";
@@ -74,6 +74,16 @@ const WHY_STATE: Readonly<Partial<Record<ArchiveState, string>>> = {
   unread: "could not be read to its end yet",
   unsettled: "may still be written",
 };
+
+/** When maxAgeUnmanaged takes an archive that is kept; empty if it does not. */
+function whenUnmanagedGoes({ state, walked, unmanagedSinceMs }: Archive, { maxAgeUnmanagedMs }: NodePolicy): string {
+  if (maxAgeUnmanagedMs === undefined || !walked || (state !== "unread" && state !== "unidentified")) return "";
+  const when =
+    unmanagedSinceMs === undefined
+      ? `once the agent has seen it unchanged for ${maxAgeUnmanagedMs / 1000}s`
+      : `after ${new Date(unmanagedSinceMs + maxAgeUnmanagedMs).toISOString().slice(0, 19)}Z, if nothing changes it`;
+  return `; to be deleted (max_age_unmanaged) ${when}`;
+}
 
 function byArchive(planned: readonly PlannedDeletion[]): Map<Archive, Reason> {
   return new Map(planned.map(({ archive, reason }) => [archive, reason]));
@@ -117,6 +127,7 @@ const WHY_REASON: Readonly<Record<Exclude<Reason, "max_checkpoint_size">, string
   max_total_size: "too many bytes",
   node_max_total_size: "too many bytes on the node",
   node_watermark: "the disk is too full",
+  max_age_unmanaged: "unchanged for too long, and no other rule may take it",
 };
 
 /**
@@ -136,6 +147,7 @@ export function describeLimit(reason: Reason, policy: Policy | undefined, node: 
       ["highWatermarkPercent", node.watermark?.high],
       ["minFree", ofBytes(node.minFreeBytes)],
     ],
+    max_age_unmanaged: [["maxAgeUnmanaged", node.maxAgeUnmanagedMs && `${node.maxAgeUnmanagedMs / 1000}s`]],
   };
   const set = limits[reason].filter(([, value]) => value !== undefined);
   return set.map(([name, value]) => `${name} ${value}`).join(", ");
@@ -162,7 +174,7 @@ function scopeLimits(
 
 /** Whether a rule of the node as a whole gives this reason: then no policy of the archive's own does. */
 export function isOfNode(reason: Reason): boolean {
-  return reason === "node_max_total_size" || reason === "node_watermark";
+  return reason === "node_max_total_size" || reason === "node_watermark" || reason === "max_age_unmanaged";
 }
 
 function whyDeleted(reason: Reason, policy: Policy | undefined): string {

@@ -44,6 +44,7 @@ export const REASONS = [
   "max_total_size",
   "node_max_total_size",
   "node_watermark",
+  "max_age_unmanaged",
 ] as const;
 export type Reason = (typeof REASONS)[number];
 
