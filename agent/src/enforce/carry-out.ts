@@ -58,7 +58,8 @@ export async function carryOut(
     const asPlanned = { ...entry };
     // What is seen of this file from now on is the plan's own doing.
     basis.archives.delete(entry);
-    const removal = await removeArchive(from, asPlanned, survivor);
+    const ctimeNs = step.reason === "max_age_unmanaged" ? asPlanned.ctimeNs : undefined;
+    const removal = await removeArchive(from, { ...asPlanned, ctimeNs }, survivor);
     if (removal.outcome !== "deleted") basis.archives.add(entry);
     onRemoval({ ...step, asPlanned }, removal);
     if (removal.outcome === "paused") return "paused";

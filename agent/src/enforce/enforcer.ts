@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { PinnedLimit, Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
-import { countsForNode, isDeletable } from "../archive/archive.ts";
+import { countsForNode, isDeletable, isOldUnmanaged } from "../archive/archive.ts";
 import type { Clock, TrustedTime } from "../clock.ts";
 import type { ArchiveIndex } from "../inventory/archive-index.ts";
 import type { Directory } from "../inventory/directory.ts";
@@ -19,6 +19,7 @@ import type { DiskReading } from "./disk.ts";
 import { createFailures } from "./failures.ts";
 import type { InForce } from "./in-force.ts";
 import { isPaused, type Removal } from "./remove.ts";
+import { createOldUnmanaged } from "./unmanaged.ts";
 import {
   afterArrival,
   afterDeletions,
@@ -51,6 +52,8 @@ export interface EnforcerOptions {
   events: EnforcerEvents;
   time: Pick<TrustedTime, "nowMs">;
   readDisk: (directory: Directory) => DiskReading | undefined;
+  /** All archives whose {@link Entry.unmanagedSinceMs} is known. */
+  unmanaged: () => Iterable<Entry>;
 }
 
 /** What is held back, cannot be done, or waits. */
@@ -114,6 +117,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   const attention = createAttention({ index, clock });
   const ages = createAges({ index, clock, time });
   const failures = createFailures(clock);
+  const { unmanaged } = options;
+  const oldUnmanaged = createOldUnmanaged({ unmanaged, time, nodePolicy: () => policy?.document.node });
 
   let directory: Directory | undefined;
   let isListed = false;
@@ -186,7 +191,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       await nextTurn();
       if (!isStill(ground) || !(await enforcePart(scopes, ground, batch.sinceMs))) return;
     }
-    await enforceNode(ground, batch.sinceMs);
+    await enforceUnmanaged(ground, batch.sinceMs);
+    if (isStill(ground)) await enforceNode(ground, batch.sinceMs);
   }
 
   /** What is to be planned for, by namespace. */
@@ -242,6 +248,24 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     return true;
   }
 
+  /** maxAgeUnmanaged asks of each file alone: it is planned for those that are due, whatever else lies around them. */
+  async function enforceUnmanaged(ground: Ground, sinceMs: number): Promise<void> {
+    const archives = oldUnmanaged.due();
+    for (const [file, reason] of planned) {
+      if (reason === "max_age_unmanaged" && !archives.has(index.get(file) as Entry)) planned.delete(file);
+    }
+    // As the other rules of the node: the last walk brings the next run.
+    if (archives.size === 0 || index.unwalked > 0) return;
+    basis = newBasis();
+    const input = { ...situation(ground), orphans: [], node: { disk: undefined } };
+    const plan = await planInSlices({ ...input, archives });
+    if (!isStill(ground)) return;
+    keepBooks(plan, archives, { isOfNode: true, isReplanned: () => false });
+    const { ending } = await execute(plan, { ground, sinceMs });
+    await notePlanned({ plan, archives }, input, { ground, ending });
+    if (ending === "overtaken") isNodePostponed = true;
+  }
+
   /** The rules of the node as a whole need all archives, so they run only when one of their limits is broken. */
   async function enforceNode(ground: Ground, sinceMs: number): Promise<void> {
     const { maxTotalBytes, watermark: percent, minFreeBytes } = ground.inForce.document.node;
@@ -254,7 +278,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const isOverTotal = maxTotalBytes !== undefined && countedBytes() > maxTotalBytes;
     const isOverDisk = usage !== undefined && isDiskOverLimit();
     if (!isOverTotal && !isOverDisk) {
-      failures.forgetOfNode();
+      const old = oldUnmanaged.due();
+      failures.forgetOfNode((file) => old.has(index.get(file) as Entry));
       for (const [file, reason] of planned) if (isNodeRule(reason)) planned.delete(file);
       if (watermark.phase === "ready") forgetUnreachable(({ limit }) => isNodeRule(limit));
       else noteStalled();
@@ -445,11 +470,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       mayGoOn: () => isStill(ground),
       mayDelete: ({ entry, reason }) => {
         before = look();
-        return (
-          index.get(entry.file) === entry &&
-          isDeletable(entry) &&
-          isReasonStill(entry, reason, { inForce, disk: before })
-        );
+        return index.get(entry.file) === entry && isReasonStill(entry, reason, { inForce, disk: before });
       },
       onRemoval: (step, removal) => {
         if (removal.outcome === "deleted" || removal.outcome === "gone") undone.delete(step.entry);
@@ -478,6 +499,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     reason: Reason,
     { inForce, disk: reading }: { inForce: InForce; disk: DiskUsage | undefined },
   ): boolean {
+    // What became readable since the plan stays; so does what no longer may go by any other rule.
+    if (reason === "max_age_unmanaged") return isOldUnmanaged(entry, inForce.document.node, time.nowMs());
+    if (!isDeletable(entry)) return false;
     if (reason === "orphan") return isProved(entry, inForce);
     if (reason === "node_watermark") return reading !== undefined && !isRelieved(inForce.document.node, reading);
     if (reason !== "max_age") return true;
@@ -522,7 +546,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
         events.deleteFailed({ entry, code });
         // Of a directory that is gone nothing is tried again.
         if (directory !== from) return;
-        const isOfNode = isNodeRule(reason);
+        const isOfNode = isNodeRule(reason) || reason === "max_age_unmanaged";
         if (failures.note(file, { isOfNode, code }) > 1) return;
         log.error({ archive: file, err: cause }, "archive cannot be deleted; it is tried again");
         // Its limits are told from now on as ones that it stands in the way of. The node is planned for again anyway.
@@ -670,6 +694,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       if (isAnew) attention.markEverything();
       isEverythingPostponed = false;
       watchAges();
+      if (isListed && oldUnmanaged.isNews()) attention.markNode();
       retryFailures();
       attention.markAgain(postponed.values());
       postponed.clear();

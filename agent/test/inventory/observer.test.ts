@@ -54,7 +54,10 @@ function anObserver(
     incompleteAfterMs: 600_000,
     nodeName: "node-a",
     roots: [],
-    on: { directory: async () => {}, listed: () => {}, changed: () => {}, goneMount: () => {}, ...on },
+    on: {
+      ...{ directory: async () => {}, listed: () => {}, looked: () => {}, changed: () => {}, goneMount: () => {} },
+      ...on,
+    },
   });
   onTestFinished(() => observer.stop());
   return observer;

@@ -15,10 +15,12 @@ import {
   findFile,
   hasChanged,
   newEntry,
+  noteInodeChange,
   refresh,
   walkEntry,
 } from "../../src/inventory/entry.ts";
 import { createReadSpace, READ_AHEAD } from "../../src/inventory/read-ahead.ts";
+import { createSightings } from "../../src/inventory/sightings.ts";
 import type { AcceptedPolicy } from "../../src/policy/accept.ts";
 import { createOrphanProofs } from "../../src/policy/orphan-proofs.ts";
 import { archiveTime, writeArchive } from "./archives.ts";
@@ -80,13 +82,17 @@ export function driveEnforcer(
   const durationsMs: number[] = [];
   const latenciesMs: number[] = [];
   let listed = 0;
+  const time = { nowMs: options.trustedMs ?? clock.wallMs };
+  const sightings = createSightings({ index, clock, time });
+  sightings.setDirectory(directory);
   const enforcer = createEnforcer({
     index,
     proofs,
     clock,
     log,
     readDisk: options.readDisk ?? (() => undefined),
-    time: { nowMs: options.trustedMs ?? clock.wallMs },
+    time,
+    unmanaged: sightings.unmanaged,
     events: {
       deleted: ({ entry, reason, sinceEventMs }) => {
         latenciesMs.push(sinceEventMs);
@@ -107,6 +113,7 @@ export function driveEnforcer(
     if (found.kind !== "file") {
       if (known === undefined) throw new Error(`${file} was never there`);
       index.remove(file);
+      sightings.noticed(known);
       enforcer.changed(known, false);
       return known;
     }
@@ -125,6 +132,7 @@ export function driveEnforcer(
         isNews: isEvent,
         unchangedSinceMs,
       });
+    noteInodeChange(entry, found.stat);
     if (hasChanged(entry, found.stat))
       adoptChange(entry, found.stat, { listed, nowMs: unchangedSinceMs, isListed: true });
     if (isWalked) {
@@ -135,6 +143,7 @@ export function driveEnforcer(
     }
     refresh(entry, clock, { incompleteAfterMs: 600_000, nodeName: "node-a" });
     index.put(entry);
+    sightings.noticed(entry);
     if (isTold) enforcer.changed(entry, isEvent);
     return entry;
   }
@@ -155,6 +164,7 @@ export function driveEnforcer(
     index,
     proofs,
     enforcer,
+    sightings,
     directory,
     deleted,
     wouldDelete,
