@@ -168,6 +168,27 @@ describe("since when a file is what no other rule may take", () => {
   }, 60_000);
 });
 
+describe("the age of what no other rule may take", () => {
+  it("does not grow if the clocks of node and coordinator jump together", async () => {
+    const node = aNode();
+    const file = archiveName({ time: archiveTime(Date.now() - 60_000) });
+    writeFileSync(join(node.root, file), "no tar at all".repeat(100));
+    const found = series(node.root, 2);
+    const spec = {
+      applyPoliciesImmediately: true,
+      globalPolicy: { maxCheckpointsPerContainer: 2 },
+      nodePolicy: { maxAgeUnmanaged: "1h" },
+    };
+    const { direct, metric, stepClock } = await node.start();
+    await direct(spec);
+    await until(async () => expect(await metric('checkpoint_archives_state{state="unread"}')).toBe(1));
+    await stepClock(400 * DAY_MS);
+    await direct(spec, { time: new Date(Date.now() + 400 * DAY_MS).toISOString() });
+    const arrived = writeArchive(node.root, { container: "main", time: archiveTime(Date.now() - 50_000) });
+    await until(() => expect(archivesIn(node.root)).toEqual([file, found[1], arrived].sort()));
+  }, 60_000);
+});
+
 describe("a policy that an agent kept", () => {
   it("waits for the coordinator after a start, whose next policy alone acts", async () => {
     const node = aNode();

@@ -2,7 +2,7 @@ import { chmodSync, existsSync, rmSync, utimesSync, writeFileSync } from "node:f
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { Entry } from "../../src/inventory/entry.ts";
-import { archiveBytes, archiveName, archiveTime } from "../support/archives.ts";
+import { archiveBytes, archiveName, archiveTime, writeArchive } from "../support/archives.ts";
 import { aClock, aSeries, driveEnforcer } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
 
@@ -175,6 +175,22 @@ describe("maxAgeUnmanaged", () => {
     await second();
     expect(runs()).toBe(before);
     expect(wouldDelete).toEqual([{ file, reason: "max_age_unmanaged" }]);
+    chmodSync(join(folder, file), 0o640);
+    see(file);
+    await calm();
+    expect(planned()).toEqual([]);
+  });
+
+  it("is taken back, too, of what is nobody's and so in no scope, when that changes", async () => {
+    const { folder, see, second, pass, planned, calm } = await aNode({
+      spec: { ...ninetyDays, mode: "DryRun" },
+      count: 0,
+    });
+    const file = writeArchive(folder, { namespace: "a-b", runtime: "none" });
+    expect(see(file)).toMatchObject({ state: "unidentified", identity: undefined });
+    await second();
+    await pass(90 * DAY_MS + 1);
+    expect(planned()).toEqual([[file, "max_age_unmanaged"]]);
     chmodSync(join(folder, file), 0o640);
     see(file);
     await calm();
