@@ -21,6 +21,7 @@ import { createArchiveIndex } from "./inventory/archive-index.ts";
 import { type Directory, directoryKey } from "./inventory/directory.ts";
 import type { Entry } from "./inventory/entry.ts";
 import { createObserver } from "./inventory/observer.ts";
+import { createSightings, type KeptSightings } from "./inventory/sightings.ts";
 import { createJournal } from "./journal.ts";
 import { factLines, type Head, planFacts } from "./local/facts.ts";
 import { startLocalServer } from "./local/socket.ts";
@@ -60,6 +61,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   const index = createArchiveIndex<Entry>();
   const proofs = createOrphanProofs(bootId, clock.monotonicMs);
   const time = createTrustedTime(clock);
+  const sightings = createSightings({ index, clock, time });
   const { promise: ended, resolve: end } = Promise.withResolvers<{ code: number; problem?: string }>();
 
   let accepted: AcceptedPolicy | undefined;
@@ -72,6 +74,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   /** What that folder holds of the directory for sure. */
   let keptRecord: Watched | undefined;
   let keptDue: Due | undefined;
+  let keptSightings: KeptSightings | undefined;
   let watchedDirectory: Directory | undefined;
   /** Events that were not acted upon to the end, by the directory in which they were; for directories that come back. */
   const dueIn = new Map<string, Due>();
@@ -95,8 +98,10 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     log,
     readDisk,
     time,
+    unmanaged: sightings.unmanaged,
     events: {
       deleted: ({ entry, reason, sinceEventMs }) => {
+        sightings.noticed(entry);
         const { file, identity, size: bytes } = entry;
         const rule = ruleOf(entry, reason);
         log.info({ ...deletionFields(entry, reason), ...rule }, "archive deleted");
@@ -138,13 +143,16 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
           else dueIn.set(directoryKey(watchedDirectory), due);
         }
         watchedDirectory = directory;
+        if (directory !== undefined) sightings.setDirectory(directory);
         const left = enforcer.setDirectory(directory, directory && dueIn.get(directoryKey(directory)));
         return left.then(() => journal.setDirectory(directory));
       },
       listed: () => {
+        sightings.listed();
         enforcer.listed();
         void keepWatched();
       },
+      looked: sightings.noticed,
       changed: (entry, isEvent) => {
         if (isEvent) {
           const { identity, file, size, state: seen } = entry;
@@ -262,6 +270,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     // Kept first: an agent that was killed in between would else obey an older leader again.
     await keepAccepted(next);
     time.told(toldMs, receivedAtMs);
+    sightings.tick();
     directedAtMs = receivedAtMs;
     if (!isDeepStrictEqual(next, accepted)) {
       const { fence, digest, document, name } = next;
@@ -392,6 +401,12 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     keptDue = due;
   }
 
+  async function keepSightings(): Promise<void> {
+    const record = sightings.record();
+    if (record === undefined || record === keptSightings) return;
+    keptSightings = (await state.writeSightings(record)) ? record : undefined;
+  }
+
   await mkdir(config.stateDir, { recursive: true }).catch((err: unknown) => log.warn({ err }, "no state folder"));
   const status = createStatusServer({
     metrics: () => metrics.registry.metrics(),
@@ -410,6 +425,8 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
     watched = seen;
     if (due !== undefined) dueIn.set(directoryKey(seen), due);
   }
+  keptSightings = await state.readSightings();
+  if (keptSightings !== undefined) sightings.restore(keptSightings);
   const kept = await state.readAccepted();
   onDisk = kept;
   if (kept !== undefined) {
@@ -445,10 +462,12 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
   });
 
   const timer = setInterval(() => {
+    sightings.tick();
     enforcer.tick();
     noteCondition();
     if (clock.monotonicMs() - keptAtMs < KEEP_WATCHED_MS) return;
     void keepWatched();
+    void keepSightings();
     if (accepted !== undefined) directing = directing.then(() => accepted && keepAccepted(accepted)).catch(() => {});
   }, TICK_MS);
 
@@ -459,6 +478,7 @@ export async function startAgent(config: ServeConfig): Promise<Agent> {
       clearTimeout(waitingForCoordinator);
       watching.stop();
       await keepWatched();
+      await keepSightings();
       await enforcer.stop();
       await journal.written();
       await observer.stop();

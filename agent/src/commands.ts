@@ -144,6 +144,7 @@ async function makePlan({ policy, directory, stateDir }: PlanPlace, context: Com
   const { document } = await loadPolicy(policy, context);
   const scan = await scanAndTell(directory ?? document.directory, context);
   await tellClock(scan, document, context);
+  await tellUnmanaged(scan, document, context);
   await context.err(
     "planned from the files alone: which pods are gone, and what waits for an event, is not known here",
   );
@@ -300,6 +301,7 @@ export async function enforceArchives(
   const { document } = await loadPolicy(options.policy, context);
   const scan = await scanAndTell(options.directory ?? document.directory, context);
   await tellClock(scan, document, context);
+  await tellUnmanaged(scan, document, context);
   const inForce = options.dryRun ? { ...document, mode: "DryRun" as const } : document;
   const { plan, outcomes, isHeldBack } = await enforceOnce(scan, inForce, context);
   if (options.json) for (const outcome of outcomes) await context.out(toJson(outcome));
@@ -341,6 +343,16 @@ async function tellClock({ entries }: Scan, document: PolicyDocument, { clock, e
   if (Math.abs(clock.wallMs() - newestMs) <= FAR_MS) return;
   const [now, newest] = [clock.wallMs(), newestMs].map((ms) => `${new Date(ms).toISOString().slice(0, 19)}Z`);
   await err(`ages are told by this machine's clock, ${now}; the newest archive is of ${newest}: check the clock`);
+}
+
+/** Says that maxAgeUnmanaged takes nothing of what it might, because nobody watched. */
+async function tellUnmanaged({ entries }: Scan, { node }: PolicyDocument, { err }: CommandContext): Promise<void> {
+  const count = entries.filter(({ state }) => state === "unread" || state === "unidentified").length;
+  if (node.maxAgeUnmanagedMs === undefined || count === 0) return;
+  const files = count === 1 ? "1 file is" : `${count} files are`;
+  await err(
+    `maxAgeUnmanaged takes nothing here: ${files} unidentified or unread, only an agent that runs sees for how long`,
+  );
 }
 
 async function scanAndTell(directory: string, { clock, err, incompleteAfterMs }: CommandContext): Promise<Scan> {

@@ -24,6 +24,7 @@ function* archivesOf(count: number, nameOf: (index: number) => string): Generato
       pinned: false,
       settled: true,
       listed: index,
+      unmanagedSinceMs: undefined,
     };
   }
 }

@@ -23,6 +23,7 @@ function anArchive(index: number, changes: Partial<Archive> = {}): Archive {
     pinned: false,
     settled: true,
     listed: index,
+    unmanagedSinceMs: undefined,
     ...changes,
   };
 }

@@ -68,6 +68,7 @@ function archives(count: number, nowMs: number): Archive[] {
       pinned: chance(index + 5) < 0.01,
       settled: true,
       listed: index + 1,
+      unmanagedSinceMs: undefined,
     };
   });
 }

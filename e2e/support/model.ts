@@ -177,6 +177,7 @@ function toArchive(folder: ModelFolder, file: ModelFile, settled: boolean): Arch
     pinned: folder.keeps.has(file.file),
     settled: settled || state === "incomplete",
     listed: 0,
+    unmanagedSinceMs: undefined,
   };
 }
 

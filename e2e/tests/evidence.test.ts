@@ -1,5 +1,6 @@
 import { execFileSync } from "node:child_process";
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   readFileSync,
@@ -14,7 +15,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { digestOf } from "@cro/shared/policy/document";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
+import { archiveName, archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
 import { aPki } from "../../coordinator/test/support/agent-peer.ts";
 import { aDirective, putDirective, startLoneAgent } from "../support/lone-agent.ts";
 import { policyDocument } from "../support/policy-document.ts";
@@ -129,6 +130,62 @@ describe("the age of an archive", () => {
     });
     await until(() => expect(archivesIn(node.root)).not.toContain(dying));
     expect(archivesIn(node.root)).toEqual(old);
+  }, 60_000);
+});
+
+describe("since when a file is what no other rule may take", () => {
+  it("outlives a restart, waits for a coordinator after that however far the clock is ahead, and begins anew with what was touched", async () => {
+    const node = aNode();
+    const [file, touched] = ["a", "b"].map((container) => {
+      const name = archiveName({ container, time: archiveTime(Date.now() - 60_000) });
+      writeFileSync(join(node.root, name), "no tar at all".repeat(100));
+      return name;
+    });
+    const found = series(node.root, 2);
+    const spec = {
+      applyPoliciesImmediately: true,
+      globalPolicy: { maxCheckpointsPerContainer: 2 },
+      nodePolicy: { maxAgeUnmanaged: "90d" },
+    };
+    const UNREAD = 'checkpoint_archives_state{state="unread"}';
+    const first = await node.start();
+    await first.direct(spec);
+    await until(async () => expect(await first.metric(UNREAD)).toBe(2));
+    await first.agent.kill();
+    chmodSync(join(node.root, touched as string), 0o644);
+    node.setClock(400 * DAY_MS);
+    const second = await node.start(["--wait-for-coordinator", "1s"]);
+    await second.said(NO_COORDINATOR);
+    // What needs no clock acts, and with it everything else would have.
+    const arrived = writeArchive(node.root, { container: "main", time: archiveTime(Date.now() - 50_000) });
+    await until(() => expect(archivesIn(node.root)).not.toContain(found[0]));
+    expect(archivesIn(node.root)).toEqual([file, touched, found[1], arrived].sort());
+    await second.direct(spec, { time: new Date(Date.now() + 400 * DAY_MS).toISOString() });
+    await until(() => expect(archivesIn(node.root)).toEqual([touched, found[1], arrived].sort()));
+    expect(await second.metric('checkpoint_archives_deleted_total{namespace="shop",reason="max_age_unmanaged"}')).toBe(
+      1,
+    );
+  }, 60_000);
+});
+
+describe("the age of what no other rule may take", () => {
+  it("does not grow if the clocks of node and coordinator jump together", async () => {
+    const node = aNode();
+    const file = archiveName({ time: archiveTime(Date.now() - 60_000) });
+    writeFileSync(join(node.root, file), "no tar at all".repeat(100));
+    const found = series(node.root, 2);
+    const spec = {
+      applyPoliciesImmediately: true,
+      globalPolicy: { maxCheckpointsPerContainer: 2 },
+      nodePolicy: { maxAgeUnmanaged: "1h" },
+    };
+    const { direct, metric, stepClock } = await node.start();
+    await direct(spec);
+    await until(async () => expect(await metric('checkpoint_archives_state{state="unread"}')).toBe(1));
+    await stepClock(400 * DAY_MS);
+    await direct(spec, { time: new Date(Date.now() + 400 * DAY_MS).toISOString() });
+    const arrived = writeArchive(node.root, { container: "main", time: archiveTime(Date.now() - 50_000) });
+    await until(() => expect(archivesIn(node.root)).toEqual([file, found[1], arrived].sort()));
   }, 60_000);
 });
 

@@ -124,6 +124,18 @@ describe("npm start -- --once --json", () => {
     expect(archivesIn(directory)).toEqual([growing]);
   });
 
+  it("takes nothing by maxAgeUnmanaged, for it has watched nothing, and says so", () => {
+    const directory = aFolder();
+    const file = archiveName({ time: archiveTime(Date.now() - 400 * 86_400_000) });
+    writeFileSync(join(directory, file), "no tar at all".repeat(100));
+    execFileSync("touch", ["-d", "2020-01-01", join(directory, file)]);
+    const policy = aPolicyFile({ nodePolicy: { maxAgeUnmanaged: "1h" } });
+    const result = once("--policy", policy, "--directory", directory, "--json");
+    expect(result.json()).toMatchObject([{ file, state: "unread", action: "keep", reason: null }]);
+    expect(result.stderr).toContain("maxAgeUnmanaged takes nothing here: 1 file is unidentified or unread");
+    expect(archivesIn(directory)).toEqual([file]);
+  });
+
   it("gives null names to what nobody is known to own", () => {
     const directory = aFolder();
     writeArchive(directory, { namespace: "team", container: "prod-main", spec: null });

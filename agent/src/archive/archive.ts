@@ -1,3 +1,4 @@
+import type { NodePolicy } from "@cro/shared/policy/document";
 import type { ContainerIdentity } from "@cro/shared/policy/govern";
 import type { ArchiveState } from "@cro/shared/wire/report";
 
@@ -33,6 +34,11 @@ export interface Archive {
    * before it.
    */
   listed: number;
+  /**
+   * Since when the agent has seen it unchanged as what no rule but maxAgeUnmanaged may take, in milliseconds since 1970, by a
+   * time that could be trusted. Undefined for all that is not known to be so, and while that time is not known.
+   */
+  unmanagedSinceMs: number | undefined;
 }
 
 /** What the age of an archive goes by. */
@@ -78,6 +84,20 @@ export function countsForNode(archive: Archive): boolean {
 export function isDeletable(archive: Archive): boolean {
   const { identity, state, pinned } = archive;
   return isOwnerless(archive) || (identity !== undefined && !pinned && isWhole(state));
+}
+
+/**
+ * Whether maxAgeUnmanaged takes it: only what was looked into and can never be anybody's archive, and never without a time
+ * that can be trusted.
+ */
+export function isOldUnmanaged(
+  { state, walked, pinned, unmanagedSinceMs }: Archive,
+  { maxAgeUnmanagedMs }: NodePolicy,
+  nowMs: number | undefined,
+): boolean {
+  if (maxAgeUnmanagedMs === undefined || nowMs === undefined || unmanagedSinceMs === undefined) return false;
+  if (pinned || !walked || (state !== "unread" && state !== "unidentified")) return false;
+  return nowMs - unmanagedSinceMs > maxAgeUnmanagedMs;
 }
 
 /**

@@ -67,7 +67,8 @@ export async function carryOut(
     // What is seen of this file from now on is the plan's own doing.
     basis.archives.delete(entry);
     basis.going.add(entry);
-    const removal = await removeArchive(from, asPlanned, survivor);
+    const ctimeNs = step.reason === "max_age_unmanaged" ? asPlanned.ctimeNs : undefined;
+    const removal = await removeArchive(from, { ...asPlanned, ctimeNs }, survivor);
     if (removal.outcome !== "deleted") {
       basis.archives.add(entry);
       basis.going.delete(entry);

@@ -3,7 +3,7 @@ import type { NodePolicy } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { PinnedLimit, Reason, UnreachableLimit } from "@cro/shared/wire/report";
 import type { Logger } from "pino";
-import { countsForNode, isDeletable } from "../archive/archive.ts";
+import { countsForNode, isDeletable, isOldUnmanaged } from "../archive/archive.ts";
 import type { Clock, TrustedTime } from "../clock.ts";
 import type { ArchiveIndex } from "../inventory/archive-index.ts";
 import type { Directory } from "../inventory/directory.ts";
@@ -23,6 +23,7 @@ import type { InForce } from "./in-force.ts";
 import { isPaused, type Removal } from "./remove.ts";
 import { RESOURCES, type Resource } from "./resources.ts";
 import { createShortlists, NODE, type Shortlist } from "./shortlist.ts";
+import { createOldUnmanaged } from "./unmanaged.ts";
 import {
   afterArrival,
   afterDeletions,
@@ -59,6 +60,8 @@ export interface EnforcerOptions {
   readDisk: (directory: Directory) => DiskReading | undefined;
   /** From how many archives on a scope is planned for by what changed in it. */
   large?: number | undefined;
+  /** All archives whose {@link Entry.unmanagedSinceMs} is known. */
+  unmanaged: () => Iterable<Entry>;
 }
 
 /** What is held back, cannot be done, or waits. */
@@ -130,6 +133,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       if (basis.scopes.has(scope) && !basis.going.has(entry)) basis.isOvertaken = true;
     },
   });
+  const { unmanaged } = options;
+  const oldUnmanaged = createOldUnmanaged({ unmanaged, time, nodePolicy: () => policy?.document.node });
 
   let directory: Directory | undefined;
   let isListed = false;
@@ -204,7 +209,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       await nextTurn();
       if (!isStill(ground) || !(await enforcePart(scopes, ground, batch.sinceMs))) return;
     }
-    await enforceNode(ground, batch.sinceMs);
+    await enforceUnmanaged(ground, batch.sinceMs);
+    if (isStill(ground)) await enforceNode(ground, batch.sinceMs);
   }
 
   /** What is to be planned for, by namespace. */
@@ -266,6 +272,24 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     return true;
   }
 
+  /** maxAgeUnmanaged asks of each file alone: it is planned for those that are due, whatever else lies around them. */
+  async function enforceUnmanaged(ground: Ground, sinceMs: number): Promise<void> {
+    const archives = oldUnmanaged.due();
+    for (const [file, reason] of planned) {
+      if (reason === "max_age_unmanaged" && !archives.has(index.get(file) as Entry)) planned.delete(file);
+    }
+    // As the other rules of the node: the last walk brings the next run.
+    if (archives.size === 0 || index.unwalked > 0) return;
+    basis = newBasis({});
+    const input = { ...situation(ground), orphans: [], node: { disk: undefined } };
+    const plan = await planInSlices({ ...input, archives });
+    if (!isStill(ground)) return;
+    keepBooks(plan, archives, { isOfNode: true, isReplanned: () => false });
+    const { ending } = await execute(plan, { ground, sinceMs });
+    await notePlanned({ plan, archives, isShort: false }, input, { ground, ending });
+    if (ending === "overtaken") isNodePostponed = true;
+  }
+
   /** The rules of the node as a whole need all archives, so they run only when one of their limits is broken. */
   async function enforceNode(ground: Ground, sinceMs: number): Promise<void> {
     if (asksForDisk(ground.inForce.document.node)) lookAtDisk();
@@ -273,7 +297,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const isOverTotal = maxTotalBytes !== undefined && index.countedBytes > maxTotalBytes;
     const isOverDisk = RESOURCES.some((resource) => isShort(resource) && passLimit(stateOf(resource)) > 0);
     if (!isOverTotal && !isOverDisk) {
-      failures.forgetOfNode();
+      const old = oldUnmanaged.due();
+      failures.forgetOfNode((file) => old.has(index.get(file) as Entry));
       for (const [file, reason] of planned) if (isNodeRule(reason)) planned.delete(file);
       forgetUnreachable(({ limit }) => isNodeRule(limit) && phaseOf(limit) === "ready");
       noteStalled();
@@ -503,11 +528,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       mayGoOn: () => isStill(ground),
       mayDelete: ({ entry, reason }) => {
         before = look();
-        return (
-          index.get(entry.file) === entry &&
-          isDeletable(entry) &&
-          isReasonStill(entry, reason, { inForce, disk: before })
-        );
+        return index.get(entry.file) === entry && isReasonStill(entry, reason, { inForce, disk: before });
       },
       onRemoval: (step, removal) => {
         if (removal.outcome === "deleted" || removal.outcome === "gone") undone.delete(step.entry);
@@ -543,6 +564,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     reason: Reason,
     { inForce, disk: reading }: { inForce: InForce; disk: DiskUsage | undefined },
   ): boolean {
+    // What became readable since the plan stays; so does what no longer may go by any other rule.
+    if (reason === "max_age_unmanaged") return isOldUnmanaged(entry, inForce.document.node, time.nowMs());
+    if (!isDeletable(entry)) return false;
     if (reason === "orphan") return isProved(entry, inForce);
     const resource = RESOURCES.find((one) => one.reason === reason);
     if (resource !== undefined) {
@@ -590,7 +614,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
         events.deleteFailed({ entry, code });
         // Of a directory that is gone nothing is tried again.
         if (directory !== from) return;
-        const isOfNode = isNodeRule(reason);
+        const isOfNode = isNodeRule(reason) || reason === "max_age_unmanaged";
         if (failures.note(file, { isOfNode, code }) > 1) return;
         log.error({ archive: file, err: cause }, "archive cannot be deleted; it is tried again");
         // Its limits are told from now on as ones that it stands in the way of. The node is planned for again anyway.
@@ -776,6 +800,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       if (isAnew) attention.markEverything();
       isEverythingPostponed = false;
       watchAges();
+      if (isListed && oldUnmanaged.isNews()) attention.markNode();
       retryFailures();
       attention.markAgain(postponed.values());
       postponed.clear();
@@ -848,7 +873,7 @@ function isNodeRule(reason: string): boolean {
 }
 
 /** Whether any limit of the node asks how full its file system is, or how large. */
-function asksForDisk({ maxTotalBytes: _, ...others }: NodePolicy): boolean {
+function asksForDisk({ maxTotalBytes: _, maxAgeUnmanagedMs: _age, ...others }: NodePolicy): boolean {
   return Object.keys(others).length > 0;
 }
 

@@ -14,8 +14,8 @@ export interface Failures {
   /** A deletion failed with that error code; returns how often in a row that was. */
   note(file: string, how: Pick<Failure, "isOfNode"> & { code: string }): number;
   forget(file: string): void;
-  /** No rule of the node wants anything gone. */
-  forgetOfNode(): void;
+  /** No rule of the node wants anything gone but these files. */
+  forgetOfNode(isWanted: (file: string) => boolean): void;
   /** Files that cannot be deleted just now: they rest until they are tried again. */
   resting(): ReadonlySet<string>;
   /** The error code of each file whose last deletion failed, resting or not. */
@@ -37,8 +37,8 @@ export function createFailures(clock: Clock): Failures {
       return attempts;
     },
     forget: (file) => void failures.delete(file),
-    forgetOfNode() {
-      for (const [file, { isOfNode }] of failures) if (isOfNode) failures.delete(file);
+    forgetOfNode(isWanted) {
+      for (const [file, { isOfNode }] of failures) if (isOfNode && !isWanted(file)) failures.delete(file);
     },
     resting: () => new Set([...failures].filter(([, failure]) => isResting(failure)).map(([file]) => file)),
     codes: () => new Map([...failures].map(([file, { code }]) => [file, code])),

@@ -8,8 +8,11 @@ export const PIN_SUFFIX = ".keep";
 /** The file that stops every deletion in its directory. */
 export const PAUSE_FILE = ".pause";
 
-/** A file as it was when something was decided about it. */
-export type Seen = Pick<Archive, "file" | "size" | "mtimeNs"> & { inode: bigint };
+/**
+ * A file as it was when something was decided about it. `ctimeNs` is given if the decision rests on it: then not even its mode,
+ * owner or links may have changed.
+ */
+export type Seen = Pick<Archive, "file" | "size" | "mtimeNs"> & { inode: bigint; ctimeNs?: bigint | undefined };
 
 export type Removal =
   | { outcome: "deleted" }
@@ -45,6 +48,7 @@ function lookAgain(directory: Directory, archive: Seen, survivor: Seen | undefin
     if (!now.isFile()) return refuse("is no regular file any more");
     if (now.ino !== archive.inode) return refuse("was replaced");
     if (hasOtherContent(now, archive)) return refuse("was changed");
+    if (archive.ctimeNs !== undefined && now.ctimeNs !== archive.ctimeNs) return refuse("was touched");
   } catch (cause) {
     return failure(cause, directory);
   }

@@ -24,6 +24,8 @@ export interface Entry extends Archive {
   /** Computed once, so that a record of very many archives does not block the event loop. */
   nameHash: number;
   inode: bigint;
+  /** When the inode was last changed in any way, mode, owner and links among them, in nanoseconds since 1970. */
+  ctimeNs: bigint;
   /** Since when its size and mtime have been seen unchanged, on the monotonic clock, in milliseconds. */
   unchangedSinceMs: number;
   /** When it was looked at last, on the monotonic clock, in milliseconds. */
@@ -74,6 +76,7 @@ export function newEntry(
     timeMs,
     inode: stat.ino,
     mtimeNs: stat.mtimeNs,
+    ctimeNs: stat.ctimeNs,
     size: Number(stat.size),
     allocated: Number(stat.blocks) * 512,
     identity: name.isAmbiguous ? undefined : name.candidates[0],
@@ -82,6 +85,7 @@ export function newEntry(
     pinned,
     settled: false,
     listed,
+    unmanagedSinceMs: undefined,
     unchangedSinceMs,
     lookedAtMs: unchangedSinceMs,
     isNews,
@@ -122,6 +126,7 @@ export function adoptChange(
   } else if (isListed && entry.walked && verdict?.kind !== "failed") entry.foundBefore = verdict;
   entry.inode = stat.ino;
   entry.mtimeNs = stat.mtimeNs;
+  noteInodeChange(entry, stat);
   entry.size = Number(stat.size);
   entry.allocated = Number(stat.blocks) * 512;
   entry.listed = listed;
@@ -130,6 +135,22 @@ export function adoptChange(
   if (isGrowing) return;
   entry.walk = NOT_BEGUN;
   entry.walked = false;
+}
+
+/** Takes in that mode, owner, links or content may have changed: then nothing has been seen unchanged any more. */
+export function noteInodeChange(entry: Entry, { ctimeNs }: BigIntStats): void {
+  if (entry.ctimeNs !== ctimeNs) entry.unmanagedSinceMs = undefined;
+  entry.ctimeNs = ctimeNs;
+}
+
+/**
+ * Whether no rule but maxAgeUnmanaged can ever take it. Undefined while that cannot be told: it was not looked into, could not
+ * be read, or its time is still to come.
+ */
+export function isUnmanaged({ walked, walk, state, isPostdated }: Entry): boolean | undefined {
+  const { verdict } = walk;
+  if (!walked || verdict === undefined || verdict.kind === "failed" || isPostdated) return undefined;
+  return state === "unread" || state === "unidentified";
 }
 
 /**

@@ -19,7 +19,9 @@ import {
   endNews,
   findFile,
   hasChanged,
+  isUnmanaged,
   newEntry,
+  noteInodeChange,
   OWNERLESS_AFTER_MS,
   refresh,
   SETTLED_MS,
@@ -64,6 +66,8 @@ export interface ObserverOptions {
     directory: (directory: Directory | undefined) => Promise<void>;
     /** Every archive that the first listing named is in the index; what comes from now on is news. */
     listed: () => void;
+    /** An archive was looked at or walked, whether or not that changed anything, or went; told before {@link changed}. */
+    looked: (entry: Entry) => void;
     /** An archive came, changed or went. `isEvent`: it is news, and counts from now on. Told once for each arrival. */
     changed: (entry: Entry, isEvent: boolean) => void;
     /** A mounted root was deleted on the host and can never come back in this container. */
@@ -382,6 +386,7 @@ export function createObserver(options: ObserverOptions): Observer {
       review(known, { isNewContent: !known.walked, isRepinned: wasPinned !== pinned });
       return;
     }
+    noteInodeChange(known, found.stat);
     const { verdict } = known.walk;
     if (known.walked && verdict?.kind === "torn" && verdict.isResumed) {
       // It has stopped growing: only a walk from the start tells what it is.
@@ -420,6 +425,7 @@ export function createObserver(options: ObserverOptions): Observer {
     agenda.cancel(entry.file);
     toWalk.delete(entry);
     toWalkLater.delete(entry);
+    on.looked(entry);
     on.changed(entry, false);
   }
 
@@ -443,6 +449,7 @@ export function createObserver(options: ObserverOptions): Observer {
     const isChanged = refresh(entry, clock, { incompleteAfterMs, nodeName });
     entry.walk = sharing.walk(entry.identity, entry.walk);
     index.put(entry);
+    on.looked(entry);
     if (entry.problem !== undefined && entry.problem !== hadProblem) {
       log.warn({ archive: entry.file, state: entry.state, why: entry.problem }, "archive is kept and not counted");
     }
@@ -468,7 +475,8 @@ export function createObserver(options: ObserverOptions): Observer {
       const endMs = waitsForOwner ? OWNERLESS_AFTER_MS : incompleteAfterMs;
       const restMs = waitsForOwner ? RETRY_MS : Math.min(unchangedMs, LOOK_AT_LEAST_MS);
       agenda.enter(entry.file, nowMs + Math.max(LOOK_AGAIN_MS, Math.min(restMs, endMs - unchangedMs)));
-    } else if (entry.state === "complete" && !entry.settled) agenda.enter(entry.file, nowMs + SETTLED_MS - unchangedMs);
+    } else if ((entry.state === "complete" || isUnmanaged(entry)) && !entry.settled)
+      agenda.enter(entry.file, nowMs + SETTLED_MS - unchangedMs);
     else if (entry.state === "postdated" || entry.walk.verdict?.kind === "failed")
       agenda.enter(entry.file, nowMs + RETRY_MS);
   }

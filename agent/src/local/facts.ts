@@ -83,6 +83,7 @@ const ArchiveLine = Type.Object({
   pinned: Type.Boolean(),
   settled: Type.Boolean(),
   listed: Type.Integer(),
+  unmanagedSinceMs: Type.Optional(Type.Number()),
   /** The keys of those of its scopes on which rules may act now. */
   active: Type.Array(Type.String()),
 });
@@ -140,11 +141,12 @@ export function* factLines(
   const govern = situation && (situation.govern ?? createGovernor(situation.policy));
   for (const archive of archives) {
     const { file, identity, candidates, podUID, isStaticPod, timeMs, mtimeNs, size, allocated } = archive;
-    const { state, walked, pinned, settled, listed } = archive;
+    const { state, walked, pinned, settled, listed, unmanagedSinceMs } = archive;
     const scopes = identity && govern ? scopesOf(govern(identity), identity) : [];
     const active = scopes.filter((scope) => situation?.isActive(scope));
     const names = { file, identity, candidates, podUID, isStaticPod, timeMs, mtimeNs: `${mtimeNs}` };
-    yield JSON.stringify({ ...names, size, allocated, state, walked, pinned, settled, listed, active });
+    const now = { state, walked, pinned, settled, listed, unmanagedSinceMs, active };
+    yield JSON.stringify({ ...names, size, allocated, ...now });
   }
   yield END;
 }
@@ -160,8 +162,8 @@ export function parseFacts(lines: readonly string[]): Facts | undefined {
   for (const line of rest) {
     const read = parse(line);
     if (!Check(ArchiveLine, read)) return undefined;
-    const { active: scopes, mtimeNs, identity, podUID, ...others } = read;
-    archives.push({ ...others, identity, podUID, mtimeNs: BigInt(mtimeNs) });
+    const { active: scopes, mtimeNs, identity, podUID, unmanagedSinceMs, ...others } = read;
+    archives.push({ ...others, identity, podUID, unmanagedSinceMs, mtimeNs: BigInt(mtimeNs) });
     for (const scope of scopes) active.add(scope);
   }
   return { head, archives, input: head.plan && toInput(head.plan, archives, active) };

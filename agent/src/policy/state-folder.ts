@@ -5,6 +5,7 @@ import { Fence } from "@cro/shared/wire/fence";
 import * as Type from "typebox";
 import { Check } from "typebox/value";
 import type { Due } from "../enforce/attention.ts";
+import { type KeptSightings, MAX_SIGHTINGS } from "../inventory/sightings.ts";
 import type { AcceptedPolicy } from "./accept.ts";
 
 /** What was in a directory when it was last seen, without the archives whose arrival is still to be told. */
@@ -34,7 +35,26 @@ const WatchedSchema = Type.Object({
   due: Type.Optional(Type.Object({ digest: Type.String(), containers: Type.Array(Type.String()) })),
 });
 
-/** What an agent remembers over its restarts: the policy it last accepted, and what it last saw in which directory. */
+const SightingsSchema = Type.Object({
+  device: Type.String(),
+  inode: Type.String(),
+  sightings: Type.Array(
+    Type.Object({
+      file: Type.String(),
+      inode: Type.String(),
+      size: Type.Number(),
+      mtimeNs: Type.String(),
+      ctimeNs: Type.String(),
+      sinceMs: Type.Number(),
+    }),
+    { maxItems: MAX_SIGHTINGS },
+  ),
+});
+
+/**
+ * What an agent remembers over its restarts: the policy it last accepted, what it last saw in which directory, and since when
+ * files there have been what no rule but maxAgeUnmanaged may take.
+ */
 export interface StateFolder {
   readAccepted(): Promise<AcceptedPolicy | undefined>;
   readWatched(): Promise<KeptWatched | undefined>;
@@ -44,10 +64,12 @@ export interface StateFolder {
    */
   writeAccepted(accepted: AcceptedPolicy): Promise<boolean>;
   writeWatched(watched: KeptWatched): Promise<boolean>;
+  readSightings(): Promise<KeptSightings | undefined>;
+  writeSightings(kept: KeptSightings): Promise<boolean>;
 }
 
 /**
- * Keeps the state in two files of a folder, each replaced as a whole. A missing file is no state; one that cannot be
+ * Keeps the state in files of a folder, each replaced as a whole. A missing file is no state; one that cannot be
  * read or understood is reported and is no state either: the agent then waits for its coordinator.
  */
 export function createStateFolder(path: string, onProblem: (message: string, cause: unknown) => void): StateFolder {
@@ -106,5 +128,7 @@ export function createStateFolder(path: string, onProblem: (message: string, cau
     readWatched: () => read("watched.json", (value): value is Watched => Check(WatchedSchema, value)),
     writeAccepted: (accepted) => write("accepted.json", accepted),
     writeWatched: (watched) => write("watched.json", watched),
+    readSightings: () => read("unmanaged.json", (value): value is KeptSightings => Check(SightingsSchema, value)),
+    writeSightings: (kept) => write("unmanaged.json", kept),
   };
 }

@@ -33,14 +33,14 @@ export function explainPlan(plan: Plan, input: PlanInput): Decision[] {
 
   function whyKept(archive: Archive): string {
     if (archive.pinned) return "pinned by its .keep";
-    const lack = WHY_STATE[archive.state];
-    if (lack !== undefined) return lack;
     const waiting = deferred.get(archive);
     if (waiting !== undefined) return `to be deleted (${waiting}) once it has been unchanged for 2 s`;
     const failed = stuck.get(archive);
     if (failed !== undefined) {
       return `to be deleted (${failed}); the last try failed with ${input.failing?.get(archive.file) ?? "an error"}`;
     }
+    const lack = WHY_STATE[archive.state];
+    if (lack !== undefined) return lack + whenUnmanagedGoes(archive, input.policy.node);
     const floor = floors.get(archive);
     if (floor !== undefined) return floor;
     if (isOwnerless(archive)) return "torn and without an owner; only the rules of the node may take it";
@@ -74,6 +74,16 @@ const WHY_STATE: Readonly<Partial<Record<ArchiveState, string>>> = {
   unread: "could not be read to its end yet",
   unsettled: "may still be written",
 };
+
+/** When maxAgeUnmanaged takes an archive that is kept; empty if it does not. */
+function whenUnmanagedGoes({ state, walked, unmanagedSinceMs }: Archive, { maxAgeUnmanagedMs }: NodePolicy): string {
+  if (maxAgeUnmanagedMs === undefined || !walked || (state !== "unread" && state !== "unidentified")) return "";
+  const when =
+    unmanagedSinceMs === undefined
+      ? `once the agent has seen it unchanged for ${maxAgeUnmanagedMs / 1000}s`
+      : `after ${new Date(unmanagedSinceMs + maxAgeUnmanagedMs).toISOString().slice(0, 19)}Z, if nothing changes it`;
+  return `; to be deleted (max_age_unmanaged) ${when}`;
+}
 
 function byArchive(planned: readonly PlannedDeletion[]): Map<Archive, Reason> {
   return new Map(planned.map(({ archive, reason }) => [archive, reason]));
@@ -118,6 +128,7 @@ const WHY_REASON: Readonly<Record<Exclude<Reason, "max_checkpoint_size">, string
   node_max_total_size: "too many bytes on the node",
   node_watermark: "the disk is too full",
   node_inodes: "the disk has too few inodes free",
+  max_age_unmanaged: "unchanged for too long, and no other rule may take it",
 };
 
 /**
@@ -138,6 +149,7 @@ export function describeLimit(reason: Reason, policy: Policy | undefined, node: 
       ["minFree", ofShare(node.minFreePercent) ?? ofBytes(node.minFreeBytes)],
     ],
     node_inodes: [["minFreeInodes", ofShare(node.minFreeInodesPercent) ?? node.minFreeInodes]],
+    max_age_unmanaged: [["maxAgeUnmanaged", node.maxAgeUnmanagedMs && `${node.maxAgeUnmanagedMs / 1000}s`]],
   };
   const set = limits[reason].filter(([, value]) => value !== undefined);
   return set.map(([name, value]) => `${name} ${value}`).join(", ");
@@ -166,9 +178,11 @@ function scopeLimits(
   return scopes.map(([scope, limits]) => [`${name}${suffix(scope)}`, limits && read(limits)]);
 }
 
+const DISK_REASONS: ReadonlySet<Reason> = new Set(["node_watermark", "node_inodes"]);
+
 /** Whether a rule of the node as a whole gives this reason: then no policy of the archive's own does. */
 export function isOfNode(reason: Reason): boolean {
-  return reason === "node_max_total_size" || reason === "node_watermark" || reason === "node_inodes";
+  return reason === "max_age_unmanaged" || reason === "node_max_total_size" || DISK_REASONS.has(reason);
 }
 
 function whyDeleted(reason: Reason, policy: Policy | undefined): string {

@@ -8,6 +8,7 @@ import {
   compareAge,
   countsInBytes,
   isDeletable,
+  isOldUnmanaged,
   isOwnerless,
   type OwnedArchive,
 } from "../archive/archive.ts";
@@ -116,8 +117,8 @@ export interface Plan {
  * Decides which archives go, and why. Rules act in a fixed order, each on what earlier ones left, and each takes no more
  * than its limit asks for: orphans, too large ones, too old ones, counts and then total sizes by container, pod, workload
  * and namespace, the node's total size, the node's free space. Within a rule incomplete archives go first, then the oldest.
- * What is pinned and what is neither complete nor incomplete is never in a plan. What is incomplete and has no owner is
- * taken by rules of the node alone. Apart from orphans, each container keeps as many newest complete archives as its
+ * What is pinned and what is neither complete nor incomplete is never in a plan, but for what maxAgeUnmanaged takes, before all
+ * other rules of the node. What is incomplete and has no owner is taken by rules of the node alone. Apart from orphans, each container keeps as many newest complete archives as its
  * policy's floor says; under a workload policy that is for containers of one name together, in all pods of the workload.
  *
  * Pure; the same archives in another order give the same plan. Costs O(n log n).
@@ -224,6 +225,8 @@ interface Survey {
   entries: OwnedEntry[];
   /** Those that have no owner. */
   ownerless: Archive[];
+  /** Those that nobody can use or own, and that have been unchanged for too long. */
+  unmanaged: Archive[];
   /** How many archives take up disk space and may still be written. */
   unsettled: number;
   /** Those with limits: containers, then pods, then workloads, then namespaces. */
@@ -250,6 +253,7 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
   const incomplete: OwnedArchive[] = [];
   const others: OwnedArchive[] = [];
   const ownerless: Archive[] = [];
+  const unmanaged: Archive[] = [];
   const unwalked: Archive[] = [];
   let unsettled = 0;
   let read = 0;
@@ -259,6 +263,7 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
     if (!archive.walked) unwalked.push(archive);
     if (countsInBytes(archive)) (archive.state === "incomplete" ? incomplete : others).push(archive);
     else if (isOwnerless(archive)) ownerless.push(archive);
+    else if (isOldUnmanaged(archive, input.policy.node, input.nowMs)) unmanaged.push(archive);
     else if (archive.state === "unsettled" && !archive.pinned && archive.allocated > 0) unsettled += 1;
   }
   yield;
@@ -285,6 +290,7 @@ function* surveyArchives(input: PlanInput): Generator<void, Survey> {
   return {
     entries,
     ownerless,
+    unmanaged: unmanaged.sort(compareAge),
     unsettled,
     scopes: scopes.flat(),
     mayActOn(scope) {
@@ -594,6 +600,7 @@ function hasNodeRules({ policy, node }: PlanInput): boolean {
 /** Enforces the limits of the node as a whole; returns the allocated bytes of what goes for free space. */
 function enforceNode(input: PlanInput, survey: Survey, draft: Draft): number {
   if (survey.isNodeBlocked || !hasNodeRules(input)) return 0;
+  for (const archive of survey.unmanaged) take(toEntry(archive, undefined, input), "max_age_unmanaged", draft);
   const owned = survey.entries;
   // First: what an earlier rule wants gone, and cannot have, is not what its container will have left.
   keepNewest(owned, { floorOf: (container) => container, countFor: () => 1 });

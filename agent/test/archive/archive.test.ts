@@ -7,6 +7,7 @@ import {
   countsInBytes,
   countsInNumber,
   isDeletable,
+  isOldUnmanaged,
   mayBeStaticPod,
 } from "../../src/archive/archive.ts";
 import { anArchive } from "../retention/builders.ts";
@@ -51,6 +52,34 @@ describe("what an archive counts in, and whether a rule may take it,", () => {
       expect(told(archive)).toEqual(isOwnerless ? ["deletable"] : []);
       expect(countsForNode(archive)).toBe(isOwnerless);
     }
+  });
+});
+
+describe("what maxAgeUnmanaged takes", () => {
+  const old = { state: "unread", unmanagedSinceMs: 1000 } as const;
+  const isTaken = (
+    options: Parameters<typeof anArchive>[0],
+    { maxAgeUnmanagedMs = 5000, nowMs = 6001 }: { maxAgeUnmanagedMs?: number; nowMs?: number } = {},
+  ) => isOldUnmanaged(anArchive({ ...old, ...options }), { maxAgeUnmanagedMs }, nowMs);
+
+  it("is older than asked for, to the millisecond", () => {
+    expect([isTaken({}), isTaken({}, { nowMs: 6000 }), isTaken({}, { maxAgeUnmanagedMs: 5001 })]).toEqual([
+      true,
+      false,
+      false,
+    ]);
+  });
+
+  it.each(ARCHIVE_STATES)("is unread or unidentified, and not %s", (state) => {
+    expect(isTaken({ state })).toBe(state === "unread" || state === "unidentified");
+  });
+
+  it("is not pinned, was looked into, and has a known age by a trusted time and a policy", () => {
+    for (const lack of [{ pinned: true }, { walked: false }, { unmanagedSinceMs: undefined }]) {
+      expect(isTaken(lack)).toBe(false);
+    }
+    expect(isOldUnmanaged(anArchive(old), { maxAgeUnmanagedMs: 5000 }, undefined)).toBe(false);
+    expect(isOldUnmanaged(anArchive(old), {}, 6001)).toBe(false);
   });
 });
 

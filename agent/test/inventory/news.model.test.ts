@@ -114,6 +114,7 @@ async function live(steps: readonly Step[]): Promise<void> {
       on: {
         directory: async () => {},
         listed: () => {},
+        looked: () => {},
         changed: ({ file }, isEvent) => void (isEvent && told.push(file)),
         goneMount: () => {},
       },

@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
 import {
   appendFileSync,
+  chmodSync,
   closeSync,
   mkdirSync,
   openSync,
@@ -54,7 +55,10 @@ function anObserver(
     incompleteAfterMs: 600_000,
     nodeName: "node-a",
     roots: [],
-    on: { directory: async () => {}, listed: () => {}, changed: () => {}, goneMount: () => {}, ...on },
+    on: {
+      ...{ directory: async () => {}, listed: () => {}, looked: () => {}, changed: () => {}, goneMount: () => {} },
+      ...on,
+    },
   });
   onTestFinished(() => observer.stop());
   return observer;
@@ -329,6 +333,28 @@ describe("an archive that arrives", () => {
     await until(() => expect(watching.index.get(arrived)?.pinned).toBe(false));
     // To be pinned or unpinned is no arrival.
     expect(watching.events).toEqual([arrived]);
+  });
+
+  it("that is none has been so since it was first seen, until its mode changes, it is removed or an archive takes its place", async () => {
+    const folder = aFolder();
+    const { index, sightings } = watchDirectory(folder);
+    const [file, other, removed] = ["a", "b", "c"].map((container) => archiveName({ container })) as [
+      string,
+      string,
+      string,
+    ];
+    for (const name of [file, other, removed]) writeFileSync(join(folder, name), "no tar".repeat(200));
+    const since = (name: string) => index.get(name)?.unmanagedSinceMs;
+    await until(() => expect([...sightings.unmanaged()]).toHaveLength(3));
+    const [before = 0, stays] = [since(file), since(other)];
+    chmodSync(join(folder, file), 0o640);
+    unlinkSync(join(folder, removed));
+    await until(() => expect(since(file)).toBeGreaterThan(before));
+    await until(() => expect(sightings.record()?.sightings).toHaveLength(2));
+    expect(since(other)).toBe(stays);
+    unlinkSync(join(folder, other));
+    writeArchive(folder, { container: "b" });
+    await until(() => expect(index.get(other)).toMatchObject({ state: "complete", unmanagedSinceMs: undefined }));
   });
 
   it("is postdated while its time lies ahead of the clock", async () => {

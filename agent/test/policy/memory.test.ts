@@ -134,11 +134,14 @@ describe("the state folder", () => {
     const state = createStateFolder(folder, (message) => problems.push(message));
     const accepted = anAcceptedPolicy({ globalPolicy: { maxAge: "1d" } }, "/archives");
     const watched = { device: "1", inode: "2", seen: "" };
+    const file = { file: "a.tar", inode: "3", size: 4, mtimeNs: "5", ctimeNs: "6", sinceMs: 7 };
+    const sightings = { device: "1", inode: "2", sightings: [file] };
     const writes = [state.writeAccepted(accepted), state.writeWatched(watched), state.writeAccepted(accepted)];
-    expect(await Promise.all(writes)).toEqual([true, true, true]);
+    expect(await Promise.all([...writes, state.writeSightings(sightings)])).toEqual([true, true, true, true]);
     expect(await state.readAccepted()).toEqual(accepted);
     expect(await state.readWatched()).toEqual(watched);
-    expect(readdirSync(folder).sort()).toEqual(["accepted.json", "watched.json"]);
+    expect(await state.readSightings()).toEqual(sightings);
+    expect(readdirSync(folder).sort()).toEqual(["accepted.json", "unmanaged.json", "watched.json"]);
     expect(problems).toEqual([]);
   });
 
@@ -161,6 +164,20 @@ describe("the state folder", () => {
       expect(problems).toHaveLength(2);
     },
   );
+
+  it.each([
+    "",
+    '{"device":"1","inode":"2","sightings":[{"file":"a.tar"}]}',
+    '{"device":"1","inode":"2","sightings":{}}',
+    `{"device":"1","inode":"2","sightings":[${Array(10_001).fill('{"file":"a","inode":"1","size":1,"mtimeNs":"1","ctimeNs":"1","sinceMs":1}').join()}]}`,
+  ])("takes damaged sightings for none: every age begins anew (case %#)", async (text) => {
+    const folder = aFolder();
+    writeFileSync(join(folder, "unmanaged.json"), text);
+    const problems: string[] = [];
+    const state = createStateFolder(folder, (message) => problems.push(message));
+    expect(await state.readSightings()).toBeUndefined();
+    expect(problems).toHaveLength(1);
+  });
 
   it("removes what it could not replace, for after a restart no policy is better than one that was superseded", async () => {
     const folder = aFolder();

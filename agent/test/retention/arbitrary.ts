@@ -38,11 +38,14 @@ const archive = ({ isWalked }: { isWalked: boolean }) =>
       isOwned: sometimes(90),
       isStaticPod: sometimes(20),
       podUID: maybe(podUID()),
+      // Of any state: nothing but the planner itself may make sure that it is asked of two alone.
+      unmanagedHours: maybe(fc.integer({ min: -1, max: 4 })),
     })
-    .map(({ isOwned, isSettled, age, ...rest }) =>
+    .map(({ isOwned, isSettled, age, unmanagedHours, ...rest }) =>
       anArchive({
         ...rest,
         timeMs: NOW_MS - age * 1000,
+        unmanagedSinceMs: unmanagedHours === undefined ? undefined : NOW_MS - unmanagedHours * 3_600_000,
         settled: isSettled || rest.state === "incomplete",
         ...(isOwned && rest.state !== "unidentified" ? {} : { identity: null }),
       }),
@@ -125,6 +128,7 @@ const arbNodePolicy = (): fc.Arbitrary<NodePolicy> =>
       ),
       minFreeBytes: maybe(fc.integer({ min: 1, max: 60 })),
       minFreeInodes: maybe(fc.integer({ min: 1, max: 30 })),
+      maxAgeUnmanagedMs: maybe(fc.integer({ min: 1, max: 3 }).map((hours) => hours * 3_600_000)),
     })
     .map((fields) => compact(fields as NodePolicy));
 

@@ -36,6 +36,7 @@ export function anArchive(options: ArchiveOptions = {}): Archive {
     pinned: false,
     settled: true,
     listed: 0,
+    unmanagedSinceMs: undefined,
     ...rest,
   };
 }

@@ -142,6 +142,33 @@ describe("explainPlan", () => {
     expect([oldest?.action, oldest?.reason, oldest?.why]).toEqual(["delete", reason, why]);
   });
 
+  it("says when maxAgeUnmanaged takes a file, and of what it does not know since when it is so that it is yet to be seen", () => {
+    const nodePolicy = { maxAgeUnmanaged: "2h" };
+    const unread = { state: "unread", mib: 1 } as const;
+    const archives = [
+      anArchive({ ...unread, age: 9, unmanagedSinceMs: NOW_MS - 7_200_001 }),
+      anArchive({ ...unread, age: 8, unmanagedSinceMs: NOW_MS - 3_600_000 }),
+      anArchive({ ...unread, age: 7, state: "unidentified", identity: null }),
+      anArchive({ ...unread, age: 6, walked: false }),
+      anArchive({ ...unread, age: 5, unmanagedSinceMs: NOW_MS - 7_200_001, settled: false }),
+      anArchive({ ...unread, age: 4, state: "postdated" }),
+    ];
+    const whyOf = (spec: Record<string, unknown>) =>
+      explain(
+        archives.filter(({ walked }) => walked),
+        spec,
+      ).map(({ why }) => why);
+    expect(whyOf({ nodePolicy })).toEqual([
+      "unchanged for too long, and no other rule may take it",
+      "could not be read to its end yet; to be deleted (max_age_unmanaged) after 2026-11-22T13:00:00Z, if nothing changes it",
+      "nobody is known to own it; to be deleted (max_age_unmanaged) once the agent has seen it unchanged for 7200s",
+      "to be deleted (max_age_unmanaged) once it has been unchanged for 2 s",
+      "dated in the future",
+    ]);
+    expect(whyOf({})[0]).toBe("could not be read to its end yet");
+    expect(explain(archives, { nodePolicy })[3]?.why).toBe("could not be read to its end yet");
+  });
+
   it("says of what cannot be deleted just now what the last try failed with", () => {
     const archives = archivesOf(2);
     const [{ file } = anArchive()] = archives;
@@ -184,7 +211,7 @@ describe("describeLimit", () => {
   const document = aPolicy({
     globalPolicy,
     podPolicies: [{ namespace: "team", pod: "web", maxCheckpoints: 2 }],
-    nodePolicy: { maxTotalSize: "10Gi", highWatermarkPercent: 85, minFree: "1Gi" },
+    nodePolicy: { maxTotalSize: "10Gi", highWatermarkPercent: 85, minFree: "1Gi", maxAgeUnmanaged: "90d" },
   });
 
   it.each([
@@ -195,9 +222,10 @@ describe("describeLimit", () => {
     ["max_total_size", "maxTotalSizePerPod 2Gi"],
     ["node_max_total_size", "maxTotalSize 10Gi"],
     ["node_watermark", "highWatermarkPercent 85, minFree 1Gi"],
+    ["max_age_unmanaged", "maxAgeUnmanaged 7776000s"],
   ] as const)("writes the limits behind %s as the resource does: %s", (reason, limit) => {
     expect(describeLimit(reason, document.global, document.node)).toBe(limit);
-    expect(isOfNode(reason)).toBe(reason.startsWith("node_"));
+    expect(isOfNode(reason)).toBe(/^node_|unmanaged/.test(reason));
   });
 
   it("names a limit of one scope without that scope, and none where there is none", () => {
@@ -206,5 +234,6 @@ describe("describeLimit", () => {
     expect(describeLimit("max_age", undefined, {})).toBe("");
     expect(describeLimit("max_checkpoints", undefined, {})).toBe("");
     expect(describeLimit("node_watermark", undefined, {})).toBe("");
+    expect(describeLimit("max_age_unmanaged", undefined, {})).toBe("");
   });
 });

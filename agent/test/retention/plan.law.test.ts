@@ -174,14 +174,16 @@ describe("planRetention, whatever the archives and the policy", () => {
     );
   });
 
-  it("plans no archive twice, and none that is pinned, whole and of unknown owner, or neither complete nor incomplete", () => {
+  it("plans no archive twice, and none that is pinned, whole and of unknown owner, or neither complete nor incomplete, but for maxAgeUnmanaged", () => {
     fc.assert(
       fc.property(arbInput({ isWalked: false }), (input) => {
         const plan = planRetention(input);
-        const planned = [...plan.deletions, ...plan.deferred].map(({ archive }) => archive);
+        const all = [...plan.deletions, ...plan.deferred, ...plan.stuck];
+        const planned = all.map(({ archive }) => archive);
         expect(new Set(planned).size).toBe(planned.length);
-        for (const { pinned, identity, state } of planned) {
-          expect(pinned).toBe(false);
+        for (const { pinned } of planned) expect(pinned).toBe(false);
+        for (const { archive } of all.filter(({ reason }) => reason !== "max_age_unmanaged")) {
+          const { identity, state } = archive;
           if (identity === undefined) expect(state).toBe("incomplete");
           expect(["complete", "incomplete"]).toContain(state);
         }
@@ -190,6 +192,30 @@ describe("planRetention, whatever the archives and the policy", () => {
       }),
       RUNS,
     );
+  });
+
+  it("takes by maxAgeUnmanaged only what is unread or unidentified, not pinned, and older than asked by a trusted time", () => {
+    let taken = 0;
+    fc.assert(
+      fc.property(arbInput({ isWalked: false }), (input) => {
+        const plan = planRetention(input);
+        for (const { archive, reason } of [...plan.deletions, ...plan.deferred, ...plan.stuck]) {
+          const { state, pinned, walked, unmanagedSinceMs } = archive;
+          expect(["unread", "unidentified"].includes(state)).toBe(reason === "max_age_unmanaged");
+          if (reason !== "max_age_unmanaged") continue;
+          taken += 1;
+          expect([pinned, walked, input.nowMs]).toEqual([false, true, NOW_MS]);
+          expect(NOW_MS - (unmanagedSinceMs as number)).toBeGreaterThan(input.policy.node.maxAgeUnmanagedMs as number);
+        }
+        // And whatever it takes, no scope's rule takes another one for that.
+        const { maxAgeUnmanagedMs: _, ...node } = input.policy.node;
+        const without = planRetention({ ...input, policy: { ...input.policy, node } });
+        const ofScopes = (one: Plan) => sorted(one.deletions.filter(({ reason }) => !/^node_|unmanaged/.test(reason)));
+        expect(ofScopes(plan)).toEqual(ofScopes(without));
+      }),
+      { numRuns: soak(3000) },
+    );
+    expect(taken).toBeGreaterThan(0);
   });
 
   it("takes what is torn and has no owner by rules of the node alone, and before all that is whole", () => {

@@ -1048,3 +1048,60 @@ describe("scopes that wait for their next event", () => {
     ]);
   });
 });
+
+describe("maxAgeUnmanaged", () => {
+  const HOUR_MS = 3_600_000;
+  const nodePolicy = { maxAgeUnmanaged: "1h" };
+  const seen = (file: string, hours: number, options: ArchiveOptions = {}) =>
+    named(file, { state: "unread", unmanagedSinceMs: NOW_MS - hours * HOUR_MS, ...options });
+
+  it("takes what is unread or unidentified and was seen unchanged for longer, the oldest first, whatever its own times say", () => {
+    const archives = [
+      seen("unread", 2, { age: 5 }),
+      seen("nobody", 2, { age: 6, state: "unidentified", identity: null }),
+      seen("one-more-ms", 1, { age: -9, unmanagedSinceMs: NOW_MS - HOUR_MS - 1 }),
+      seen("not-yet", 1, { age: 9_999_999 }),
+      seen("seen-later-than-now", -400 * 24),
+      seen("not-known-since-when", 0, { unmanagedSinceMs: undefined }),
+    ];
+    const expected = ["nobody", "unread", "one-more-ms"].map((file) => `max_age_unmanaged ${file}`);
+    expect(told(planRetention(anInput(archives, { nodePolicy })))).toEqual(expected);
+    // It is a rule of the node: it asks for no event.
+    expect(told(planRetention(anInput(archives, { nodePolicy }, { isActive: () => false })))).toEqual(expected);
+  });
+
+  it.each<[string, ArchiveOptions, Parameters<typeof anInput>[2]?]>([
+    ["is pinned", { pinned: true }],
+    ["was not looked into", { walked: false }],
+    ["is postdated", { state: "postdated" }],
+    ["is unsettled", { state: "unsettled" }],
+    ["is torn", { state: "incomplete" }],
+    ["is torn and nobody's", { state: "incomplete", identity: null }],
+    ["is an archive", { state: "complete" }],
+    ["has no age, for no time is trusted", {}, { nowMs: undefined }],
+    ["may not be all there is", {}, { node: undefined }],
+  ])("never takes what %s", (_, options, rest = {}) => {
+    const { deletions, deferred, stuck } = planRetention(anInput([seen("a", 400 * 24, options)], { nodePolicy }, rest));
+    expect([deletions, deferred, stuck]).toEqual([[], [], []]);
+  });
+
+  it("takes nothing unless it is asked for, and nothing while any archive has not been looked into", () => {
+    const old = seen("a", 400 * 24);
+    expect(planRetention(anInput([old], { nodePolicy: { maxTotalSize: "1Mi" } })).deletions).toEqual([]);
+    expect(planRetention(anInput([old, named("b", { walked: false })], { nodePolicy })).deletions).toEqual([]);
+  });
+
+  it("frees what no archive then has to go for", () => {
+    const archives = [...archivesOf(3), seen("garbage", 2)];
+    const disk = { usedBytes: 90 * MIB, availableBytes: 10 * MIB };
+    const planFor = (spec: object) => told(planRetention(anInput(archives, { nodePolicy: spec }, { node: { disk } })));
+    expect(planFor({ ...nodePolicy, minFree: "11Mi" })).toEqual(["max_age_unmanaged garbage"]);
+    expect(planFor({ minFree: "11Mi" })).toEqual([expect.stringMatching(/^node_watermark checkpoint/)]);
+  });
+
+  it("waits for what is not settled or cannot be deleted", () => {
+    const archives = [seen("fresh", 2, { settled: false }), seen("stuck", 2)];
+    const plan = planRetention(anInput(archives, { nodePolicy }, { stuck: new Set(["stuck"]) }));
+    expect([files(plan.deletions), files(plan.deferred), files(plan.stuck)]).toEqual([[], ["fresh"], ["stuck"]]);
+  });
+});

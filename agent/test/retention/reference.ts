@@ -253,6 +253,12 @@ export function referencePlan(input: PlanInput) {
 
   const { node } = input.policy;
   if (input.node !== undefined && unwalked.length === 0 && Object.keys(node).length > 0) {
+    for (const archive of archives) {
+      const { state, pinned, unmanagedSinceMs = Number.POSITIVE_INFINITY } = archive;
+      const isUnmanaged = !pinned && ["unread", "unidentified"].includes(state);
+      const ageMs = (nowMs ?? Number.NEGATIVE_INFINITY) - unmanagedSinceMs;
+      if (isUnmanaged && ageMs > (node.maxAgeUnmanagedMs ?? Infinity)) take(archive, "max_age_unmanaged");
+    }
     // What an earlier rule wants gone is not what a container will have left.
     const spared = new Set(left().map((archive) => newest(archive, (other) => keyOf(other.identity, 3))[0]));
     // To the node they are still there, and it cannot take them.

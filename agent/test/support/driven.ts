@@ -15,10 +15,12 @@ import {
   findFile,
   hasChanged,
   newEntry,
+  noteInodeChange,
   refresh,
   walkEntry,
 } from "../../src/inventory/entry.ts";
 import { createReadSpace, READ_AHEAD } from "../../src/inventory/read-ahead.ts";
+import { createSightings } from "../../src/inventory/sightings.ts";
 import type { AcceptedPolicy } from "../../src/policy/accept.ts";
 import { createOrphanProofs } from "../../src/policy/orphan-proofs.ts";
 import { archiveTime, writeArchive } from "./archives.ts";
@@ -80,6 +82,9 @@ export function driveEnforcer(
   const durationsMs: number[] = [];
   const latenciesMs: number[] = [];
   let listed = 0;
+  const time = { nowMs: options.trustedMs ?? clock.wallMs };
+  const sightings = createSightings({ index, clock, time });
+  sightings.setDirectory(directory);
   const enforcer = createEnforcer({
     index,
     proofs,
@@ -88,7 +93,8 @@ export function driveEnforcer(
     readDisk: options.readDisk ?? (() => undefined),
     // Small folders are planned for as large ones are.
     large: 1,
-    time: { nowMs: options.trustedMs ?? clock.wallMs },
+    time,
+    unmanaged: sightings.unmanaged,
     events: {
       deleted: ({ entry, reason, sinceEventMs }) => {
         latenciesMs.push(sinceEventMs);
@@ -109,6 +115,7 @@ export function driveEnforcer(
     if (found.kind !== "file") {
       if (known === undefined) throw new Error(`${file} was never there`);
       index.remove(file);
+      sightings.noticed(known);
       enforcer.changed(known, false);
       return known;
     }
@@ -127,6 +134,7 @@ export function driveEnforcer(
         isNews: isEvent,
         unchangedSinceMs,
       });
+    noteInodeChange(entry, found.stat);
     if (hasChanged(entry, found.stat))
       adoptChange(entry, found.stat, { listed, nowMs: unchangedSinceMs, isListed: true });
     if (isWalked) {
@@ -137,6 +145,7 @@ export function driveEnforcer(
     }
     refresh(entry, clock, { incompleteAfterMs: 600_000, nodeName: "node-a" });
     index.put(entry);
+    sightings.noticed(entry);
     if (isTold) enforcer.changed(entry, isEvent);
     return entry;
   }
@@ -157,6 +166,7 @@ export function driveEnforcer(
     index,
     proofs,
     enforcer,
+    sightings,
     directory,
     deleted,
     wouldDelete,

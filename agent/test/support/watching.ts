@@ -12,6 +12,7 @@ import { createEnforcer } from "../../src/enforce/enforcer.ts";
 import { createArchiveIndex } from "../../src/inventory/archive-index.ts";
 import type { Entry } from "../../src/inventory/entry.ts";
 import { createObserver } from "../../src/inventory/observer.ts";
+import { createSightings } from "../../src/inventory/sightings.ts";
 import type { AcceptedPolicy } from "../../src/policy/accept.ts";
 import { createOrphanProofs } from "../../src/policy/orphan-proofs.ts";
 import type { Watched } from "../../src/policy/state-folder.ts";
@@ -53,13 +54,16 @@ export function watchDirectory(
   const failed: Array<{ file: string; code: string }> = [];
   const events: string[] = [];
   const gone: string[] = [];
+  const time = { nowMs: () => ((options.isTimeTrusted?.() ?? true) ? clock.wallMs() : undefined) };
+  const sightings = createSightings({ index, clock, time });
   const enforcer = createEnforcer({
     index,
     proofs,
     clock,
     log,
     readDisk,
-    time: { nowMs: () => ((options.isTimeTrusted?.() ?? true) ? clock.wallMs() : undefined) },
+    time,
+    unmanaged: sightings.unmanaged,
     events: {
       deleted: ({ entry, reason }) => deleted.push({ file: entry.file, reason }),
       wouldDelete: () => {},
@@ -76,8 +80,15 @@ export function watchDirectory(
     nodeName: "node-a",
     roots,
     on: {
-      directory: (directory) => enforcer.setDirectory(directory),
-      listed: () => enforcer.listed(),
+      directory: (directory) => {
+        if (directory !== undefined) sightings.setDirectory(directory);
+        return enforcer.setDirectory(directory);
+      },
+      listed: () => {
+        sightings.listed();
+        enforcer.listed();
+      },
+      looked: sightings.noticed,
       changed: (entry, isEvent) => {
         if (isEvent) events.push(entry.file);
         enforcer.changed(entry, isEvent);
@@ -88,7 +99,10 @@ export function watchDirectory(
   const apply = (spec: unknown) => enforcer.setPolicy(anAcceptedPolicy(spec, path));
   if (options.spec !== undefined) apply(options.spec);
   observer.setPath(path, options.watched);
-  const timer = setInterval(() => enforcer.tick(), 200);
+  const timer = setInterval(() => {
+    sightings.tick();
+    enforcer.tick();
+  }, 200);
   const end = async () => {
     clearInterval(timer);
     await enforcer.stop();
@@ -104,6 +118,7 @@ export function watchDirectory(
     index,
     observer,
     enforcer,
+    sightings,
     proofs,
     apply,
     deleted,

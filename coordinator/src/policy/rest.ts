@@ -5,11 +5,12 @@ import type { PolicyDocument } from "@cro/shared/policy/document";
 const MAX_DIRECTORY_BYTES = 1024;
 
 /**
- * The document of a node whose policy went away: the node rules of that policy act, and nothing else is deleted. The
- * largest floor of all its rules holds for every container, because node rules respect floors. Agents of version 0.1.0
+ * The document of a node whose policy went away: the node rules of that policy act, for a full disk does not wait, and nothing
+ * else is deleted. What was only to go because of its age can wait. The largest floor of all its rules holds for every container, because node rules respect floors. Agents of version 0.1.0
  * understand it.
  */
-export function restPolicy({ directory, mode, global, rules, node }: PolicyDocument): PolicyDocument {
+export function restPolicy({ directory, mode, global, rules, node: ruled }: PolicyDocument): PolicyDocument {
+  const { maxAgeUnmanagedMs: _, ...node } = ruled;
   const minCheckpoints = Math.max(0, ...[global, ...rules].map((rule) => rule.minCheckpoints ?? 0));
   return {
     directory,

@@ -3,14 +3,14 @@ import { describe, expect, it } from "vitest";
 import { emptyRestPolicy, restPolicy } from "../../src/policy/rest.ts";
 
 describe("the policy of a node that rests", () => {
-  it("keeps directory, mode, the rules of the node and the largest floor, and nothing else", () => {
+  it("keeps directory, mode, the node's rules about bytes and the largest floor, and nothing else", () => {
     const compiled = compilePolicy({
       checkpointDirectory: "/archives",
       mode: "DryRun",
       applyPoliciesImmediately: true,
       globalPolicy: { retainOrphan: false, maxAge: "1d", minCheckpointsPerContainer: 1 },
       podPolicies: [{ namespace: "n", pod: "p", maxCheckpoints: 5, minCheckpoints: 3 }],
-      nodePolicy: { minFree: "1Gi" },
+      nodePolicy: { minFree: "1Gi", maxAgeUnmanaged: "90d" },
     });
     if (!compiled.ok) throw new Error("must compile");
     expect(restPolicy(compiled.policy.document)).toEqual({

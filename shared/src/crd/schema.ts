@@ -191,6 +191,9 @@ export const NodePolicySpec = Type.Object(
         },
       ),
     ),
+    maxAgeUnmanaged: duration(
+      "Files named like archives that are unidentified or unread, which no other rule takes, are deleted once the agent has seen them unchanged for this long. At least 1h. Default: they are kept; 0 too.",
+    ),
   },
   { ...closed, description: "Limits of each node as a whole." },
 );

@@ -12,7 +12,14 @@ import {
 import { parseDuration } from "../duration.ts";
 import { parseQuantity } from "../quantity.ts";
 import { show } from "../show.ts";
-import { type NodePolicy, namesOfPolicy, type Policy, type PolicyDocument, type ScopeLimits } from "./document.ts";
+import {
+  MIN_UNMANAGED_AGE_MS,
+  type NodePolicy,
+  namesOfPolicy,
+  type Policy,
+  type PolicyDocument,
+  type ScopeLimits,
+} from "./document.ts";
 
 /** Something about one field of a policy: what is wrong with it, or what its author should know. */
 export interface FieldProblem {
@@ -308,7 +315,16 @@ function createResolver(defaultDirectory: string) {
         : { watermark: { high, low: low ?? Math.max(1, high - DEFAULT_WATERMARK_GAP) } }),
       ...sizeOrShare(["minFreeBytes", "minFreePercent"], `${field}.minFree`, spec.minFree),
       ...countOrShare(spec.minFreeInodes),
+      ...limit("maxAgeUnmanagedMs", unmanagedAge(`${field}.maxAgeUnmanaged`, spec.maxAgeUnmanaged)),
     };
+  }
+
+  function unmanagedAge(field: string, value: unknown): number | undefined {
+    const ageMs = duration(field, value);
+    if (ageMs !== undefined && ageMs > 0 && ageMs < MIN_UNMANAGED_AGE_MS) {
+      problems.push({ field, message: `${show(value)} is under 1h, the shortest there is; 0 switches the rule off` });
+    }
+    return ageMs;
   }
 
   return { problems, unitless, unlimited, duration, directory, expressions, global, rule, node };
@@ -400,7 +416,7 @@ function explainValue(keys: string[], value: unknown): string | undefined {
     const parsed = parseQuantity(value);
     return parsed.ok ? `${shown} is too long for a quantity` : parsed.problem;
   }
-  if (key === "maxAge" || key === "orphanGracePeriod") {
+  if (key === "maxAge" || key === "maxAgeUnmanaged" || key === "orphanGracePeriod") {
     const parsed = parseDuration(value);
     return parsed.ok ? `${shown} is too long for a duration` : parsed.problem;
   }

@@ -6,6 +6,12 @@ const closed = { additionalProperties: false } as const;
 const positive = () => Type.Optional(Type.Integer({ minimum: 1 }));
 const share = () => Type.Optional(Type.Integer({ minimum: 1, maximum: 99 }));
 
+/**
+ * The shortest `maxAgeUnmanaged`, in milliseconds. Nobody writes on a file that has been unchanged for so long: nothing else
+ * tells that of one that cannot be read or is nobody's.
+ */
+export const MIN_UNMANAGED_AGE_MS = 3_600_000;
+
 /** Limits of one scope. An absent one is no limit. */
 export const ScopeLimits = Type.Object({ maxCheckpoints: positive(), maxTotalBytes: positive() }, closed);
 
@@ -52,6 +58,8 @@ export const NodePolicy = Type.Object(
     minFreePercent: share(),
     minFreeInodes: positive(),
     minFreeInodesPercent: share(),
+    /** For how long the agent must have seen a file unchanged that is `unidentified` or `unread` before it goes. */
+    maxAgeUnmanagedMs: Type.Optional(Type.Integer({ minimum: MIN_UNMANAGED_AGE_MS })),
   },
   closed,
 );

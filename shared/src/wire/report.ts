@@ -45,6 +45,7 @@ export const REASONS = [
   "node_max_total_size",
   "node_watermark",
   "node_inodes",
+  "max_age_unmanaged",
 ] as const;
 export type Reason = (typeof REASONS)[number];
 

@@ -79,7 +79,10 @@ describe("compilePolicy", () => {
         { namespace: "team", kind: "StatefulSet", name: "web", container: "ma*", ...limits },
       ],
       namespacePolicies: [{ namespace: "*", ...limits }],
-      nodePolicy: { maxTotalSize: "100Gi", highWatermarkPercent: 85, lowWatermarkPercent: 70, minFree: "10Gi" },
+      nodePolicy: {
+        ...{ maxTotalSize: "100Gi", highWatermarkPercent: 85, lowWatermarkPercent: 70, minFree: "10Gi" },
+        maxAgeUnmanaged: "90d",
+      },
     });
     expect(policy).toEqual({
       document: {
@@ -106,7 +109,10 @@ describe("compilePolicy", () => {
           },
           { level: "namespace", namespace: "*", ...common, perNamespace: own },
         ],
-        node: { maxTotalBytes: 100 * GIB, watermark: { high: 85, low: 70 }, minFreeBytes: 10 * GIB },
+        node: {
+          ...{ maxTotalBytes: 100 * GIB, watermark: { high: 85, low: 70 }, minFreeBytes: 10 * GIB },
+          maxAgeUnmanagedMs: 90 * 86_400_000,
+        },
       },
       orphanGraceMs: 60_000,
       nodeSelector: { disk: "ssd" },
@@ -151,7 +157,9 @@ describe("compilePolicy", () => {
       namespacePolicies: [
         { namespace: "team", maxCheckpoints: 0, maxTotalSize: "0Gi", maxAge: "0", minCheckpoints: 0 },
       ],
-      nodePolicy: { maxTotalSize: 0, highWatermarkPercent: 0, minFree: "0%", minFreeInodes: "0" },
+      nodePolicy: {
+        ...{ maxTotalSize: 0, highWatermarkPercent: 0, minFree: "0%", minFreeInodes: "0", maxAgeUnmanaged: 0 },
+      },
     });
     expect(document.global).toEqual({ level: "global", retainOrphan: true });
     expect(document.rules).toEqual([{ level: "namespace", namespace: "team", retainOrphan: true }]);
@@ -185,6 +193,11 @@ describe("compilePolicy", () => {
     ],
   ])("takes %j as watermarks", (nodePolicy, watermark) => {
     expect(compiled({ nodePolicy }).document.node).toEqual({ watermark });
+  });
+
+  it("takes no maxAgeUnmanaged unless it is asked for, and an hour at the shortest", () => {
+    expect(compiled({ nodePolicy: {} }).document.node).toEqual({});
+    expect(compiled({ nodePolicy: { maxAgeUnmanaged: "1h" } }).document.node).toEqual({ maxAgeUnmanagedMs: 3_600_000 });
   });
 
   it("tells which quantities were taken as MiB, and how to write them", () => {
@@ -242,6 +255,14 @@ describe("compilePolicy", () => {
       `spec.globalPolicy.maxAge: ${JSON.stringify(`${"0".repeat(64)}1h`)} is too long for a duration`,
     ],
     [{ globalPolicy: { maxAge: 30 } }, "spec.globalPolicy.maxAge: 30 has no unit; write e.g. 30s, 12h or 7d"],
+    [
+      { nodePolicy: { maxAgeUnmanaged: 90 } },
+      "spec.nodePolicy.maxAgeUnmanaged: 90 has no unit; write e.g. 30s, 12h or 7d",
+    ],
+    [
+      { nodePolicy: { maxAgeUnmanaged: "59m59s" } },
+      'spec.nodePolicy.maxAgeUnmanaged: "59m59s" is under 1h, the shortest there is; 0 switches the rule off',
+    ],
     [{ orphanGracePeriod: "-1s" }, 'spec.orphanGracePeriod: "-1s" is negative; write e.g. 30s, 12h or 7d'],
     [
       { nodePolicy: { minFree: "100%", maxTotalSize: "1.5%", minFreeInodes: "-1%" } },

@@ -76,6 +76,7 @@ describe("a directive", () => {
     ["a time with an offset", { time: "2026-11-22T12:00:00+01:00" }],
     ["a digest that is none", { policy: { digest: "abc" } }],
     ["a policy with an unknown field", { policy: { digest, document: { ...document, extra: 1 } } }],
+    ["an age under an hour", { policy: { digest, document: { ...document, node: { maxAgeUnmanagedMs: 3_599_999 } } } }],
     ["a limit of 0", { policy: { digest, document: { ...document, node: { minFreeBytes: 0 } } } }],
     ["an orphan that names no report", { orphans: [{ bootId: "b", namespace: "a", pod: "b" }] }],
     ["an orphan that names no pod", { orphans: [{ bootId: "b", report: 1, namespace: "a" }] }],
