@@ -59,3 +59,56 @@ it("finds by scope exactly what was filed last, and knows which scopes wait for 
     }),
   );
 });
+
+const anArchive = (file: string, container: string, walked: boolean) => {
+  const known = { namespace: "n", pod: "p", container };
+  return { file, candidates: [known], identity: known, walked } as unknown as Archive;
+};
+
+it("tells of each scope when the last archive in it that was not walked is walked, filed under another owner or removed", () => {
+  const index = createArchiveIndex<Archive>();
+  const told: string[] = [];
+  index.onUnblocked((scope) => told.push(scope));
+  const [first, second, third] = [anArchive("1", "a", false), anArchive("2", "a", false), anArchive("3", "b", false)];
+  for (const archive of [first, second, third]) index.put(archive);
+  const toldBy = (act: () => void) => {
+    told.length = 0;
+    act();
+    return told.sort();
+  };
+  const walk = (archive: Archive) => {
+    archive.walked = true;
+    index.put(archive);
+  };
+  expect(toldBy(() => walk(first))).toEqual([]);
+  expect(toldBy(() => walk(first))).toEqual([]);
+  expect(toldBy(() => index.remove("2"))).toEqual(["n/p/a"]);
+  expect(toldBy(() => index.remove("2"))).toEqual([]);
+  expect([index.isBlocked("n/p/a"), index.isBlocked("n/p"), index.unwalked]).toEqual([false, true, 1]);
+  expect(toldBy(() => walk(third))).toEqual(["n", "n/p", "n/p/b"]);
+  expect(index.unwalked).toBe(0);
+});
+
+it("takes another archive of the same name for another one, whatever the first one was", () => {
+  const index = createArchiveIndex<Archive>();
+  const [first, second] = [anArchive("1", "a", true), anArchive("1", "a", true)];
+  index.put(first);
+  index.put(second);
+  expect([...index.inScope({ namespace: "n" })]).toEqual([second]);
+  expect([...index.inScope({ namespace: "n" })][0]).toBe(second);
+});
+
+it("goes through the containers that are wanted alone, and names the namespaces that hold something", () => {
+  const index = createArchiveIndex<Archive>();
+  for (const container of ["a", "b"]) index.put(anArchive(container, container, true));
+  const wanted = index.inScope({ namespace: "n" }, ({ namespace, pod, container }) => {
+    expect([namespace, pod]).toEqual(["n", "p"]);
+    return container === "b";
+  });
+  expect([...wanted].map(({ file }) => file)).toEqual(["b"]);
+  expect([...index.namespaces()]).toEqual(["n"]);
+  index.remove("a");
+  expect([...index.namespaces()]).toEqual(["n"]);
+  index.remove("b");
+  expect([...index.namespaces()]).toEqual([]);
+});
