@@ -71,6 +71,7 @@ it("tells of each scope when the last archive in it that was not walked is walke
   index.onUnblocked((scope) => told.push(scope));
   const [first, second, third] = [anArchive("1", "a", false), anArchive("2", "a", false), anArchive("3", "b", false)];
   for (const archive of [first, second, third]) index.put(archive);
+  expect(index.get("2")).toBe(second);
   const toldBy = (act: () => void) => {
     told.length = 0;
     act();
@@ -80,6 +81,8 @@ it("tells of each scope when the last archive in it that was not walked is walke
     archive.walked = true;
     index.put(archive);
   };
+  // To be filed again as it was changes nothing.
+  for (const archive of [third, third]) expect(toldBy(() => index.put(archive))).toEqual([]);
   expect(toldBy(() => walk(first))).toEqual([]);
   expect(toldBy(() => walk(first))).toEqual([]);
   expect(toldBy(() => index.remove("2"))).toEqual(["n/p/a"]);
@@ -111,4 +114,16 @@ it("goes through the containers that are wanted alone, and names the namespaces 
   expect([...index.namespaces()]).toEqual(["n"]);
   index.remove("b");
   expect([...index.namespaces()]).toEqual([]);
+});
+
+it("leaves the others where they are when one archive goes, whether its owner is known or not", () => {
+  const index = createArchiveIndex<Archive>();
+  const files = () => [...index.inScope({ namespace: "n", pod: "p", container: "a" })].map(({ file }) => file);
+  for (const file of ["1", "2"]) index.put(anArchive(file, "a", true));
+  index.put({ ...anArchive("3", "a", true), identity: undefined });
+  index.remove("1");
+  index.remove("3");
+  expect([files(), index.get("1"), index.size]).toEqual([["2"], undefined, 1]);
+  expect([...index.inScope({ namespace: "n", pod: "p", container: "none" })]).toEqual([]);
+  expect([...index.inScope({ namespace: "n", pod: "none" })]).toEqual([]);
 });

@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, renameSync, rmdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { isGoneMount, isStillAt, openDirectory, withPath } from "../../src/inventory/directory.ts";
+import { directoryKey, isGoneMount, isStillAt, openDirectory, withPath } from "../../src/inventory/directory.ts";
 import { aFolder } from "../support/watching.ts";
 
 const open = (path: string, roots: string[] = []) => {
@@ -44,6 +44,8 @@ describe("a directory", () => {
     expect(problemOf("/", [root])).toBe("not_mounted");
     expect(problemOf(outside, [root, outside])).toBe("none");
     expect(problemOf(root, ["/"])).toBe("none");
+    // A root that is not there yet hides no other.
+    expect(problemOf(root, [`${root}-missing`, root])).toBe("none");
   });
 
   it("that is missing is one to wait for inside a root, and none outside", () => {
@@ -97,6 +99,9 @@ describe("a directory", () => {
     if (!opened.ok) throw new Error(opened.problem.message);
     expect(isStillAt({ ...opened.directory, device: opened.directory.device + 1n })).toBe(false);
     expect(isStillAt({ ...opened.directory, inode: opened.directory.inode + 1n })).toBe(false);
+    const keys = [directoryKey({ device: 1n, inode: 23n }), directoryKey({ device: 12n, inode: 3n })];
+    expect(keys).toEqual([directoryKey({ device: "1", inode: "23" }), directoryKey({ device: "12", inode: "3" })]);
+    expect(new Set(keys).size).toBe(2);
   });
 
   it("stays the one that was opened, whatever takes its path", () => {

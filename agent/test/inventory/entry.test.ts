@@ -16,7 +16,7 @@ import {
   walkEntry,
 } from "../../src/inventory/entry.ts";
 import { createReadSpace, READ_AHEAD } from "../../src/inventory/read-ahead.ts";
-import { archiveBytes, POD_UID, writeArchive } from "../support/archives.ts";
+import { archiveBytes, POD_UID, specBytes, tarBytes, writeArchive } from "../support/archives.ts";
 import { aClock } from "../support/driven.ts";
 import { aFolder } from "../support/watching.ts";
 
@@ -285,6 +285,11 @@ describe("why an archive is kept and not counted", () => {
       "is not said while it is written",
       ["unsettled", undefined],
       () => problemOf({}, archiveBytes().subarray(0, 3000)),
+    ],
+    [
+      "is that config.dump is missing",
+      ["unread", "has no config.dump"],
+      () => problemOf({}, tarBytes([{ name: "spec.dump", content: specBytes() }])),
     ],
     ["is that spec.dump is missing", ["unread", "has no spec.dump"], () => problemOf({ spec: null })],
     [
