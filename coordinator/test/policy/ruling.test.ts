@@ -511,7 +511,7 @@ describe("a node whose policy went away", () => {
     });
   });
 
-  it.each([201, 5000])("is remembered when %d nodes are made anew at once", (count) => {
+  it.each([201, 10_000])("is remembered when %d nodes are made anew at once", (count) => {
     const cluster = aCluster();
     const names = Array.from({ length: count }, (_, index) => `n${index}`);
     const accepted = Object.fromEntries(names.map((name) => [name, null]));
@@ -584,6 +584,15 @@ describe("the ranks that are remembered", () => {
     const outranked = cluster.look({ resources: [young, again, high], nowMs: 2 });
     expect(outranked.memory.ranks.get("platform/old")?.createdAt).toBe(old.createdAt);
     expect(ranksOf(outranked)).toEqual(["platform/high", "platform/old"]);
+  });
+
+  it("are told as the reason where both resources are as old by themselves", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [old] });
+    cluster.look({ resources: [], nowMs: 1 });
+    const again = { ...old, uid: "again", createdAt: young.createdAt };
+    const { resources } = cluster.look({ resources: [{ ...young, name: "early" }, again], nowMs: 2 });
+    expect(resources[1]?.conflicts.get("a")).toEqual({ ruler: "platform/old", why: "keptRank" });
   });
 
   it("are by the resource's own age if that is the older one", () => {
