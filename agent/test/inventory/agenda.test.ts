@@ -72,8 +72,8 @@ describe("the one timer", () => {
     const { agenda, told, reads } = aTimedAgenda();
     agenda.enter("late", 90);
     agenda.enter("early", 30);
-    agenda.enter("middle", 60);
     agenda.enter("too", 30);
+    agenda.enter("middle", 60);
     expect(vi.getTimerCount()).toBe(1);
     vi.advanceTimersByTime(29);
     expect([told, reads() < 8]).toEqual([[], true]);
