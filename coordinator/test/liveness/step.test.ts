@@ -1090,6 +1090,21 @@ describe("proofs for most of a node", () => {
     expect(prover.held().count).toBe(0);
   });
 
+  it("are dropped, and told of, when no agent of the node asks any more, though one did a minute ago and another node's does", () => {
+    const prover = aHold();
+    prover.findNothing();
+    expect(prover.held().count).toBe(11);
+    prover.ask(many(11), { agent: "silent" });
+    prover.ask(["n/lives"]);
+    expect(prover.held().count).toBe(11);
+    prover.pass(60_000);
+    prover.ask(many(11), { agent: "elsewhere", node: "other" });
+    prover.state.changes.held.clear();
+    prover.ask(["n/lives"]);
+    expect(prover.held().count).toBe(0);
+    expect(prover.state.changes.held.get("node")).toEqual({ held: 0, released: 0 });
+  });
+
   it("are dropped when the pod is back, when the watch is lost, or when nobody asks any more", () => {
     const prover = aHold();
     prover.findNothing();
