@@ -179,6 +179,19 @@ describe("a pod that is gone", () => {
     expect(prover.findNothing()).toEqual(["n/gone"]);
   });
 
+  it("rests after an answer that told nothing also for an agent that asked while the read was on its way", () => {
+    const prover = aDrivenProver();
+    prover.synced();
+    prover.ask(["n/gone"]);
+    prover.pass(GRACE_MS);
+    const read = prover.read();
+    prover.ask(["n/gone"], { agent: "second", node: "other" });
+    prover.answer(read, { found: "unknown" });
+    expect(prover.read()).toBeUndefined();
+    prover.pass(2000);
+    expect(prover.read()).toBeDefined();
+  });
+
   it("is read again after an answer that told nothing, when that has rested", () => {
     const prover = aDueQuestion();
     prover.answer(prover.read(), { found: "unknown" });
