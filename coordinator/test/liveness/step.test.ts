@@ -192,6 +192,22 @@ describe("a pod that is gone", () => {
     expect(prover.read()).toBeDefined();
   });
 
+  it("is not proved if the latest report does not ask about it any more, unless that left scopes out", () => {
+    for (const [omitted, expected] of [
+      [0, []],
+      [1, ["gone"]],
+    ] as const) {
+      const prover = aDrivenProver();
+      prover.synced();
+      prover.ask(["n/gone"]);
+      prover.pass(GRACE_MS);
+      const read = prover.read();
+      prover.ask([], { omitted });
+      prover.answer(read, { found: "nothing" });
+      expect(prover.facts()).toEqual(expected);
+    }
+  });
+
   it("is read again after an answer that told nothing, when that has rested", () => {
     const prover = aDueQuestion();
     prover.answer(prover.read(), { found: "unknown" });
