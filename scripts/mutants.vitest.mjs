@@ -16,7 +16,10 @@ export default defineConfig({
   test: {
     include: ["**/*.test.ts"],
     // These wait for real time, nearly a minute for each mutant that they do not notice: what they alone notice is not counted.
-    exclude: ["**/{enforcer,races}.test.ts", ...(process.env.MUTANTS_TIMED ? [] : ["**/prover.test.ts"])],
+    exclude: [
+      "**/{enforcer,races}.test.ts",
+      ...(process.env.MUTANTS_TIMED ? [] : ["**/{prover,observer,news,news.model}.test.ts"]),
+    ],
     setupFiles: ["shared/test/support/soak.ts"],
     sequence: { sequencer: QuickestFirst },
     testTimeout: 30_000,

@@ -3,7 +3,7 @@ import { existsSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, it, onTestFinished } from "vitest";
 import { archivesIn, archiveTime, writeArchive } from "../../agent/test/support/archives.ts";
-import { AGENT_LABELS, installRelease } from "../support/cluster.ts";
+import { AGENT_LABELS, installRelease, type TestNode } from "../support/cluster.ts";
 import {
   create,
   createNamespace,
@@ -85,6 +85,14 @@ describeWithKube("a release on a cluster", (kube) => {
     }, 20_000);
     for (const coordinator of coordinators) expect(coordinator.err).toEqual([]);
   }, 240_000);
+
+  it("rules a node as soon as its agent first tells what it has accepted, though nothing else changes then", async () => {
+    const release = await installRelease(kube, { nodes: 1 });
+    const { agent } = release.nodes[0] as TestNode;
+    // The agent's certificates come from the coordinator, which has seen node and pod long before the first report.
+    release.startCoordinator();
+    await until(() => expect(agent.log().map(({ msg }) => msg)).toContain("directive accepted"), 30_000);
+  }, 90_000);
 
   it("shows what DryRun would delete, then what waits for an event, and what is paused, by kubectl alone", async () => {
     const release = await installRelease(kube, { nodes: 1 });

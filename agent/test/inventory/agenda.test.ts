@@ -1,4 +1,4 @@
-import { expect, it, vi } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { systemClock } from "../../src/clock.ts";
 import { createAgenda } from "../../src/inventory/agenda.ts";
 
@@ -46,4 +46,54 @@ it("tells no name that was taken out, and all of those again that are entered an
   agenda.clear();
   agenda.enter("a", systemClock.monotonicMs() + 20);
   await until(() => expect(names()).toEqual(["b", "a"]));
+});
+
+describe("the one timer", () => {
+  afterEach(() => void vi.useRealTimers());
+
+  /** An agenda whose clock goes with the timers, and nothing else. */
+  function aTimedAgenda() {
+    vi.useFakeTimers();
+    const startMs = Date.now();
+    let reads = 0;
+    const told: Array<[number, string[]]> = [];
+    const clock = {
+      wallMs: () => Date.now(),
+      monotonicMs: () => {
+        reads += 1;
+        return Date.now() - startMs;
+      },
+    };
+    const agenda = createAgenda(clock, (names) => told.push([Date.now() - startMs, names]));
+    return { agenda, told, reads: () => reads };
+  }
+
+  it("ends at the earliest entry, in whichever order they come, and sleeps until then", () => {
+    const { agenda, told, reads } = aTimedAgenda();
+    agenda.enter("late", 90);
+    agenda.enter("early", 30);
+    agenda.enter("too", 30);
+    agenda.enter("middle", 60);
+    expect(vi.getTimerCount()).toBe(1);
+    vi.advanceTimersByTime(29);
+    expect([told, reads() < 8]).toEqual([[], true]);
+    vi.advanceTimersByTime(100);
+    expect(told).toEqual([
+      [30, ["early", "too"]],
+      [60, ["middle"]],
+      [90, ["late"]],
+    ]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it("tells nothing of a name that was taken out, and is off once all are", () => {
+    const { agenda, told } = aTimedAgenda();
+    agenda.enter("a", 30);
+    agenda.cancel("a");
+    vi.advanceTimersByTime(100);
+    expect(told).toEqual([]);
+    agenda.enter("b", 200);
+    agenda.clear();
+    expect(vi.getTimerCount()).toBe(0);
+  });
 });

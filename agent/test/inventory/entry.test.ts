@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { lstatSync, mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { lstatSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { parseArchiveName } from "../../src/archive/name.ts";
@@ -16,7 +16,7 @@ import {
   walkEntry,
 } from "../../src/inventory/entry.ts";
 import { createReadSpace, READ_AHEAD } from "../../src/inventory/read-ahead.ts";
-import { archiveBytes, POD_UID, writeArchive } from "../support/archives.ts";
+import { archiveBytes, POD_UID, specBytes, tarBytes, writeArchive } from "../support/archives.ts";
 import { aClock } from "../support/driven.ts";
 import { aFolder } from "../support/watching.ts";
 
@@ -91,6 +91,24 @@ describe("the walk of an archive", () => {
     expect(entry.walked).toBe(false);
     expect(hasChanged(entry, stat())).toBe(true);
     expect(walk()).toBe(false);
+  });
+
+  it("is worth nothing where content of the same size was written over the file meanwhile", () => {
+    const parts = { pod: "p", namespace: "a", container: "b-c" };
+    const { path, entry, walk } = anEntry({ ...parts, mtimeMs: 1_700_000_000_000 });
+    const other = archiveBytes({ pod: "p", namespace: "a-b", container: "c" });
+    expect(other).toHaveLength(entry.size);
+    expect(walk(() => writeFileSync(path, other, { flag: "r+" }))).toBe(false);
+    expect(entry.walked).toBe(false);
+  });
+
+  it("reads nothing of a file that is another one than was found, and leaves no descriptor behind", () => {
+    const { path, entry, walk } = anEntry();
+    const descriptors = () => readdirSync("/proc/self/fd").length;
+    const before = descriptors();
+    writeFileSync(path, "x", { flag: "a" });
+    expect([walk(), entry.walk.readBytes, entry.walk.verdict]).toEqual([false, 0, undefined]);
+    expect(descriptors()).toBe(before);
   });
 
   it("notices a replacement of the same size and time", () => {
@@ -189,6 +207,27 @@ describe("a torn archive", () => {
     expect([state(), entry.settled]).toEqual(["complete", true]);
   });
 
+  it("that is only touched is known as before: its walk goes on from where it ended", () => {
+    const { path, entry, walk, adopt, state } = anEntry({}, bytes.subarray(0, 3000));
+    walk();
+    const { offset } = entry.walk;
+    utimesSync(path, 1_700_000_000, 1_700_000_000);
+    adopt();
+    expect([entry.walked, entry.walk.offset, state()]).toEqual([true, offset, "unsettled"]);
+  });
+
+  it("that is complete but for its images is settled as soon as it is incomplete, however short the time set", () => {
+    const { entry, clock, walk } = anEntry({}, bytes.subarray(0, 3000));
+    walk();
+    const settledAfter = (ms: number) => {
+      clock.pass(ms);
+      const isChanged = refresh(entry, clock, { incompleteAfterMs: 500, nodeName: "node-a" });
+      return [entry.state, entry.settled, isChanged];
+    };
+    expect(settledAfter(499)).toEqual(["unsettled", false, true]);
+    expect(settledAfter(1)).toEqual(["incomplete", true, true]);
+  });
+
   it("that shrinks, or is replaced, is a new content of which nothing is known", () => {
     const shrunk = anEntry({}, bytes.subarray(0, 3000));
     shrunk.walk();
@@ -201,6 +240,80 @@ describe("a torn archive", () => {
     renameSync(`${replaced.path}.new`, replaced.path);
     replaced.adopt();
     expect([replaced.entry.walked, replaced.state()]).toEqual([false, "unread"]);
+  });
+});
+
+it("is unread, unsettled and not postdated when it is found, with the space that it takes up", () => {
+  const { path, entry, stat, adopt } = anEntry();
+  const known = () => [entry.state, entry.walked, entry.settled, entry.isPostdated, entry.allocated];
+  expect(known()).toEqual(["unread", false, false, false, Number(stat().blocks) * 512]);
+  expect(entry.allocated).toBeGreaterThanOrEqual(entry.size);
+  writeFileSync(path, Buffer.alloc(100_000));
+  adopt();
+  expect(entry.allocated).toBe(Number(stat().blocks) * 512);
+});
+
+it("tells by a look whether state, owner or rest changed, and nothing else", () => {
+  const { entry, clock, walk } = anEntry({ namespace: "team", container: "prod-main" });
+  const isChanged = () => refresh(entry, clock, { incompleteAfterMs: INCOMPLETE_AFTER_MS, nodeName: "node-a" });
+  expect(isChanged()).toBe(false);
+  walk();
+  expect([isChanged(), isChanged()]).toEqual([true, false]);
+  clock.pass(1999);
+  expect(isChanged()).toBe(false);
+  clock.pass(1);
+  expect([isChanged(), entry.settled, isChanged()]).toEqual([true, true, false]);
+  // Only the state, and only the owner.
+  clock.jump(-1000 * 86_400_000);
+  expect([isChanged(), entry.state, isChanged()]).toEqual([true, "postdated", false]);
+  entry.identity = undefined;
+  expect([isChanged(), isChanged()]).toEqual([true, false]);
+});
+
+describe("why an archive is kept and not counted", () => {
+  const names = { namespace: "team", container: "prod-main" };
+  const problemOf = (parts: Parameters<typeof anEntry>[0], content?: Uint8Array, passedMs = 0) => {
+    const { entry, clock, walk, state } = anEntry(parts, content);
+    walk();
+    clock.pass(passedMs);
+    return [state(), entry.problem];
+  };
+
+  it.each<[string, unknown, () => ReturnType<typeof problemOf>]>([
+    ["is not said where it counts", ["complete", undefined], () => problemOf({})],
+    [
+      "is not said while it is written",
+      ["unsettled", undefined],
+      () => problemOf({}, archiveBytes().subarray(0, 3000)),
+    ],
+    [
+      "is that config.dump is missing",
+      ["unread", "has no config.dump"],
+      () => problemOf({}, tarBytes([{ name: "spec.dump", content: specBytes() }])),
+    ],
+    ["is that spec.dump is missing", ["unread", "has no spec.dump"], () => problemOf({ spec: null })],
+    [
+      "is that another owner is named",
+      ["unidentified", expect.stringMatching(/^spec\.dump names .*"another"/)],
+      () => problemOf({}, archiveBytes({ pod: "another" })),
+    ],
+    [
+      "is that the file is no tar",
+      ["unread", expect.stringMatching(/./)],
+      () => problemOf({}, Buffer.alloc(4096, "x")),
+    ],
+    [
+      "is that what there is of it does not decide",
+      ["unidentified", "the file name has more than one reading, and spec.dump does not decide"],
+      () => problemOf(names, archiveBytes({ ...names, runtime: "none" }).subarray(0, -1024), INCOMPLETE_AFTER_MS),
+    ],
+  ])("%s", (_, expected, find) => expect(find()).toEqual(expected));
+
+  it("is the code of the error with which reading failed", () => {
+    const { path, entry, walk, state } = anEntry();
+    rmSync(path);
+    walk();
+    expect([state(), entry.problem]).toEqual(["unread", "reading failed: ENOENT"]);
   });
 });
 
@@ -281,6 +394,18 @@ describe("whether changed content is news", () => {
     adopt();
     writeOver(path, "c");
     adopt();
+    walk();
+    compareContent(entry);
+    expect(entry.isNews).toBe(true);
+  });
+
+  it("is not decided before the walk has ended", () => {
+    const { path, entry, walk, adopt } = anEntry(ambiguous);
+    walk();
+    writeOver(path, "c");
+    adopt();
+    compareContent(entry);
+    expect(entry.isNews).toBe(false);
     walk();
     compareContent(entry);
     expect(entry.isNews).toBe(true);

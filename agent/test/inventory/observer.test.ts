@@ -262,18 +262,20 @@ describe("an archive that arrives", () => {
     writeFileSync(path, of("a", "b-c", 512));
     const told: string[] = [];
     let isOverwritten = false;
-    let nowMs = 0;
+    let frozenAtMs: number | undefined = systemClock.monotonicMs();
     const clock = {
       ...systemClock,
-      // Every slice of work is over at once, so that other work has its turn after each read.
+      // No slice of work is over before the walk is, so that no event tells of the change first.
       monotonicMs: () => {
-        nowMs += 20;
         const descriptors = readdirSync("/proc/self/fd").map((fd) => readLink(`/proc/self/fd/${fd}`));
         if (!isOverwritten && descriptors.includes(path)) {
           isOverwritten = true;
           writeFileSync(path, of("a-b", "c", 1024));
+          setImmediate(() => {
+            frozenAtMs = undefined;
+          });
         }
-        return nowMs;
+        return frozenAtMs ?? systemClock.monotonicMs();
       },
     };
     const changed = ({ state, identity }: Entry) => void told.push(`${state} ${identity?.namespace}`);

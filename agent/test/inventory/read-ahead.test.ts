@@ -1,4 +1,4 @@
-import { closeSync, openSync, writeFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import { expect, it } from "vitest";
@@ -71,4 +71,40 @@ it("mixes up no two files that are walked with the same space in turn", () => {
   expect(walks.map(({ walk }) => walk.verdict)).toEqual(
     ["a", "b"].map((namespace) => expect.objectContaining({ spec: expect.objectContaining({ namespace }) })),
   );
+});
+
+it("reads a small archive in one read, and by as many as it has headers if nothing is to be read ahead", () => {
+  const path = join(aFolder(), "archive");
+  writeFileSync(path, archiveBytes({ pagesBytes: 512 }));
+  /** How many reads this thread has made. */
+  const reads = () => Number(/syscr: (\d+)/.exec(readFileSync("/proc/thread-self/io", "utf8"))?.[1]);
+  const readsOf = (act: () => void) => {
+    const before = reads();
+    act();
+    return reads() - before;
+  };
+  const own = readsOf(() => {});
+  const walked = (windowBytes: number) => readsOf(() => void walkFile(path, windowBytes)) - own;
+  expect(walked(READ_AHEAD.some)).toBe(1);
+  expect(walked(READ_AHEAD.none)).toBeGreaterThan(5);
+});
+
+it("stays at its verdict", () => {
+  const path = join(aFolder(), "archive");
+  writeFileSync(path, archiveBytes());
+  const descriptor = openSync(path, "r");
+  const walk = startWalk();
+  const step = createWalkStep(descriptor, createReadSpace(READ_AHEAD.some));
+  while (!step(walk));
+  const { verdict } = walk;
+  expect(verdict?.kind).toBe("ended");
+  expect(step(walk)).toBe(true);
+  closeSync(descriptor);
+  expect(walk.verdict).toBe(verdict);
+});
+
+it("reads what does not fit into its space all the same", () => {
+  const path = join(aFolder(), "archive");
+  writeFileSync(path, archiveBytes({ copied: { note: "x".repeat(20_000) } }));
+  expect(walkFile(path, READ_AHEAD.some).verdict).toMatchObject({ kind: "ended", spec: { namespace: "shop" } });
 });

@@ -45,6 +45,11 @@ describe("proofs of orphans", () => {
     expect(receive("fresh", "2026-01-01T00:00:10.000Z")).toMatchObject([{ untilMs: 60_000 }]);
     expect(receive("set-back", "2026-01-01T00:00:00.000Z")).toMatchObject([{ untilMs: 60_000 }]);
     expect(receive("no-time", "2026-99-01T00:00:00Z")).toEqual([]);
+    // A coordinator of before does not tell when it read.
+    expect(proofs.receive([{ ...fact, pod: "untold" }], 20_000, "2026-01-01T00:00:50.000Z")).toMatchObject([
+      { untilMs: 60_000 },
+    ]);
+    expect(proofs.receive([{ ...fact, pod: "unsaid", provedAt }], 20_000)).toMatchObject([{ untilMs: 60_000 }]);
   });
 
   it("are withdrawn when a later directive does not name them any more, or only for another report or start", () => {
@@ -72,6 +77,7 @@ describe("proofs of orphans", () => {
     proofs.receive([fact, { ...fact, pod: "lives", container: "gone" }], 0);
     const archive = { namespace: "n", pod: "p", container: "c", uid: undefined, listed: 42 };
     expect(proofs.covers(archive, 59_999)).toBe(true);
+    expect(proofs.covers({ ...archive, uid: "any" }, 59_999)).toBe(true);
     expect(proofs.covers(archive, 60_000)).toBe(false);
     expect(proofs.covers({ ...archive, listed: 43 }, 0)).toBe(false);
     expect(proofs.covers({ ...archive, namespace: "other" }, 0)).toBe(false);
@@ -115,6 +121,8 @@ describe("proofs of orphans", () => {
     expect(covers).toHaveLength(3);
     proofs.use(covers.slice(0, 1));
     expect(proofs.current(1)).toEqual(covers.slice(1));
+    proofs.withdraw(asked.slice(0, 1));
+    expect(proofs.current(1)).toEqual([]);
   });
 
   it("count for nothing from another start of the agent, or for a report it never made or no longer knows", () => {

@@ -179,6 +179,35 @@ describe("a pod that is gone", () => {
     expect(prover.findNothing()).toEqual(["n/gone"]);
   });
 
+  it("rests after an answer that told nothing also for an agent that asked while the read was on its way", () => {
+    const prover = aDrivenProver();
+    prover.synced();
+    prover.ask(["n/gone"]);
+    prover.pass(GRACE_MS);
+    const read = prover.read();
+    prover.ask(["n/gone"], { agent: "second", node: "other" });
+    prover.answer(read, { found: "unknown" });
+    expect(prover.read()).toBeUndefined();
+    prover.pass(2000);
+    expect(prover.read()).toBeDefined();
+  });
+
+  it("is not proved if the latest report does not ask about it any more, unless that left scopes out", () => {
+    for (const [omitted, expected] of [
+      [0, []],
+      [1, ["gone"]],
+    ] as const) {
+      const prover = aDrivenProver();
+      prover.synced();
+      prover.ask(["n/gone"]);
+      prover.pass(GRACE_MS);
+      const read = prover.read();
+      prover.ask([], { omitted });
+      prover.answer(read, { found: "nothing" });
+      expect(prover.facts()).toEqual(expected);
+    }
+  });
+
   it("is read again after an answer that told nothing, when that has rested", () => {
     const prover = aDueQuestion();
     prover.answer(prover.read(), { found: "unknown" });
@@ -1088,6 +1117,21 @@ describe("proofs for most of a node", () => {
     expect(prover.held().count).toBe(11);
     prover.ask(many(11, "n/lives"), { containers: ["main"] });
     expect(prover.held().count).toBe(0);
+  });
+
+  it("are dropped, and told of, when no agent of the node asks any more, though one did a minute ago and another node's does", () => {
+    const prover = aHold();
+    prover.findNothing();
+    expect(prover.held().count).toBe(11);
+    prover.ask(many(11), { agent: "silent" });
+    prover.ask(["n/lives"]);
+    expect(prover.held().count).toBe(11);
+    prover.pass(60_000);
+    prover.ask(many(11), { agent: "elsewhere", node: "other" });
+    prover.state.changes.held.clear();
+    prover.ask(["n/lives"]);
+    expect(prover.held().count).toBe(0);
+    expect(prover.state.changes.held.get("node")).toEqual({ held: 0, released: 0 });
   });
 
   it("are dropped when the pod is back, when the watch is lost, or when nobody asks any more", () => {

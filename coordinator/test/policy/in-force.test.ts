@@ -205,6 +205,23 @@ describe("what is in force", () => {
     expect(second.pushed()).toEqual({ kind: "whole", name: "y" });
   });
 
+  it("has its time recorded anew by a leader that finds it resting", async () => {
+    const lease = aLease();
+    const first = aLeader(lease);
+    first.decide([aResource("x")]);
+    await lease.write();
+    first.decide([]);
+    await lease.write();
+    const second = aLeader(lease);
+    second.decide([], { nowMs: 7 });
+    expect(lease.waiting.length).toBe(1);
+    await lease.write();
+    second.decide([], { nowMs: 6 + REFRESH_MS });
+    expect(lease.waiting.length).toBe(0);
+    second.decide([], { nowMs: 7 + REFRESH_MS });
+    expect(lease.waiting.length).toBe(1);
+  });
+
   it("is known to have ruled by a leader that first sees it gone", async () => {
     const lease = aLease();
     aLeader(lease).decide([aResource("x"), aResource("y")]);
@@ -262,6 +279,15 @@ describe("the grace period of a node", () => {
       leader.decide([graced("30s")]);
       expect(both()).toEqual([30_000, 30_000]);
     }
+  });
+
+  it("is that of the default where no resource rules", async () => {
+    const lease = aLease();
+    const leader = aLeader(lease);
+    leader.decide([]);
+    await lease.write();
+    expect(leader.rulings.graceOf("a")).toBe(fallback.compiled.orphanGraceMs);
+    expect(fallback.compiled.orphanGraceMs).toBeGreaterThan(0);
   });
 
   it("is none while the node rests", async () => {

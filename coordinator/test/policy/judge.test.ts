@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { confirmedNodes, createJudge, type PolicyResource } from "../../src/policy/judge.ts";
+import { CONFIRM_ORPHANS, confirmedNodes, createJudge, type PolicyResource } from "../../src/policy/judge.ts";
 
 /** A resource whose spec counts how often it is compiled. */
 function aResource(changes: Partial<PolicyResource> & { limit?: number } = {}) {
@@ -27,6 +27,8 @@ function aResource(changes: Partial<PolicyResource> & { limit?: number } = {}) {
 
 const limitOf = (judged: ReturnType<ReturnType<typeof createJudge>["judge"]>) =>
   judged[0]?.policy?.compiled.document.global.perContainer?.maxCheckpoints;
+
+it("goes by the annotation that the documents name", () => expect(CONFIRM_ORPHANS).toBe("criu.org/confirm-orphans"));
 
 describe("the judge of resources", () => {
   it("takes the archives to be in the given directory where a resource does not say", () => {
@@ -58,6 +60,8 @@ describe("the judge of resources", () => {
     const { resource, counter } = aResource();
     expect(judge.compileNext([resource])).toBe(false);
     expect(judge.judge([resource])[0]).toMatchObject({ isNamespaceAllowed: false, problems: [], policy: undefined });
+    // Its place among the others, which are ordered by this, is that of any.
+    expect(judge.judge([resource])[0]?.reach).toEqual({ priority: 0 });
     expect(counter.compiled).toBe(0);
     expect(judge.keep(resource)).toEqual({ ...resource, spec: undefined });
     expect(createJudge({ policyNamespaces: ["platform"] }).keep(resource)).toBe(resource);

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import {
   EMPTY_MEMORY,
+  isSameMemory,
   isSameRecord,
   type NodeMemory,
   type RulingMemory,
@@ -103,6 +104,42 @@ describe("the record that outlives a leader", () => {
     }
   });
 
+  it("is another one if a priority, a rank or what it lacks is, and the same if only an age is", () => {
+    const rank = { createdAt: "2026-01-01T00:00:00Z", goneMs: undefined };
+    const withRank = (key: string, changes: { createdAt?: string; goneMs?: number } = {}): RulingMemory => ({
+      ...EMPTY_MEMORY,
+      ranks: new Map([[key, { ...rank, ...changes }]]),
+    });
+    const withNode = (priority?: number): RulingMemory => ({
+      ...EMPTY_MEMORY,
+      nodes: new Map([["a", { ...ruled("p/x"), ...(priority !== undefined && { priority }) }]]),
+    });
+    const records = [
+      EMPTY_MEMORY,
+      { ...EMPTY_MEMORY, isCut: true },
+      { ...EMPTY_MEMORY, isGoneCut: true },
+      withNode(),
+      withNode(7),
+      withRank("p/x"),
+      withRank("p/y"),
+      withRank("p/x", { createdAt: "2026-01-02T00:00:00Z" }),
+      withRank("p/x", { goneMs: 1 }),
+    ];
+    for (const [at, one] of records.entries()) {
+      for (const [of, other] of records.entries()) {
+        expect([at, of, isSameRecord(one, other)]).toEqual([at, of, at === of]);
+      }
+    }
+    expect(isSameRecord(withRank("p/x", { goneMs: 1 }), withRank("p/x", { goneMs: 2 }))).toBe(true);
+    expect(isSameRecord(withNode(0), withNode())).toBe(true);
+    expect([isSameMemory(ruled("p/x"), undefined), isSameMemory(undefined, ruled("p/x"))]).toEqual([false, false]);
+  });
+
+  it("can be read by a leader that knows no priorities, if there are none", () => {
+    const nodes = new Map<string, NodeMemory>([["a", { ...ruled("p/x"), priority: 0 } as NodeMemory]]);
+    expect(writeRecord({ ...EMPTY_MEMORY, nodes })).not.toContain("priority");
+  });
+
   it("says that nothing ruled only if there is none", () => {
     expect(readRecord(undefined)).toEqual(EMPTY_MEMORY);
   });
@@ -118,6 +155,7 @@ describe("the record that outlives a leader", () => {
       JSON.stringify({ ...record, more: 1 }),
       JSON.stringify({ ...record, groups: [{ ...group, more: 1 }] }),
       JSON.stringify({ ...record, groups: [{ ...group, rest: 1 }] }),
+      JSON.stringify({ ...record, groups: [{ ...group, rest: -1 }] }),
       JSON.stringify({ ...record, groups: [{ ...group, ruler: undefined }] }),
       JSON.stringify({ ...record, groups: [{ ...group, state: "resting" }] }),
       JSON.stringify({ ...record, groups: [{ ...group, state: "resting", restedMs: -1 }] }),

@@ -414,7 +414,10 @@ describe("a node whose policy went away", () => {
     cluster.look({ resources: [aResource()] });
     const during = cluster.look({ resources: [] });
     expect(during.rests[0]).toEqual({ node: "a", after: "platform/policy", next: undefined });
-    expect(cluster.look({ nowMs: GRACE_MS }).nodes.get("a")).toEqual({ source: "default", policy: fallback });
+    const after = cluster.look({ nowMs: GRACE_MS });
+    expect(after.nodes.get("a")).toEqual({ source: "default", policy: fallback });
+    // Only from one resource to another is a change.
+    expect(after.changes).toEqual([]);
   });
 
   it("rests until the one that is next has a valid version, and no time ends that", () => {
@@ -508,7 +511,7 @@ describe("a node whose policy went away", () => {
     });
   });
 
-  it.each([201, 5000])("is remembered when %d nodes are made anew at once", (count) => {
+  it.each([201, 10_000])("is remembered when %d nodes are made anew at once", (count) => {
     const cluster = aCluster();
     const names = Array.from({ length: count }, (_, index) => `n${index}`);
     const accepted = Object.fromEntries(names.map((name) => [name, null]));
@@ -539,6 +542,66 @@ describe("a node whose policy went away", () => {
     const cluster = aCluster();
     cluster.look();
     expect(cluster.look({ nodes: [] }).memory.gone.size).toBe(0);
+  });
+});
+
+describe("the ranks that are remembered", () => {
+  const old = aResource({ name: "old" });
+  const young = aResource({ name: "young", createdAt: "2026-01-02T00:00:00Z" });
+  const ranksOf = ({ memory }: Ruling) => [...memory.ranks.keys()].sort();
+
+  it("are those of what rules a node, and of no other", () => {
+    const cluster = aCluster();
+    expect(ranksOf(cluster.look({ resources: [old, young] }))).toEqual(["platform/old"]);
+    // Outranked, it has nothing to lose any more.
+    const high = { ...young, generation: 2, spec: { priority: 1 } };
+    expect(ranksOf(cluster.look({ resources: [old, high] }))).toEqual(["platform/young"]);
+    expect(ranksOf(cluster.look())).toEqual(["platform/young"]);
+  });
+
+  it("are not those of all where one node has no policy and another rests after one that is known", () => {
+    const cluster = aCluster();
+    const own = (resource: PolicyResource) => ({ ...resource, spec: ssd });
+    const none = { ...aResource({ name: "none" }), spec: { nodeSelector: { disk: "none" } } };
+    cluster.look({ resources: [own(old), none] });
+    const resting = cluster.look({ resources: [own(young), none] });
+    expect(resting.nodes.get("a")?.source).toBe("rest");
+    expect(ranksOf(resting)).toEqual(["platform/old"]);
+  });
+
+  it("are those of all while a node rests of which it is not known what ruled it, whatever rules the others", () => {
+    const unknown = aCluster().look({ resources: [old, young], accepted: { a: "another", b: null } });
+    expect([unknown.nodes.get("a")?.source, unknown.nodes.get("b")?.source]).toEqual(["rest", "resource"]);
+    expect(ranksOf(unknown)).toEqual(["platform/old", "platform/young"]);
+  });
+
+  it("are kept of what has its rank from an earlier resource of its name, also while it rules nothing", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [old, young] });
+    cluster.look({ resources: [young], nowMs: 1 });
+    const again = { ...old, uid: "again", createdAt: "2026-03-01T00:00:00Z" };
+    const high = aResource({ name: "high", spec: { priority: 1 } });
+    const outranked = cluster.look({ resources: [young, again, high], nowMs: 2 });
+    expect(outranked.memory.ranks.get("platform/old")?.createdAt).toBe(old.createdAt);
+    expect(ranksOf(outranked)).toEqual(["platform/high", "platform/old"]);
+  });
+
+  it("are told as the reason where both resources are as old by themselves", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [old] });
+    cluster.look({ resources: [], nowMs: 1 });
+    const again = { ...old, uid: "again", createdAt: young.createdAt };
+    const { resources } = cluster.look({ resources: [{ ...young, name: "early" }, again], nowMs: 2 });
+    expect(resources[1]?.conflicts.get("a")).toEqual({ ruler: "platform/old", why: "keptRank" });
+  });
+
+  it("are by the resource's own age if that is the older one", () => {
+    const cluster = aCluster();
+    cluster.look({ resources: [young] });
+    cluster.look({ resources: [], nowMs: 1 });
+    const restored = { ...young, uid: "restored", createdAt: "2025-01-01T00:00:00Z" };
+    const { resources } = cluster.look({ resources: [old, restored], nowMs: 2 });
+    expect(resources.map(({ key }) => key)).toEqual(["platform/young", "platform/old"]);
   });
 });
 
@@ -593,6 +656,13 @@ describe("a node of which nothing is remembered", () => {
       expect(cluster.look({ nowMs: GRACE_MS }).nodes.get("a")?.source).toBe("rest");
       expect(cluster.look({ nowMs: 2 * GRACE_MS - 5 }).nodes.get("a")?.source).not.toBe("rest");
     }
+  });
+
+  it("rests before a resource of any priority, for nothing is surely meant to rule over what is not known", () => {
+    const { cluster, first } = accepts("another", { resources: [aResource({ spec: { priority: 1000 } })] });
+    expect(first.nodes.get("a")?.source).toBe("rest");
+    expect(cluster.look({ nowMs: GRACE_MS - 1 }).nodes.get("a")?.source).toBe("rest");
+    expect(cluster.look({ nowMs: GRACE_MS }).nodes.get("a")?.source).toBe("resource");
   });
 
   it("rests anew if it was away in between", () => {

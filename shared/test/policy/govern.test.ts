@@ -74,6 +74,12 @@ describe("createGovernor", () => {
       "a/Deployment/web/c*",
     ],
     [
+      "no prefix of a container by its first letter alone",
+      `a/${pod}/cache`,
+      ["a/Deployment/web", "a/Deployment/web/check*"],
+      "a/Deployment/web",
+    ],
+    [
       "an exact container over a prefix",
       `a/${pod}/cc`,
       ["a/Deployment/web/c*", "a/Deployment/web/cc"],
