@@ -42,7 +42,7 @@ export interface Shortlists {
   doubt(identity: ContainerIdentity): void;
   /** The shortlist of a scope that is planned for as a whole; undefined where a plan must know all of its archives. */
   of(scope: Scope): Shortlist | undefined;
-  /** The shortlist for the node's total size, where no other rule asks for anything; undefined as above. */
+  /** The shortlist for the node's total size, which is over its limit, where no other rule asks for anything; undefined as above. */
   ofNode(maxTotalBytes: number): Shortlist | undefined;
 }
 
@@ -160,11 +160,11 @@ export function createShortlists({
       for (const scope of scopes) groups.set(keyOf(scope), { scope, fresh: new Set(), isDone: false });
     },
     end(scopes, isDone) {
-      if (policy === undefined) return;
       for (const scope of scopes) {
         const key = keyOf(scope);
         const group = groups.get(key);
-        if (group === undefined) continue;
+        // Another policy, or another directory, may have come meanwhile.
+        if (policy === undefined || group === undefined) continue;
         group.isDone = isDone;
         if (!rosters.has(key) && !isLarge(scope, policy)) groups.delete(key);
       }
@@ -228,7 +228,8 @@ export function createShortlists({
       }
       addKept(chosen, { roster, keptWith });
       const beyond = sumsBeyond(chosen);
-      const bytesOf = (key: string) => beyond.get(roster.get(key))?.bytes ?? 0;
+      // The planner asks for what archives of the shortlist lie in, alone.
+      const bytesOf = (key: string) => (beyond.get(roster.get(key)) as Beyond).bytes;
       return {
         archives: archivesIn(chosen),
         told: { node: { disk: undefined, beyond: { bytes: bytesOf(NODE), bytesOf } } },
@@ -299,8 +300,8 @@ function addKept(
 ): void {
   for (const { archive } of [...chosen]) {
     for (const kept of keptWith(archive.identity as ContainerIdentity).flatMap((some) => [...some])) {
-      const entered = roster.entered(kept);
-      if (entered !== undefined) chosen.add(entered);
+      // A complete archive of the same scope counts in it.
+      chosen.add(roster.entered(kept) as Entered<Entry>);
     }
   }
 }
