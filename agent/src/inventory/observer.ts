@@ -31,6 +31,7 @@ import { createReadSpace, READ_AHEAD } from "./read-ahead.ts";
 import { hashName, packHashes, type SeenNames, unpackNames } from "./seen.ts";
 import { createSharing } from "./sharing.ts";
 import { startSlice } from "./slice.ts";
+import { fullestFirst } from "./walk-order.ts";
 
 /** The shortest time between two looks at one file, in milliseconds: a growing archive makes thousands of events. */
 const LOOK_AGAIN_MS = 50;
@@ -534,6 +535,9 @@ export function createObserver(options: ObserverOptions): Observer {
     isListed = true;
     isRecordStale = true;
     seen = undefined;
+    const inOrder = fullestFirst(toWalkLater);
+    toWalkLater.clear();
+    for (const entry of inOrder) toWalkLater.add(entry);
     log.info({ directory: current.path, archives: index.size }, "directory listed");
     on.listed();
   }

@@ -2,9 +2,9 @@ import type { Policy, PolicyDocument } from "@cro/shared/policy/document";
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import type { WorkloadKind } from "@cro/shared/policy/workload";
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { isNameOfPodOf } from "../../../shared/test/support/pod-names.ts";
-import { soak } from "../../../shared/test/support/soak.ts";
+import { patience, soak } from "../../../shared/test/support/soak.ts";
 import type { Archive } from "../../src/archive/archive.ts";
 import { keyOf as keyOfScope } from "../../src/enforce/attention.ts";
 import { type Plan, type PlanInput, type PlannedDeletion, planRetention } from "../../src/retention/plan.ts";
@@ -12,6 +12,9 @@ import { containerScope, scopesOf } from "../../src/retention/scope.ts";
 import { arbActive, arbArchives, arbDisk, arbOrphans, arbPolicy } from "./arbitrary.ts";
 import { anInput, files, NOW_MS } from "./builders.ts";
 import { byAge, floorKey, governs, matches, referencePlan } from "./reference.ts";
+
+// The plain reference costs the square of its archives and more.
+vi.setConfig({ testTimeout: patience(180_000) });
 
 const RUNS = { numRuns: soak(400) };
 
@@ -149,7 +152,7 @@ describe("planRetention, whatever the archives and the policy", () => {
           expect(limits(plan)).toEqual(limits(expected));
         },
       ),
-      { numRuns: soak(2000) },
+      { numRuns: soak(1000) },
     );
   });
 
