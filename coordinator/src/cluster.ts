@@ -36,9 +36,10 @@ import {
   type ReadyPolicy,
   readyPolicy,
 } from "./policy/judge.ts";
-import type { AcceptedDirective, NodeFacts, Ruling } from "./policy/ruling.ts";
+import type { AcceptedDirective, NodeFacts, ResourceRuling, Ruling } from "./policy/ruling.ts";
 import { aggregateStatus, nameNodes } from "./status/aggregate.ts";
 import { createEventWriter } from "./status/events.ts";
+import { createStatusVersions } from "./status/versions.ts";
 import { createStatusWriter } from "./status/write.ts";
 
 const CONCURRENT_CALLS = 64;
@@ -221,6 +222,9 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
   });
   stops.push(() => prover.stop());
   const statuses = createStatusWriter({ client, path: policyPath, nowMs, wallMs: Date.now, signal, mayAct, log });
+  const versions = createStatusVersions();
+  /** Why agents have not started; undefined if pods have changed since. */
+  let starts: Map<string, string> | undefined;
   const events = createEventWriter({ client, nowMs, now: () => new Date(), signal, mayAct, log, identity });
 
   pusher = createPusher({
@@ -366,17 +370,13 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
     });
     const { nodes: rules, resources: ruled } = ruling;
     const now = new Date().toISOString();
-    const starts = describeStarts(agentPods.items?.values() ?? []);
-    void statuses.write(ruled, (one) => {
-      const status = aggregateStatus({
-        ruling: one,
-        nodes: rules,
-        agents: byNode,
-        starts,
-        held: holds.byNode(),
-        now,
-        nowMs: nowMs(),
-      });
+    starts ??= describeStarts(agentPods.items?.values() ?? []);
+    const known = { nodes: rules, agents: byNode, starts, held: holds.byNode() };
+    versions.update(known);
+    // Writing may go on when the next tick knows more.
+    const versionOf = new Map(ruled.map(({ key }) => [key, versions.of(key)]));
+    const makeStatus = (one: ResourceRuling) => {
+      const status = aggregateStatus({ ruling: one, ...known, now, nowMs: nowMs() });
       // Without numbers, which the status has: the same again is told only of another version of the policy.
       if (status.mode === "DryRun" && (status.planned?.archives ?? 0) > 0) {
         const message =
@@ -384,7 +384,8 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
         events.note(one.resource, { type: "Normal", reason: "ArchivesPlanned", message });
       }
       return status;
-    });
+    };
+    void statuses.write(ruled, makeStatus, ({ key }) => versionOf.get(key));
   }
 
   const follow = <T>(
@@ -455,6 +456,7 @@ async function lead(leadership: Leadership, context: LeadContext): Promise<void>
       "agents",
       { path: kubePath`/api/v1/namespaces/${namespace}/pods`, labelSelector: agentSelector, metadataOnly: false },
       mirrored(agentPods, toAgentPod, () => {
+        starts = undefined;
         const addresses = toAddresses(agentPods.items?.values() ?? [], agentPort);
         const present = new Set(addresses.map(({ podUID }) => podUID));
         for (const { address } of view()) {

@@ -1,3 +1,4 @@
+import { getOrMake } from "@cro/shared/get-or-make";
 import { AGENT_VIEW_STATES, type AgentView } from "./push.ts";
 
 /**
@@ -7,7 +8,14 @@ import { AGENT_VIEW_STATES, type AgentView } from "./push.ts";
  */
 export function viewByNode(views: Iterable<AgentView>): Map<string, AgentView> {
   const nodes = new Map<string, AgentView>();
-  for (const [node, all] of Map.groupBy(views, ({ address }) => address.node)) nodes.set(node, combine(all));
+  const several = new Map<string, AgentView[]>();
+  for (const view of views) {
+    const { node } = view.address;
+    const other = nodes.get(node);
+    if (other !== undefined) getOrMake(several, node, () => [other]).push(view);
+    else nodes.set(node, view);
+  }
+  for (const [node, all] of several) nodes.set(node, combine(all));
   return nodes;
 }
 

@@ -35,14 +35,25 @@ export interface StatusWriter {
   /**
    * Writes what is due of these; never overlaps with itself. Statuses are made one after the other, each when it may be
    * written, and only so many at once that other work is not kept waiting; the others have their turn the next time.
+   *
+   * @param versionOf while it is the same, so is the status but for the time of the last report, and it is not made again
+   * before that is to be written; undefined if nothing is known of that
    */
-  write<T extends { resource: PolicyResource }>(all: readonly T[], makeStatus: (one: T) => PolicyStatus): Promise<void>;
+  write<T extends { resource: PolicyResource }>(
+    all: readonly T[],
+    makeStatus: (one: T) => PolicyStatus,
+    versionOf?: (one: T) => number | undefined,
+  ): Promise<void>;
 }
 
 interface Known {
   status: PolicyStatus;
   /** When it may be written next. */
   nextMs: number;
+  /** The version of what it was made of; undefined if it must be made to be compared. */
+  version?: number | undefined;
+  /** When the time of the last report may be due to be written, although the version is the same. */
+  renewMs?: number;
 }
 
 /** RFC 6902, as far as it is needed here. */
@@ -109,8 +120,15 @@ export function createStatusWriter(options: {
     return entry;
   }
 
+  /** When a status that is as it was written may be due because of the time of its last report alone. */
+  function renewalMs({ lastReportTime: written }: PolicyStatus): number {
+    if (written === undefined) return Number.POSITIVE_INFINITY;
+    // If no agent is heard of, the time stays too old without being due.
+    return nowMs() + Math.max(RETRY_MS, Date.parse(written) + RENEW_MS - wallMs());
+  }
+
   return {
-    async write(all, makeStatus) {
+    async write(all, makeStatus, versionOf = () => undefined) {
       if (isWriting) return;
       isWriting = true;
       try {
@@ -128,6 +146,9 @@ export function createStatusWriter(options: {
           const before = known.get(resource.uid) ?? (await read(resource));
           // The turn of one that may not be written yet is not over.
           if (before === undefined || nowMs() < before.nextMs) continue;
+          const version = versionOf(one);
+          const isSame = version !== undefined && version === before.version;
+          if (isSame && nowMs() < (before.renewMs ?? 0)) continue;
           const startMs = nowMs();
           turnAtMs.set(resource.uid, startMs);
           const status = continueStatus(makeStatus(one), before.status);
@@ -135,12 +156,17 @@ export function createStatusWriter(options: {
             !isDeepStrictEqual(withoutReportTime(before.status), withoutReportTime(status)) ||
             isOld(before.status, status);
           madeMs += nowMs() - startMs;
-          if (!isDue) continue;
+          if (!isDue) {
+            Object.assign(before, { version, renewMs: renewalMs(before.status) });
+            continue;
+          }
           // Reading may have taken long.
           if (signal.aborted || !mayAct()) return;
           before.nextMs = nowMs() + RETRY_MS;
           const answer = await patch(resource, [{ op: "add", path: "/status", value: status }]);
-          if (answer.ok) known.set(resource.uid, { status, nextMs: nowMs() + REST_MS });
+          if (answer.ok) {
+            known.set(resource.uid, { status, nextMs: nowMs() + REST_MS, version, renewMs: renewalMs(status) });
+          }
           // Where there is no such resource any more the watch will tell.
           else if (answer.status !== 404) complain(resource, answer.message);
         }

@@ -28,7 +28,7 @@ function aWriter(stored: PolicyStatus = {}) {
     client,
     path: ({ namespace, name }) => `/${namespace}/${name}`,
     nowMs: () => clock.nowMs,
-    wallMs: () => NOW_MS,
+    wallMs: () => NOW_MS + clock.nowMs,
     signal: new AbortController().signal,
     mayAct: () => true,
     log: { warn: () => {} },
@@ -56,6 +56,44 @@ describe("statuses", () => {
     );
     expect(written.size).toBe(200);
     expect(Math.min(...[...written.values()].map(({ length }) => length))).toBeGreaterThanOrEqual(3);
+  });
+
+  it("are not made again while nothing has changed, but for the one that has, until the last report is to be told", async () => {
+    const { clock, requests, writer } = aWriter();
+    const resources = Array.from({ length: 30 }, (_, index) => ({ resource: aResource(`policy-${index}`) }));
+    const changed = { name: "policy-7", version: 1 };
+    let made: string[] = [];
+    const tickUntil = async (endMs: number) => {
+      made = [];
+      for (; clock.nowMs < endMs; clock.nowMs += 500) {
+        await writer.write(
+          resources,
+          ({ resource: { name } }) => {
+            made.push(name);
+            const lastReportTime = new Date(NOW_MS + clock.nowMs).toISOString();
+            const archives = name === changed.name ? changed.version : 1;
+            return { observedGeneration: 1, archives, lastReportTime };
+          },
+          ({ resource: { name } }) => (name === changed.name ? changed.version : 1),
+        );
+      }
+    };
+    await tickUntil(20_000);
+    expect(new Set(made).size).toBe(30);
+    await tickUntil(60_000);
+    expect(made).toEqual([]);
+    changed.version = 2;
+    await tickUntil(100_000);
+    expect(made).toEqual(["policy-7"]);
+    expect(requests.at(-1)?.status?.archives).toBe(2);
+    await tickUntil(150_000);
+    expect(made.toSorted()).toEqual(
+      resources
+        .map(({ resource }) => resource.name)
+        .filter((name) => name !== "policy-7")
+        .toSorted(),
+    );
+    expect(requests.slice(-29).every(({ status }) => status !== undefined)).toBe(true);
   });
 
   it("are not made while they cannot be written, and only few at a time, in turn, though nothing changes", async () => {
