@@ -1,3 +1,5 @@
+import { statSync } from "node:fs";
+import { join } from "node:path";
 import { expect, it } from "vitest";
 import type { DiskReading } from "../../src/enforce/disk.ts";
 import { archivesIn } from "../support/archives.ts";
@@ -73,6 +75,30 @@ it("no more go while the file system does not show the inodes that were given ba
   await tick();
   expect(driven.enforcer.status().unreachable).toEqual([]);
   expect(driven.files()).toEqual(files.slice(0, 2));
+});
+
+it("what has yet to show is not made up for where another rule of the node acts", async () => {
+  const folder = aFolder();
+  const files = aSeries(folder, 8);
+  const sizeOfOne = statSync(join(folder, files[0] ?? "")).size;
+  const sizeBytes = 550 * sizeOfOne;
+  const minFreeInodes = 12;
+  const globalPolicy = { maxCheckpointsPerContainer: 0 };
+  const driven = driveEnforcer(folder, {
+    policy: anAcceptedPolicy({ globalPolicy, nodePolicy: { minFreeInodes } }, folder),
+    large: Number.POSITIVE_INFINITY,
+    readDisk: () => ({ sizeBytes, usedBytes: 0, availableBytes: sizeBytes, inodes: { total: 100, free: 10 } }),
+  });
+  for (const file of files) driven.see(file, { isTold: false });
+  driven.enforcer.listed();
+  await driven.calm();
+  // Of the six that are left, five are within the limit.
+  driven.apply({ globalPolicy, nodePolicy: { minFreeInodes, maxTotalSize: "1%" } });
+  await driven.calm();
+  expect(told(driven)).toEqual([
+    ...files.slice(0, 2).map((file) => `node_inodes ${file}`),
+    `node_max_total_size ${files[2]}`,
+  ]);
 });
 
 it("in the way are told the archives that may not go", async () => {

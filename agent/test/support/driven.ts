@@ -61,6 +61,8 @@ export function driveEnforcer(
     onDeleted?: (file: string) => void;
     /** Files that cannot be deleted just now: their place is led astray, below a file, where nothing can be. */
     isStuck?: (file: string) => boolean;
+    /** From how many archives on a scope has shortlists; unless said otherwise, small folders are planned for as large ones are. */
+    large?: number;
     /** Whether a run may fail as a whole. */
     mayFail?: boolean;
     /** What was due when the directory was last watched. */
@@ -91,8 +93,7 @@ export function driveEnforcer(
     clock,
     log,
     readDisk: options.readDisk ?? (() => undefined),
-    // Small folders are planned for as large ones are.
-    large: 1,
+    large: options.large ?? 1,
     time,
     unmanaged: sightings.unmanaged,
     events: {
