@@ -231,7 +231,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const input = { ...situation(ground), orphans: covers, node: undefined };
     const keys = new Set(scopes.map(keyOf));
     const [only, ...others] = scopes;
-    const shortlist = only && others.length === 0 && isQuiet(input) ? shortlists.of(only) : undefined;
+    const isShort = only !== undefined && others.length === 0 && isQuiet(input);
+    if (isShort) await inSlices(shortlists.prepare(only));
+    if (!isStill(ground)) return false;
+    const shortlist = isShort ? shortlists.of(only) : undefined;
     shortlists.begin(scopes);
     const made =
       (await makeShortPlan(shortlist, { input, scopes: keys })) ?? (await makePlan(inScopes(scopes, ground), input));
@@ -240,11 +243,11 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       postpone(scopes);
       return true;
     }
-    const { plan, archives, isShort } = made;
+    const { plan, archives } = made;
     const asked = covers.filter((cover) => some(index.inScope(cover), (entry) => archives.has(entry)));
     // Within a scope there may be others, planned for by themselves, of which a shortlist has none.
-    keepBooks(plan, archives, { isOfNode: false, isReplanned: (limit) => !isShort && isWithin(limit, keys) });
-    if (!isShort) keepPins(plan, keys);
+    keepBooks(plan, archives, { isOfNode: false, isReplanned: (limit) => !made.isShort && isWithin(limit, keys) });
+    if (!made.isShort) keepPins(plan, keys);
     const { ending, undone } = await execute(plan, { ground, sinceMs });
     const { isOvertaken } = basis;
     await notePlanned(made, input, { ground, ending });
@@ -256,7 +259,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     if (ending !== "done") return true;
     const waiting = [...undone, ...[...plan.deferred, ...plan.stuck].map(({ archive }) => archive as Entry)];
     const isAgeUnknown = input.nowMs === undefined && hasAges(ground.inForce.document);
-    if (waiting.length === 0 && !isAgeUnknown) attention.finish(scopes, { isShort });
+    if (waiting.length === 0 && !isAgeUnknown) attention.finish(scopes, made);
     shortlists.end(scopes, waiting.length === 0 && !isAgeUnknown && hasNothingLeft(plan, input));
     // A proof whose archives wait to settle, to be walked or to be deleted is still needed; so is one that DryRun tells of.
     const kept = ground.inForce.document.mode === "DryRun" ? plan.deletions.map(({ archive }) => archive as Entry) : [];
@@ -310,7 +313,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     // Proved orphans are freed as well: no other archive goes for their bytes.
     const orphans = proofs.current(clock.monotonicMs());
     const input = { ...situation(ground), orphans, node };
-    const shortlist = isOverTotal && !isOverDisk && isNodeQuiet(input) ? shortlists.ofNode(maxTotalBytes) : undefined;
+    const isForTotal = isOverTotal && !isOverDisk;
+    if (isForTotal && isNodeQuiet(input)) await inSlices(shortlists.prepareNode());
+    const shortlist = isForTotal && isNodeQuiet(input) ? shortlists.ofNode(maxTotalBytes) : undefined;
     const made =
       (await makeShortPlan(shortlist, { input, scopes: WHOLE_NODE })) ?? (await makePlan(index.all(), input));
     if (!isStill(ground)) return;
@@ -382,9 +387,12 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     );
   }
 
-  async function planInSlices(input: PlanInput): Promise<Plan> {
+  function planInSlices(input: PlanInput): Promise<Plan> {
+    return inSlices(planInSteps(input));
+  }
+
+  async function inSlices<T>(steps: Generator<void, T>): Promise<T> {
     const slice = startSlice(clock);
-    const steps = planInSteps(input);
     let step = steps.next();
     while (!step.done) {
       if (slice.isOver()) await slice.next();

@@ -1,4 +1,5 @@
 import { type Archive, compareAge, countsInNumber } from "../archive/archive.ts";
+import { sortByAge } from "../retention/plan.ts";
 
 /** Archives in the order in which they go, and their sums, by key: kept from change to change, and not gathered and sorted anew. */
 export interface Roster<A extends Archive> {
@@ -6,8 +7,11 @@ export interface Roster<A extends Archive> {
   put(archive: A): boolean;
   /** Strikes an archive out; returns whether it was entered. */
   remove(archive: A): boolean;
-  /** Enters very many at once, into a roster that is empty. */
-  fill(archives: Iterable<A>): void;
+  /**
+   * Enters very many into a roster that is empty, in steps of some milliseconds. What is put or removed between two steps is
+   * entered in the end, and is no loss: nobody may ask of the roster before.
+   */
+  fill(archives: Iterable<A>): Generator<void>;
   get(key: string): Section<A> | undefined;
   /** What an archive is entered as. */
   entered(archive: A): Entered<A> | undefined;
@@ -40,6 +44,8 @@ export function createRoster<A extends Archive>(keysOf: (archive: A) => readonly
   type Kept = { -readonly [K in keyof Section<A>]: Section<A>[K] } & { order: Entered<A>[] };
   const sections = new Map<string, Kept>();
   const entries = new Map<A, Entered<A>>();
+  /** What was put, or removed, while it is filled. */
+  let meanwhile: Map<A, boolean> | undefined;
 
   function sectionOf(key: string): Kept {
     let section = sections.get(key);
@@ -84,31 +90,67 @@ export function createRoster<A extends Archive>(keysOf: (archive: A) => readonly
     }
   }
 
+  function put(archive: A): boolean {
+    const before = entries.get(archive);
+    if (before !== undefined) strike(before);
+    const after = enter(archive);
+    for (const { order } of (after?.sections ?? []) as Kept[]) {
+      order.splice(placeOf(after as Entered<A>, order), 0, after as Entered<A>);
+    }
+    return before !== undefined && isLess(after, before);
+  }
+
+  function remove(archive: A): boolean {
+    const before = entries.get(archive);
+    if (before !== undefined) strike(before);
+    return before !== undefined;
+  }
+
+  function note(archive: A, isThere: boolean): boolean {
+    if (meanwhile === undefined) return isThere ? put(archive) : remove(archive);
+    meanwhile.set(archive, isThere);
+    return false;
+  }
+
   return {
-    put(archive) {
-      const before = entries.get(archive);
-      if (before !== undefined) strike(before);
-      const after = enter(archive);
-      for (const { order } of (after?.sections ?? []) as Kept[]) {
-        order.splice(placeOf(after as Entered<A>, order), 0, after as Entered<A>);
+    put: (archive) => note(archive, true),
+    remove: (archive) => note(archive, false),
+    *fill(archives) {
+      meanwhile = new Map();
+      const incomplete: A[] = [];
+      const others: A[] = [];
+      for (const archive of inSteps(archives)) {
+        if (archive === undefined) yield;
+        else (archive.state === "incomplete" ? incomplete : others).push(archive);
       }
-      return before !== undefined && isLess(after, before);
-    },
-    remove(archive) {
-      const before = entries.get(archive);
-      if (before !== undefined) strike(before);
-      return before !== undefined;
-    },
-    fill(archives) {
-      for (const archive of archives) {
-        const entered = enter(archive);
-        for (const { order } of (entered?.sections ?? []) as Kept[]) order.push(entered as Entered<A>);
+      const inOrder = (yield* sortByAge(incomplete)).concat(yield* sortByAge(others));
+      for (const archive of inSteps(inOrder)) {
+        if (archive === undefined) yield;
+        else if (!meanwhile.has(archive)) {
+          const entered = enter(archive);
+          for (const { order } of (entered?.sections ?? []) as Kept[]) order.push(entered as Entered<A>);
+        }
       }
-      for (const { order } of sections.values()) order.sort(compareOrder);
+      const late = meanwhile;
+      meanwhile = undefined;
+      for (const [archive, isThere] of late) note(archive, isThere);
     },
     get: (key) => sections.get(key),
     entered: (archive) => entries.get(archive),
   };
+}
+
+/** How many archives are taken in one step: some milliseconds of work. */
+const ARCHIVES_A_STEP = 1024;
+
+/** The archives, and undefined where a step is over. */
+function* inSteps<A>(archives: Iterable<A>): Generator<A | undefined> {
+  let taken = 0;
+  for (const archive of archives) {
+    yield archive;
+    taken += 1;
+    if (taken % ARCHIVES_A_STEP === 0) yield undefined;
+  }
 }
 
 /** Whether a plan that counted on an archive as it was may take too much of what is left. */

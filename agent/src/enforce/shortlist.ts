@@ -40,6 +40,10 @@ export interface Shortlists {
   end(scopes: Iterable<Scope>, isDone: boolean): void;
   /** More may be due for this container than what changed tells, as when time made an archive too old. */
   doubt(identity: ContainerIdentity): void;
+  /** Gets ready for {@link of}, in steps of some milliseconds: what is kept of a scope is gathered once. */
+  prepare(scope: Scope): Generator<void>;
+  /** The same for {@link ofNode}. */
+  prepareNode(): Generator<void>;
   /** The shortlist of a scope that is planned for as a whole; undefined where a plan must know all of its archives. */
   of(scope: Scope): Shortlist | undefined;
   /** The shortlist for the node's total size, which is over its limit, where no other rule asks for anything; undefined as above. */
@@ -72,11 +76,13 @@ export function createShortlists({
   let policy: InForce | undefined;
 
   index.onFiled((entry, isThere) => {
+    if (rosters.size === 0 && groups.size === 0) return;
+    const key = entry.identity && widestKey(entry.identity);
     for (const [scope, roster] of rosters) {
-      if (isThere ? roster.put(entry) : roster.remove(entry)) onLoss(entry, scope);
+      const isIn = isThere && (scope === NODE || scope === key);
+      if (isIn ? roster.put(entry) : roster.remove(entry)) onLoss(entry, scope);
     }
-    if (!isThere || groups.size === 0 || entry.identity === undefined) return;
-    groups.get(widestKey(entry.identity))?.fresh.add(entry);
+    if (isThere && key !== undefined) groups.get(key)?.fresh.add(entry);
   });
 
   function widestKey(identity: ContainerIdentity): string {
@@ -90,18 +96,17 @@ export function createShortlists({
 
   function rosterOf(scope: Scope, inForce: InForce): Roster<Entry> {
     const own = keyOf(scope);
-    return getOrMake(rosters, own, () => {
-      // Archives of one container mostly share what names it.
-      const keys = new Map<ContainerIdentity, readonly string[]>();
-      const keysAround = (identity: ContainerIdentity) => {
-        const around = limitedScopes(inForce, identity).map(keyOf);
-        return around[0] === own ? around : [];
-      };
-      const roster = createRoster<Entry>((entry) =>
-        countsInBytes(entry) ? getOrMake(keys, entry.identity, () => keysAround(entry.identity)) : [],
-      );
-      roster.fill(archivesOf(scope, { index, govern: inForce.govern }));
-      return roster;
+    // Archives of one container mostly share what names it.
+    const keys = new WeakMap<ContainerIdentity, readonly string[]>();
+    return createRoster((entry) => {
+      if (!countsInBytes(entry)) return [];
+      let around = keys.get(entry.identity);
+      if (around === undefined) {
+        around = limitedScopes(inForce, entry.identity).map(keyOf);
+        if (around[0] !== own) around = [];
+        keys.set(entry.identity, around);
+      }
+      return around;
     });
   }
 
@@ -117,14 +122,16 @@ export function createShortlists({
   }
 
   function rosterOfNode(): Roster<Entry> {
-    return getOrMake(rosters, NODE, () => {
-      const roster = createRoster<Entry>((entry) => {
-        if (!countsForNode(entry)) return [];
-        return entry.identity === undefined ? [NODE] : [NODE, entry.identity.namespace];
-      });
-      roster.fill(index.all());
-      return roster;
+    return createRoster((entry) => {
+      if (!countsForNode(entry)) return [];
+      return entry.identity === undefined ? [NODE] : [NODE, entry.identity.namespace];
     });
+  }
+
+  /** The group of a scope, if what has changed is all that a plan must know of. */
+  function quietGroup(scope: Scope): Group | undefined {
+    const group = groups.get(keyOf(scope));
+    return group?.isDone && group.fresh.size <= MAX_FRESH ? group : undefined;
   }
 
   /** What floors keep, so many newest complete archives each. `atLeast` is kept of each container, whatever its floor. */
@@ -174,11 +181,23 @@ export function createShortlists({
       const group = groups.get(widestKey(identity));
       if (group !== undefined) group.isDone = false;
     },
-    of(scope) {
-      const group = groups.get(keyOf(scope));
-      if (policy === undefined || group === undefined || !group.isDone) return undefined;
-      if (group.fresh.size > MAX_FRESH) return undefined;
+    *prepare(scope) {
+      const key = keyOf(scope);
+      if (policy === undefined || rosters.has(key) || quietGroup(scope) === undefined) return;
       const roster = rosterOf(scope, policy);
+      rosters.set(key, roster);
+      yield* roster.fill(archivesOf(scope, { index, govern: policy.govern }));
+    },
+    *prepareNode() {
+      if (policy === undefined || rosters.has(NODE) || index.size < large) return;
+      const roster = rosterOfNode();
+      rosters.set(NODE, roster);
+      yield* roster.fill(index.all());
+    },
+    of(scope) {
+      const group = quietGroup(scope);
+      const roster = rosters.get(keyOf(scope));
+      if (policy === undefined || group === undefined || roster === undefined) return undefined;
       const chosen = new Set<Entered<Entry>>();
       const touched = new Map<Section<Entry>, ScopeLimits>();
       for (const entry of group.fresh) {
@@ -208,11 +227,10 @@ export function createShortlists({
       return { archives: archivesIn(chosen), told: { beyond: (key) => beyond.get(roster.get(key)) } };
     },
     ofNode(maxTotalBytes) {
-      if (policy === undefined || index.size < large) return undefined;
-      const roster = rosterOfNode();
-      const whole = roster.get(NODE);
+      const roster = rosters.get(NODE);
+      const whole = roster?.get(NODE);
       // What is torn goes first, wherever it lies.
-      if (whole === undefined || isTornDue(whole)) return undefined;
+      if (policy === undefined || roster === undefined || whole === undefined || isTornDue(whole)) return undefined;
       const over = { archives: 0, bytes: whole.bytes - maxTotalBytes };
       const sections = [...index.namespaces()].flatMap((namespace) => roster.get(namespace) ?? []);
       sections.sort((a, b) => b.bytes - a.bytes);

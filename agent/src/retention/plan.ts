@@ -334,7 +334,7 @@ function toEntry<C>(
  * The oldest first: by numbers of second and place, for to compare archives, somewhere in memory, is what a sort would
  * spend its time on. Only those of the same second are compared themselves.
  */
-function* sortByAge(archives: OwnedArchive[]): Generator<void, OwnedArchive[]> {
+export function* sortByAge<A extends Archive>(archives: A[]): Generator<void, A[]> {
   const count = archives.length;
   const keys = new Float64Array(count);
   archives.forEach(({ timeMs }, place) => {
@@ -348,9 +348,9 @@ function* sortByAge(archives: OwnedArchive[]): Generator<void, OwnedArchive[]> {
   if (!Number.isSafeInteger(Math.max(Math.abs(keyAt(0)), Math.abs(keyAt(count - 1))))) return archives.sort(compareAge);
 
   const secondAt = (rank: number) => Math.floor(keyAt(rank) / count);
-  const sorted: OwnedArchive[] = [];
+  const sorted: A[] = [];
   for (let rank = 0; rank < count; rank += 1) {
-    sorted.push(archives[keyAt(rank) - secondAt(rank) * count] as OwnedArchive);
+    sorted.push(archives[keyAt(rank) - secondAt(rank) * count] as A);
   }
   yield;
   for (let start = 0, end = 1; start < count; start = end, end += 1) {

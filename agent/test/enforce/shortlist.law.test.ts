@@ -131,6 +131,7 @@ function aNode(document: PolicyDocument) {
       const isOwn = ({ identity }: Entry) =>
         keyOf(limitedScopes(inForce, identity as never)[0] as Scope) === keyOf(scope);
       const whole = plan([...archivesOf(scope, { index, govern })].filter(isOwn));
+      for (const _ of shortlists.prepare(scope));
       compare(whole, shortlists.of(scope), "scope");
       shortlists.begin([scope]);
       carryOut(whole, isCarriedOut);
@@ -142,6 +143,7 @@ function aNode(document: PolicyDocument) {
       const isQuiet = scopes.deletions.length === 0 && hasNothingLeft({ ...scopes, pinnedLimits: [] });
       const whole = plan(index.all(), { node: { disk: undefined } });
       if (maxTotalBytes !== undefined && index.countedBytes > maxTotalBytes && isQuiet) {
+        for (const _ of shortlists.prepareNode());
         compare(whole, shortlists.ofNode(maxTotalBytes), "node");
       }
       carryOut(whole, isCarriedOut);

@@ -27,6 +27,7 @@ function begin(spec: Record<string, unknown>, archives: Array<Parameters<typeof 
   shortlists.begin([POD]);
   shortlists.end([POD], true);
   const plan = () => {
+    drain(shortlists.prepare(POD));
     const shortlist = shortlists.of(POD);
     const input = { policy: document, govern, nowMs: NOW_MS, orphans: [], isActive: () => true, node: undefined };
     const whole = planRetention({ ...input, archives: archivesOf(POD, { index, govern }) });
@@ -35,7 +36,17 @@ function begin(spec: Record<string, unknown>, archives: Array<Parameters<typeof 
     expect(files(short.deletions)).toEqual(files(whole.deletions));
     return { known: [...shortlist.archives].map(({ file }) => file), goes: files(short.deletions) };
   };
-  return { index, shortlists, losses, put, entries, plan };
+  const ofNode = (maxTotalBytes: number) => {
+    drain(shortlists.prepareNode());
+    return shortlists.ofNode(maxTotalBytes);
+  };
+  return { index, shortlists, losses, put, entries, plan, ofNode };
+}
+
+function drain(steps: Generator<void>): number {
+  let taken = 0;
+  while (!steps.next().done) taken += 1;
+  return taken;
 }
 
 const perPod = (max: number, rest = {}) => ({ globalPolicy: { maxCheckpointsPerPod: max, ...rest } });
@@ -128,10 +139,10 @@ it("tells what counts for less than before in a scope of which it knows the sums
 });
 
 it("of the node holds the oldest of the namespaces that have the most, and the newest of their containers", () => {
-  const { index, shortlists, put, losses } = begin({ nodePolicy: { maxTotalSize: "10Mi" } }, series(6));
+  const { index, ofNode, put, losses } = begin({ nodePolicy: { maxTotalSize: "10Mi" } }, series(6));
   for (const age of [50, 40, 30]) put({ namespace: "ops", file: `ops-${age}`, age, mib: 3 });
   put({ namespace: "ops-b", file: "small", age: 900 });
-  const shortlist = shortlists.ofNode(12 * 1024 * 1024);
+  const shortlist = ofNode(12 * 1024 * 1024);
   expect([...(shortlist?.archives ?? [])].map(({ file }) => file)).toEqual([
     ...["ops-50", "ops-40", "old-0", "old-1", "old-2", "old-3", "ops-30", "old-5"],
   ]);
@@ -139,10 +150,28 @@ it("of the node holds the oldest of the namespaces that have the most, and the n
   index.remove("small");
   expect(losses).toEqual([`${NODE} small`]);
   put({ file: "torn and pinned", age: 20, state: "incomplete", pinned: true });
-  expect(shortlists.ofNode(12 * 1024 * 1024)).toBeDefined();
+  expect(ofNode(12 * 1024 * 1024)).toBeDefined();
   put({ file: "torn", age: 20, state: "incomplete" });
-  expect(shortlists.ofNode(12 * 1024 * 1024)).toBeUndefined();
+  expect(ofNode(12 * 1024 * 1024)).toBeUndefined();
   const onlyTorn = begin({}, [{ file: "torn and pinned", state: "incomplete", pinned: true }]);
-  expect(onlyTorn.shortlists.ofNode(1)).toBeDefined();
-  expect(begin({}, series(3), { large: 4 }).shortlists.ofNode(1)).toBeUndefined();
+  expect(onlyTorn.ofNode(1)).toBeDefined();
+  expect(begin({}, series(3), { large: 4 }).ofNode(1)).toBeUndefined();
+});
+
+it("is got ready in steps, and knows in the end what came, changed and went in between", () => {
+  const { index, shortlists, put, plan, entries } = begin(perPod(5000), series(5000));
+  put({ file: "new", age: 1 });
+  const steps = shortlists.prepare(POD);
+  const changes = [
+    () => put({ file: "newer", age: 0 }),
+    () => index.remove("old-4999"),
+    () => Object.assign(entries[0] as Entry, { state: "unsettled" }) && index.put(entries[0] as Entry),
+    () => put({ file: "torn", age: 2, state: "incomplete" }),
+  ];
+  let taken = 0;
+  for (; !steps.next().done; taken += 1) changes[taken]?.();
+  expect(taken).toBeGreaterThan(changes.length);
+  // It is there by now.
+  expect(drain(shortlists.prepare(POD))).toBe(0);
+  expect(plan()?.goes).toEqual(["torn"]);
 });
