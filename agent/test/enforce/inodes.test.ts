@@ -1,4 +1,4 @@
-import { statSync } from "node:fs";
+import { linkSync, statSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import type { DiskReading } from "../../src/enforce/disk.ts";
@@ -147,6 +147,28 @@ it.each([{ minFree: 1 }, { maxTotalSize: "10%" }])(
   },
 );
 
+it("what gives no inode back is not awaited", async () => {
+  const folder = aFolder();
+  const files = aSeries(folder, 5);
+  for (const file of files.slice(0, 2)) linkSync(join(folder, file), join(folder, `${file}.copy`));
+  const spec = {
+    applyPoliciesImmediately: true,
+    globalPolicy: { maxCheckpointsPerContainer: 3 },
+    nodePolicy: { minFreeInodes: 11 },
+  };
+  const driven = driveEnforcer(folder, {
+    policy: anAcceptedPolicy(spec, folder),
+    readDisk: () => ({ ...BYTES, inodes: { total: 100, free: 10 + Math.max(0, driven.deleted.length - 2) } }),
+  });
+  for (const file of files) driven.see(file, { isTold: false });
+  driven.enforcer.listed();
+  await driven.calm();
+  expect(told(driven)).toEqual([
+    ...files.slice(0, 2).map((file) => `max_checkpoints ${file}`),
+    `node_inodes ${files[2]}`,
+  ]);
+});
+
 it("a file system that shrinks while archives go makes a share of it another limit", async () => {
   const folder = aFolder();
   const files = aSeries(folder, 4);
@@ -203,6 +225,29 @@ it("a file system that grows makes a share of it another limit", async () => {
   driven.enforcer.tick();
   await driven.calm();
   expect(driven.files()).toEqual(files.slice(0, 2));
+});
+
+it("what has another name gives no inode back: it does not go for one until it has no other", async () => {
+  const folder = aFolder();
+  const files = aSeries(folder, 5);
+  const copies = files.slice(0, 2).map((file) => join(folder, `${file}.copy`));
+  for (const [at, copy] of copies.entries()) linkSync(join(folder, files[at] ?? ""), copy);
+  const driven = driveEnforcer(folder, {
+    policy: anAcceptedPolicy(
+      { globalPolicy: { maxCheckpointsPerContainer: 0 }, nodePolicy: { minFreeInodes: 12 } },
+      folder,
+    ),
+    readDisk: () => ({ ...BYTES, inodes: { total: 100, free: 10 + driven.deleted.length } }),
+  });
+  for (const file of files) driven.see(file, { isTold: false });
+  driven.enforcer.listed();
+  await driven.calm();
+  expect(driven.files()).toEqual(files.slice(2, 4));
+  unlinkSync(copies[1] ?? "");
+  driven.see(files[1] ?? "");
+  driven.apply({ globalPolicy: { maxCheckpointsPerContainer: 0 }, nodePolicy: { minFreeInodes: 14 } });
+  await driven.calm();
+  expect(driven.files()).toEqual([...files.slice(2, 4), files[1]]);
 });
 
 it("a file system that grows, or tells no more how large it is, ends what its share asks for", async () => {
