@@ -19,6 +19,7 @@ function* archivesOf(count: number, nameOf: (index: number) => string): Generato
       mtimeNs: 0n,
       size: index < 3 ? BYTES * (index + 2) : BYTES,
       allocated: BYTES,
+      hasOtherNames: false,
       state: "complete",
       walked: true,
       pinned: false,

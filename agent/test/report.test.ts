@@ -18,6 +18,7 @@ function anArchive(index: number, changes: Partial<Archive> = {}): Archive {
     mtimeNs: BigInt(index),
     size: 1000 + index,
     allocated: 1000,
+    hasOtherNames: false,
     state: "complete",
     walked: true,
     pinned: false,

@@ -63,6 +63,7 @@ function archives(count: number, nowMs: number): Archive[] {
       mtimeNs: BigInt(timeMs) * 1_000_000n,
       size,
       allocated: size,
+      hasOtherNames: false,
       state: chance(index + 3) < 0.02 ? "incomplete" : "complete",
       walked: true,
       pinned: chance(index + 5) < 0.01,

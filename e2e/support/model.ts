@@ -172,6 +172,7 @@ function toArchive(folder: ModelFolder, file: ModelFile, settled: boolean): Arch
     mtimeNs: BigInt(file.mtimeMs) * 1_000_000n,
     size: file.size,
     allocated: file.size,
+    hasOtherNames: false,
     state,
     walked: true,
     pinned: folder.keeps.has(file.file),

@@ -22,6 +22,8 @@ export interface Archive {
   size: number;
   /** st_blocks, in bytes: what deleting it gives back to the file system. */
   allocated: number;
+  /** Whether its file has other names, as hard links: then deleting it gives no inode back. */
+  hasOtherNames: boolean;
   state: ArchiveState;
   /** Whether a walk of its present content has been tried. */
   walked: boolean;

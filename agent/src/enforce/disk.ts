@@ -22,6 +22,7 @@ export function readingOf(answer: Omit<StatsFs, "type">): DiskReading | undefine
   // Some file systems know no usage and answer zeros.
   if (blocks === 0) return undefined;
   const bytes = { sizeBytes: blocks * bsize, usedBytes: (blocks - bfree) * bsize, availableBytes: bavail * bsize };
-  // btrfs, for one, makes inodes as they are needed, and counts none.
-  return files === 0 ? bytes : { ...bytes, inodes: { total: files, free: ffree } };
+  // btrfs, for one, makes inodes as they are needed, and counts none. More free ones than there are is no count either.
+  const isCounted = files > 0 && ffree <= files;
+  return isCounted ? { ...bytes, inodes: { total: files, free: ffree } } : bytes;
 }

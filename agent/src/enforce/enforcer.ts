@@ -164,7 +164,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   let isTimeTrusted = false;
   /** Where the deletions for the sake of each resource stand. */
   const relief = new Map<Resource, WatermarkState>();
-  let isToldOfInodes = false;
+  /** What the file system does not tell, although limits of the node ask for it, as the log told last. */
+  let toldLack: string | undefined;
+  /** The limit by which the node's total size was checked last. */
+  let checkedTotalBytes: number | undefined;
   let disk: DiskReading | undefined;
   let diskReadAtMs = Number.NEGATIVE_INFINITY;
 
@@ -297,6 +300,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   async function enforceNode(ground: Ground, sinceMs: number): Promise<void> {
     if (asksForDisk(ground.inForce.document.node)) lookAtDisk();
     const { maxTotalBytes } = limitsOfNode(ground.inForce, disk);
+    checkedTotalBytes = maxTotalBytes;
     const isOverTotal = maxTotalBytes !== undefined && index.countedBytes > maxTotalBytes;
     const isOverDisk = RESOURCES.some((resource) => isShort(resource) && passLimit(stateOf(resource)) > 0);
     if (!isOverTotal && !isOverDisk) {
@@ -580,6 +584,11 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     if (resource !== undefined) {
       return reading !== undefined && resource.isWanted(limitsOfNode(inForce, reading), reading);
     }
+    if (reason === "node_max_total_size") {
+      // A share of a file system that grew, or is not known any more, is another limit than that of the plan.
+      const { maxTotalBytes } = limitsOfNode(inForce, reading);
+      return maxTotalBytes !== undefined && index.countedBytes > maxTotalBytes;
+    }
     if (reason !== "max_age") return true;
     const nowMs = time.nowMs();
     const maxAgeMs = entry.identity && inForce.govern(entry.identity).maxAgeMs;
@@ -673,23 +682,15 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     if (directory === undefined) return;
     disk = readDisk(directory);
     diskReadAtMs = clock.monotonicMs();
+    const lack = policy && lackOf(policy.document.node, disk);
+    if (lack !== undefined && lack !== toldLack) log.warn(lack);
+    toldLack = lack;
     if (disk === undefined) return;
-    noteInodes(disk);
     const phases = RESOURCES.map((resource) => stateOf(resource).phase);
     for (const resource of RESOURCES) {
       relief.set(resource, seenBy(resource, disk, isShort(resource)));
     }
     if (RESOURCES.some((resource, at) => stateOf(resource).phase !== phases[at])) noteStalled();
-  }
-
-  /** Tells once under a policy that inodes are limited and not counted. */
-  function noteInodes({ inodes }: DiskUsage): void {
-    const { minFreeInodes, minFreeInodesPercent } = policy?.document.node ?? {};
-    const isAsked = minFreeInodes !== undefined || minFreeInodesPercent !== undefined;
-    if (isAsked && inodes === undefined && !isToldOfInodes) {
-      log.warn("the file system does not count inodes: minFreeInodes does nothing");
-    }
-    isToldOfInodes = isAsked && inodes === undefined;
   }
 
   /** The state of a resource after a look at the disk. */
@@ -817,10 +818,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       const waiting = RESOURCES.filter((resource) => stateOf(resource).phase === "waiting");
       if (waiting.length > 0 || clock.monotonicMs() - diskReadAtMs >= DISK_EVERY_MS) {
         isNodeRetried = false;
-        const sizeBefore = policy && limitsOfNode(policy, disk).maxTotalBytes;
         lookAtDisk();
         // A share of a file system that grew or shrank is another limit.
-        if (policy && limitsOfNode(policy, disk).maxTotalBytes !== sizeBefore) attention.markNode();
+        if (policy && limitsOfNode(policy, disk).maxTotalBytes !== checkedTotalBytes) attention.markNode();
         for (const resource of RESOURCES) {
           const mayBeShort = waiting.includes(resource) || unreachable.has(limitKey({ limit: resource.reason }));
           if ((isShort(resource) || mayBeShort) && passLimit(stateOf(resource)) > 0) attention.markNode();
@@ -883,6 +883,19 @@ function isNodeRule(reason: string): boolean {
 /** Whether any limit of the node asks how full its file system is, or how large. */
 function asksForDisk({ maxTotalBytes: _, maxAgeUnmanagedMs: _age, ...others }: NodePolicy): boolean {
   return Object.keys(others).length > 0;
+}
+
+/** What limits of the node ask of the file system, and it does not tell; undefined if it tells all of it. */
+function lackOf(node: NodePolicy, disk: DiskUsage | undefined): string | undefined {
+  if (disk === undefined) {
+    return asksForDisk(node)
+      ? "the file system does not tell how full it is: watermarks, minFree, minFreeInodes and shares do nothing"
+      : undefined;
+  }
+  const isAsked = node.minFreeInodes !== undefined || node.minFreeInodesPercent !== undefined;
+  return isAsked && disk.inodes === undefined
+    ? "the file system does not count inodes: minFreeInodes does nothing"
+    : undefined;
 }
 
 function limitsOfNode({ document }: InForce, disk: DiskUsage | undefined): NodePolicy {

@@ -30,7 +30,7 @@ const INODES: Resource = {
   reason: "node_inodes",
   unit: "archives",
   freeOf: ({ inodes }) => inodes?.free,
-  takenBy: () => 1,
+  takenBy: ({ hasOtherNames }) => (hasOtherNames ? 0 : 1),
   isShort: isShortOfInodes,
   isWanted: isShortOfInodes,
 };

@@ -79,6 +79,7 @@ export function newEntry(
     ctimeNs: stat.ctimeNs,
     size: Number(stat.size),
     allocated: Number(stat.blocks) * 512,
+    hasOtherNames: stat.nlink > 1n,
     identity: name.isAmbiguous ? undefined : name.candidates[0],
     state: "unread",
     walked: false,
@@ -138,9 +139,10 @@ export function adoptChange(
 }
 
 /** Takes in that mode, owner, links or content may have changed: then nothing has been seen unchanged any more. */
-export function noteInodeChange(entry: Entry, { ctimeNs }: BigIntStats): void {
+export function noteInodeChange(entry: Entry, { ctimeNs, nlink }: BigIntStats): void {
   if (entry.ctimeNs !== ctimeNs) entry.unmanagedSinceMs = undefined;
   entry.ctimeNs = ctimeNs;
+  entry.hasOtherNames = nlink > 1n;
 }
 
 /**

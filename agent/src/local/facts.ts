@@ -78,6 +78,7 @@ const ArchiveLine = Type.Object({
   mtimeNs: Type.String(),
   size: Type.Number(),
   allocated: Type.Number(),
+  hasOtherNames: Type.Boolean(),
   state: Type.Enum([...ARCHIVE_STATES]),
   walked: Type.Boolean(),
   pinned: Type.Boolean(),
@@ -140,13 +141,14 @@ export function* factLines(
   yield JSON.stringify(head);
   const govern = situation && (situation.govern ?? createGovernor(situation.policy));
   for (const archive of archives) {
-    const { file, identity, candidates, podUID, isStaticPod, timeMs, mtimeNs, size, allocated } = archive;
+    const { file, identity, candidates, podUID, isStaticPod, timeMs, mtimeNs, size, allocated, hasOtherNames } =
+      archive;
     const { state, walked, pinned, settled, listed, unmanagedSinceMs } = archive;
     const scopes = identity && govern ? scopesOf(govern(identity), identity) : [];
     const active = scopes.filter((scope) => situation?.isActive(scope));
     const names = { file, identity, candidates, podUID, isStaticPod, timeMs, mtimeNs: `${mtimeNs}` };
     const now = { state, walked, pinned, settled, listed, unmanagedSinceMs, active };
-    yield JSON.stringify({ ...names, size, allocated, ...now });
+    yield JSON.stringify({ ...names, size, allocated, hasOtherNames, ...now });
   }
   yield END;
 }

@@ -630,22 +630,29 @@ function enforceNode(input: PlanInput, survey: Survey, draft: Draft): number {
   if (input.node?.disk === undefined) return 0;
   const before = sumAllocated(draft.deletions);
   const { disk, passLimitBytes, passLimitInodes } = input.node;
-  const free = (wanted: number, passLimit: number | undefined, how: Pick<Limited, "reason" | "amountOf" | "unit">) => {
+  const free = (
+    wanted: number,
+    passLimit: number | undefined,
+    { gives, ...how }: Limited & { gives: (entry: Entry) => boolean },
+  ) => {
     const over = Math.min(wanted, passLimit ?? Number.POSITIVE_INFINITY);
+    if (over <= 0) return;
     const excess = createExcess(over, { ...how, draft });
-    excess.takeFrom(entries, isIncomplete);
-    excess.takeFromLargest(owned);
-    excess.report(entries, { unit: how.unit, unsettled: survey.unsettled });
+    const giving = entries.filter(gives);
+    excess.takeFrom(giving, isIncomplete);
+    excess.takeFromLargest(owned.filter(gives));
+    excess.report(giving, { unit: how.unit, unsettled: survey.unsettled });
   };
   // What is deferred goes as soon as it has settled: another archive must not go for its space meanwhile.
   const freedBytes = before + sumAllocated(draft.deferred);
   free(bytesToFree(input.policy.node, disk, { freedBytes }), passLimitBytes, {
-    ...{ reason: "node_watermark", amountOf: allocatedOf, unit: "bytes" },
+    ...{ reason: "node_watermark", amountOf: allocatedOf, unit: "bytes", gives: () => true },
   });
   const watermarkBytes = sumAllocated(draft.deletions) - before;
+  // At most so many: a file that has other names gives its inode back with the last of them.
   const freed = draft.deletions.length + draft.deferred.length;
   free(inodesToFree(input.policy.node, disk, { freed }), passLimitInodes, {
-    ...{ reason: "node_inodes", amountOf: inInodes, unit: "archives" },
+    ...{ reason: "node_inodes", amountOf: inInodes, unit: "archives", gives: isOnlyName },
   });
   return watermarkBytes;
 }
@@ -705,6 +712,7 @@ type AmountOf = (entry: Entry) => number;
 const sizeOf: AmountOf = ({ archive }) => archive.size;
 /** Each is one file. */
 const inInodes: AmountOf = () => 1;
+const isOnlyName = ({ archive }: Entry) => !archive.hasOtherNames;
 const allocatedOf: AmountOf = ({ archive }) => archive.allocated;
 /** Pinned ones count in numbers only where they are complete. */
 const inNumbers: AmountOf = ({ isComplete, isDeletable }) => (isComplete || isDeletable ? 1 : 0);

@@ -26,9 +26,15 @@ describe("the use of a disk", () => {
   it("tells of inodes where they are counted, and nothing of them where they are not", () => {
     const answer = { bsize: 4096, frsize: 4096, blocks: 10, bfree: 5, bavail: 4, files: 100, ffree: 30 };
     expect(readingOf(answer)?.inodes).toEqual({ total: 100, free: 30 });
-    expect(readingOf({ ...answer, files: 0, ffree: 0 })).toEqual({
-      ...{ sizeBytes: 40_960, usedBytes: 20_480, availableBytes: 16_384 },
-    });
+    for (const uncounted of [
+      { files: 0, ffree: 0 },
+      { files: 100, ffree: 2 ** 64 },
+      { files: 100, ffree: 101 },
+    ]) {
+      expect(readingOf({ ...answer, ...uncounted })).toEqual({
+        ...{ sizeBytes: 40_960, usedBytes: 20_480, availableBytes: 16_384 },
+      });
+    }
   });
 
   it("is unknown where the file system answers zeros, or does not answer", () => {

@@ -1,4 +1,4 @@
-import { statSync } from "node:fs";
+import { linkSync, statSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import type { DiskReading } from "../../src/enforce/disk.ts";
@@ -126,6 +126,79 @@ it("a file system that does not count inodes is told of once, and nothing goes",
   expect(driven.logged.filter(({ msg }) => String(msg).includes("does not count inodes"))).toHaveLength(1);
 });
 
+it.each([{ minFree: 1 }, { maxTotalSize: "10%" }])(
+  "a file system that tells nothing is told of once: %j",
+  async (nodePolicy) => {
+    const clock = aClock();
+    const folder = aFolder();
+    const files = aSeries(folder, 2);
+    const globalPolicy = { maxCheckpointsPerContainer: 0 };
+    const driven = driveEnforcer(folder, { clock, policy: anAcceptedPolicy({ globalPolicy, nodePolicy }, folder) });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    for (let look = 0; look < 3; look += 1) {
+      clock.pass(10_000);
+      driven.enforcer.tick();
+      await driven.calm();
+    }
+    expect(archivesIn(folder)).toEqual(files);
+    const told = driven.logged.filter(({ msg }) => String(msg).includes("does not tell how full it is"));
+    expect(told).toHaveLength(1);
+  },
+);
+
+it("what gives no inode back is not awaited", async () => {
+  const folder = aFolder();
+  const files = aSeries(folder, 5);
+  for (const file of files.slice(0, 2)) linkSync(join(folder, file), join(folder, `${file}.copy`));
+  const spec = {
+    applyPoliciesImmediately: true,
+    globalPolicy: { maxCheckpointsPerContainer: 3 },
+    nodePolicy: { minFreeInodes: 11 },
+  };
+  const driven = driveEnforcer(folder, {
+    policy: anAcceptedPolicy(spec, folder),
+    readDisk: () => ({ ...BYTES, inodes: { total: 100, free: 10 + Math.max(0, driven.deleted.length - 2) } }),
+  });
+  for (const file of files) driven.see(file, { isTold: false });
+  driven.enforcer.listed();
+  await driven.calm();
+  expect(told(driven)).toEqual([
+    ...files.slice(0, 2).map((file) => `max_checkpoints ${file}`),
+    `node_inodes ${files[2]}`,
+  ]);
+});
+
+it("a file system that shrinks while archives go makes a share of it another limit", async () => {
+  const folder = aFolder();
+  const files = aSeries(folder, 4);
+  const clock = aClock();
+  const nodePolicy = { minFreeInodes: 11, maxTotalSize: "10%" };
+  let free = 11;
+  const driven = driveEnforcer(folder, {
+    clock,
+    policy: anAcceptedPolicy({ globalPolicy: { maxCheckpointsPerContainer: 0 }, nodePolicy }, folder),
+    readDisk: () => {
+      const gone = driven.deleted.length;
+      const sizeBytes = gone === 0 ? 1024 ** 3 : 1000;
+      return { sizeBytes, usedBytes: 0, availableBytes: sizeBytes, inodes: { total: 100, free: free + gone } };
+    },
+  });
+  for (const file of files) driven.see(file, { isTold: false });
+  driven.enforcer.listed();
+  driven.enforcer.tick();
+  await driven.calm();
+  free = 10;
+  clock.pass(10_000);
+  driven.enforcer.tick();
+  await driven.calm();
+  expect(told(driven)).toEqual([`node_inodes ${files[0]}`]);
+  clock.pass(10_000);
+  driven.enforcer.tick();
+  await driven.calm();
+  expect(driven.files()).toEqual(files.slice(0, 3));
+});
+
 it("a file system that grows makes a share of it another limit", async () => {
   const folder = aFolder();
   const files = aSeries(folder, 3);
@@ -143,10 +216,54 @@ it("a file system that grows makes a share of it another limit", async () => {
   for (const file of files) driven.see(file, { isTold: false });
   driven.enforcer.listed();
   await driven.calm();
+  // The first tick alone makes the time a trusted one, and so plans for everything.
+  driven.enforcer.tick();
+  await driven.calm();
   expect(driven.files()).toEqual([]);
   sizeBytes = 1000;
   clock.pass(10_000);
   driven.enforcer.tick();
   await driven.calm();
   expect(driven.files()).toEqual(files.slice(0, 2));
+});
+
+it("what has another name gives no inode back: it does not go for one until it has no other", async () => {
+  const folder = aFolder();
+  const files = aSeries(folder, 5);
+  const copies = files.slice(0, 2).map((file) => join(folder, `${file}.copy`));
+  for (const [at, copy] of copies.entries()) linkSync(join(folder, files[at] ?? ""), copy);
+  const driven = driveEnforcer(folder, {
+    policy: anAcceptedPolicy(
+      { globalPolicy: { maxCheckpointsPerContainer: 0 }, nodePolicy: { minFreeInodes: 12 } },
+      folder,
+    ),
+    readDisk: () => ({ ...BYTES, inodes: { total: 100, free: 10 + driven.deleted.length } }),
+  });
+  for (const file of files) driven.see(file, { isTold: false });
+  driven.enforcer.listed();
+  await driven.calm();
+  expect(driven.files()).toEqual(files.slice(2, 4));
+  unlinkSync(copies[1] ?? "");
+  driven.see(files[1] ?? "");
+  driven.apply({ globalPolicy: { maxCheckpointsPerContainer: 0 }, nodePolicy: { minFreeInodes: 14 } });
+  await driven.calm();
+  expect(driven.files()).toEqual([...files.slice(2, 4), files[1]]);
+});
+
+it("a file system that grows, or tells no more how large it is, ends what its share asks for", async () => {
+  for (const next of [{ sizeBytes: 1024 ** 3, usedBytes: 0, availableBytes: 1024 ** 3 }, undefined]) {
+    const folder = aFolder();
+    const files = aSeries(folder, 4);
+    const driven = driveEnforcer(folder, {
+      policy: anAcceptedPolicy(
+        { globalPolicy: { maxCheckpointsPerContainer: 0 }, nodePolicy: { maxTotalSize: "10%" } },
+        folder,
+      ),
+      readDisk: () => (driven.deleted.length > 0 ? next : BYTES),
+    });
+    for (const file of files) driven.see(file, { isTold: false });
+    driven.enforcer.listed();
+    await driven.calm();
+    expect(driven.files()).toEqual(files.slice(0, 1));
+  }
 });

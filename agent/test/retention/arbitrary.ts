@@ -26,6 +26,7 @@ const archive = ({ isWalked }: { isWalked: boolean }) =>
       mtimeNs: fc.bigInt({ min: 0n, max: 1n }),
       size: fc.oneof(fc.integer({ min: 0, max: 9 }), fc.integer({ min: 0, max: 30 })),
       allocated: fc.integer({ min: 0, max: 9 }),
+      hasOtherNames: sometimes(15),
       state: fc.oneof(
         { weight: 6, arbitrary: fc.constant("complete" as const) },
         { weight: 2, arbitrary: fc.constant("incomplete" as const) },

@@ -31,6 +31,7 @@ export function anArchive(options: ArchiveOptions = {}): Archive {
     mtimeNs: BigInt(timeMs) * 1_000_000n,
     size: mib * MIB,
     allocated: mib * MIB,
+    hasOtherNames: false,
     state: "complete",
     walked: true,
     pinned: false,

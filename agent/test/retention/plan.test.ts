@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Archive } from "../../src/archive/archive.ts";
-import { planRetention } from "../../src/retention/plan.ts";
+import { type Plan, planRetention } from "../../src/retention/plan.ts";
 import { type ArchiveOptions, anArchive, anInput, archivesOf, files, MIB, NOW_MS, told } from "./builders.ts";
 
 /** An archive that is told apart by its file name. */
@@ -1103,5 +1103,60 @@ describe("maxAgeUnmanaged", () => {
     const archives = [seen("fresh", 2, { settled: false }), seen("stuck", 2)];
     const plan = planRetention(anInput(archives, { nodePolicy }, { stuck: new Set(["stuck"]) }));
     expect([files(plan.deletions), files(plan.deferred), files(plan.stuck)]).toEqual([[], ["fresh"], ["stuck"]]);
+  });
+});
+
+describe("minFreeInodes", () => {
+  const planOf = (archives: Archive[], nodePolicy: object, { free = 10, spec = {}, used = 0 } = {}) => {
+    const disk = { usedBytes: used * MIB, availableBytes: (100 - used) * MIB, inodes: { total: 100, free } };
+    return planRetention(anInput(archives, { ...spec, nodePolicy }, { node: { disk } }));
+  };
+
+  it("takes incomplete archives first, then the oldest of the namespace that has the most of them", () => {
+    const archives = [
+      ...["a1", "a2", "a3"].map((file, at) => named(file, { namespace: "a", age: 60 - at, mib: 1 })),
+      ...["b1", "b2"].map((file, at) => named(file, { namespace: "b", age: 90 - at, mib: 30 })),
+      named("torn", { namespace: "b", age: 1, state: "incomplete" }),
+    ];
+    expect(told(planOf(archives, { minFreeInodes: 13 }))).toEqual(
+      ["torn", "a1", "a2"].map((file) => `node_inodes ${file}`),
+    );
+  });
+
+  it("counts what goes for bytes, by other rules or as soon as it has settled, and takes only what is wanted beside", () => {
+    const archives = archivesOf(6, { mib: 10 });
+    const names = archives.map(({ file }) => file);
+    const reasons = (plan: Plan) => plan.deletions.map(({ reason }) => reason);
+    const both = planOf(archives, { minFree: "60Mi", minFreeInodes: 13 }, { used: 60 });
+    expect([reasons(both), files(both.deletions)]).toEqual([
+      ["node_watermark", "node_watermark", "node_inodes"],
+      names.slice(0, 3),
+    ]);
+    const spec = { globalPolicy: { maxCheckpointsPerContainer: 4 } };
+    expect(reasons(planOf(archives, { minFreeInodes: 13 }, { spec }))).toEqual([
+      ...["max_checkpoints", "max_checkpoints", "node_inodes"],
+    ]);
+    const fresh = archives.map((archive, at) => ({ ...archive, settled: at > 0 }));
+    const waiting = planOf(fresh, { minFreeInodes: 11 });
+    expect([files(waiting.deletions), files(waiting.deferred)]).toEqual([[], names.slice(0, 1)]);
+  });
+
+  it("takes nothing for what other names of a file may give back that go by other rules", () => {
+    const archives = archivesOf(4).map((archive, at) => ({ ...archive, hasOtherNames: at < 2 }));
+    const spec = { globalPolicy: { maxCheckpointsPerContainer: 2 } };
+    const plan = planOf(archives, { minFreeInodes: 12 }, { spec });
+    expect(plan.deletions.map(({ reason }) => reason)).toEqual(["max_checkpoints", "max_checkpoints"]);
+    expect(plan.unreachable).toEqual([]);
+  });
+
+  it("tells what stands in its way: pins, or files that give nothing back", () => {
+    const amounts = { limit: "node_inodes", wanted: 40, freed: 0, unit: "archives" };
+    const pinned = planOf(archivesOf(3, { pinned: true }), { minFreeInodes: "50%", minFree: 0 });
+    // A share is of no use to the planner: who knows the file system makes a number of it.
+    expect([pinned.deletions, pinned.unreachable]).toEqual([[], []]);
+    const counted = planOf(archivesOf(3, { pinned: true }), { minFreeInodes: 50 });
+    expect([counted.deletions, counted.unreachable]).toEqual([[], [{ ...amounts, obstacles: { pinned: 3 } }]]);
+    const linked = planOf(archivesOf(3, { hasOtherNames: true }), { minFreeInodes: 50 });
+    expect([linked.deletions, linked.unreachable]).toEqual([[], [amounts]]);
   });
 });

@@ -273,19 +273,31 @@ export function referencePlan(input: PlanInput) {
     const ofAll = () =>
       [...mine(), ...ownerless.filter((archive) => !gone.has(archive) && !cannotGo.has(archive))].sort(inOrder);
     const counted = () => [...left().filter(inBytes), ...ownerless.filter((archive) => !gone.has(archive))];
-    const largest = (of: (archive: Archive) => number) => () => {
-      const share = (archive: Owned) =>
-        total(
-          counted().filter(({ identity }) => identity?.namespace === archive.identity.namespace),
-          of,
-        );
-      return mine().sort(
-        (a, b) =>
-          share(b) - share(a) ||
-          (a.identity.namespace === b.identity.namespace ? 0 : a.identity.namespace < b.identity.namespace ? -1 : 1),
-      )[0];
-    };
-    const torn = () => ofAll().find(({ state }) => state === "incomplete");
+    const any = (_: Archive) => true;
+    const largest =
+      (of: (archive: Archive) => number, isOne = any) =>
+      () => {
+        const share = (archive: Owned) =>
+          total(
+            counted().filter(({ identity }) => identity?.namespace === archive.identity.namespace),
+            of,
+          );
+        return mine()
+          .filter(isOne)
+          .sort(
+            (a, b) =>
+              share(b) - share(a) ||
+              (a.identity.namespace === b.identity.namespace
+                ? 0
+                : a.identity.namespace < b.identity.namespace
+                  ? -1
+                  : 1),
+          )[0];
+      };
+    const torn =
+      (isOne = any) =>
+      () =>
+        ofAll().find((archive) => archive.state === "incomplete" && isOne(archive));
     const ofNode = {
       members: counted,
       ever: archives.filter(
@@ -305,7 +317,7 @@ export function referencePlan(input: PlanInput) {
           counted().filter((archive) => isStuck(archive) && archive.state === "incomplete"),
           ({ size }) => size,
         ),
-        orders: [() => ofAll().find(({ size }) => size > limit), torn, largest(({ size }) => size)],
+        orders: [() => ofAll().find(({ size }) => size > limit), torn(), largest(({ size }) => size)],
       },
     );
     const { disk } = input.node;
@@ -334,7 +346,7 @@ export function referencePlan(input: PlanInput) {
           ).length,
           limit: before - (used - target),
           of: ({ allocated }) => allocated,
-          orders: [torn, largest(({ allocated }) => allocated)],
+          orders: [torn(), largest(({ allocated }) => allocated)],
         },
       );
     }
@@ -344,6 +356,8 @@ export function referencePlan(input: PlanInput) {
       const unsettled = archives.filter(
         ({ state, pinned, allocated }) => state === "unsettled" && !pinned && allocated > 0,
       ).length;
+      const isOnlyName = ({ hasOtherNames }: Archive) => !hasOtherNames;
+      const inode = (archive: Archive) => (isOnlyName(archive) ? 1 : 0);
       shrink(
         "node_inodes",
         {},
@@ -351,9 +365,9 @@ export function referencePlan(input: PlanInput) {
           ...ofNode,
           unsettled,
           unit: "archives",
-          limit: counted().length - Math.max(0, Math.min(wanted, input.node.passLimitInodes ?? Infinity)),
-          of: () => 1,
-          orders: [torn, largest(() => 1)],
+          limit: total(counted(), inode) - Math.max(0, Math.min(wanted, input.node.passLimitInodes ?? Infinity)),
+          of: inode,
+          orders: [torn(isOnlyName), largest(inode, isOnlyName)],
         },
       );
     }
