@@ -4,6 +4,7 @@ import { readPolicy } from "@cro/shared/crd/read-policy";
 import { type CompiledPolicy, formatProblem } from "@cro/shared/policy/compile";
 import type { PolicyDocument } from "@cro/shared/policy/document";
 import { formatBytes } from "@cro/shared/quantity";
+import { isUnmanagedState } from "./archive/archive.ts";
 import type { Clock } from "./clock.ts";
 import { hasAges } from "./enforce/ages.ts";
 import { isPaused, PAUSE_FILE } from "./enforce/remove.ts";
@@ -347,7 +348,7 @@ async function tellClock({ entries }: Scan, document: PolicyDocument, { clock, e
 
 /** Says that maxAgeUnmanaged takes nothing of what it might, because nobody watched. */
 async function tellUnmanaged({ entries }: Scan, { node }: PolicyDocument, { err }: CommandContext): Promise<void> {
-  const count = entries.filter(({ state }) => state === "unread" || state === "unidentified").length;
+  const count = entries.filter(({ state }) => isUnmanagedState(state)).length;
   if (node.maxAgeUnmanagedMs === undefined || count === 0) return;
   const files = count === 1 ? "1 file is" : `${count} files are`;
   await err(

@@ -88,6 +88,11 @@ export function isDeletable(archive: Archive): boolean {
   return isOwnerless(archive) || (identity !== undefined && !pinned && isWhole(state));
 }
 
+/** Whether nobody can use it or own it: no rule but maxAgeUnmanaged may ever take an archive of this state. */
+export function isUnmanagedState(state: ArchiveState): boolean {
+  return state === "unread" || state === "unidentified";
+}
+
 /**
  * Whether maxAgeUnmanaged takes it: only what was looked into and can never be anybody's archive, and never without a time
  * that can be trusted.
@@ -98,7 +103,7 @@ export function isOldUnmanaged(
   nowMs: number | undefined,
 ): boolean {
   if (maxAgeUnmanagedMs === undefined || nowMs === undefined || unmanagedSinceMs === undefined) return false;
-  if (pinned || !walked || (state !== "unread" && state !== "unidentified")) return false;
+  if (pinned || !walked || !isUnmanagedState(state)) return false;
   return nowMs - unmanagedSinceMs > maxAgeUnmanagedMs;
 }
 

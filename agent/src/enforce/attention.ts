@@ -65,8 +65,8 @@ export interface Attention {
   take(): Batch | undefined;
   isPending(): boolean;
   /**
-   * All that these scopes' events asked for has been done; `isShort` where that is said of no scopes within them that are
-   * planned for by themselves.
+   * All that these scopes' events asked for has been done. A short plan (`isShort`) did nothing for the scopes within them that
+   * are planned for by themselves.
    */
   finish(scopes: Iterable<Scope>, how: { isShort: boolean }): void;
   /** What an agent that starts again has to act on; undefined if nothing is due, or the policy acts everywhere anyway. */

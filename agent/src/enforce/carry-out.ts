@@ -9,8 +9,8 @@ import { type Removal, removeArchive } from "./remove.ts";
 
 /**
  * What a plan rests on: the archives that it was made for, and the scopes of which it knows sums alone, by their keys. If
- * another hand changes one of those archives or takes one of those scopes' away, the plan ends and is made anew. Archives
- * that came since do not matter, for they can only add to what must go.
+ * another hand changes one of those archives, or takes an archive of one of those scopes away, the plan ends and is made
+ * anew. Archives that came since do not matter, for they can only add to what must go.
  */
 export interface Basis {
   archives: Set<Entry>;
@@ -20,6 +20,7 @@ export interface Basis {
   isOvertaken: boolean;
 }
 
+/** A basis on which nothing has happened yet. */
 export function newBasis({ archives, scopes }: { archives?: Iterable<Entry>; scopes?: ReadonlySet<string> }): Basis {
   return { archives: new Set(archives), scopes: scopes ?? new Set(), going: new Set(), isOvertaken: false };
 }

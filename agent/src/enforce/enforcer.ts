@@ -11,6 +11,7 @@ import type { Entry } from "../inventory/entry.ts";
 import { startSlice } from "../inventory/slice.ts";
 import type { AcceptedPolicy } from "../policy/accept.ts";
 import type { OrphanProofs } from "../policy/orphan-proofs.ts";
+import { isOfNode } from "../retention/explain.ts";
 import { type DiskUsage, type Plan, type PlanInput, planInSteps } from "../retention/plan.ts";
 import { containerScope, podScope } from "../retention/scope.ts";
 import { withShares } from "../retention/shares.ts";
@@ -234,10 +235,10 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const input = { ...situation(ground), orphans: covers, node: undefined };
     const keys = new Set(scopes.map(keyOf));
     const [only, ...others] = scopes;
-    const isShort = only !== undefined && others.length === 0 && isQuiet(input);
-    if (isShort) await inSlices(shortlists.prepare(only));
+    const quiet = others.length === 0 && isQuiet(input) ? only : undefined;
+    if (quiet !== undefined) await inSlices(shortlists.prepare(quiet));
     if (!isStill(ground)) return false;
-    const shortlist = isShort ? shortlists.of(only) : undefined;
+    const shortlist = quiet && shortlists.of(quiet);
     shortlists.begin(scopes);
     const made =
       (await makeShortPlan(shortlist, { input, scopes: keys })) ?? (await makePlan(inScopes(scopes, ground), input));
@@ -278,11 +279,17 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     return true;
   }
 
+  /** Whether maxAgeUnmanaged takes the file of that name now. */
+  function isUnmanagedDue(file: string): boolean {
+    const entry = index.get(file);
+    return entry !== undefined && policy !== undefined && isOldUnmanaged(entry, policy.document.node, time.nowMs());
+  }
+
   /** maxAgeUnmanaged asks of each file alone: it is planned for those that are due, whatever else lies around them. */
   async function enforceUnmanaged(ground: Ground, sinceMs: number): Promise<void> {
     const archives = oldUnmanaged.due();
     for (const [file, reason] of planned) {
-      if (reason === "max_age_unmanaged" && !archives.has(index.get(file) as Entry)) planned.delete(file);
+      if (reason === "max_age_unmanaged" && !isUnmanagedDue(file)) planned.delete(file);
     }
     // As the other rules of the node: the last walk brings the next run.
     if (archives.size === 0 || index.unwalked > 0) return;
@@ -302,10 +309,9 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     const { maxTotalBytes } = limitsOfNode(ground.inForce, disk);
     checkedTotalBytes = maxTotalBytes;
     const isOverTotal = maxTotalBytes !== undefined && index.countedBytes > maxTotalBytes;
-    const isOverDisk = RESOURCES.some((resource) => isShort(resource) && passLimit(stateOf(resource)) > 0);
+    const isOverDisk = RESOURCES.some((resource) => isScarce(resource) && passLimit(stateOf(resource)) > 0);
     if (!isOverTotal && !isOverDisk) {
-      const old = oldUnmanaged.due();
-      failures.forgetOfNode((file) => old.has(index.get(file) as Entry));
+      failures.forgetOfNode(isUnmanagedDue);
       for (const [file, reason] of planned) if (isNodeRule(reason)) planned.delete(file);
       forgetUnreachable(({ limit }) => isNodeRule(limit) && phaseOf(limit) === "ready");
       noteStalled();
@@ -378,7 +384,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     return made && hasNothingLeft(made.plan, input) ? made : undefined;
   }
 
-  /** Whether all that the policy asks for is what has changed since the last plans, or what plans left to do. */
+  /** Whether nothing but a change to an archive can make anything due: no proof, no age and no failure waits. */
   function isQuiet({ policy: { mode }, orphans, nowMs, failing }: Omit<PlanInput, "archives">): boolean {
     return mode === "Enforce" && orphans.length === 0 && failing?.size === 0 && ages.areNoneDue(nowMs);
   }
@@ -631,11 +637,11 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
         events.deleteFailed({ entry, code });
         // Of a directory that is gone nothing is tried again.
         if (directory !== from) return;
-        const isOfNode = isNodeRule(reason) || reason === "max_age_unmanaged";
-        if (failures.note(file, { isOfNode, code }) > 1) return;
+        const ofNode = isOfNode(reason);
+        if (failures.note(file, { isOfNode: ofNode, code }) > 1) return;
         log.error({ archive: file, err: cause }, "archive cannot be deleted; it is tried again");
         // Its limits are told from now on as ones that it stands in the way of. The node is planned for again anyway.
-        if (!isOfNode) attention.mark(entry.identity as ContainerIdentity);
+        if (!ofNode) attention.mark(entry.identity as ContainerIdentity);
       }
     }
   }
@@ -674,8 +680,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
   }
 
   /** Whether archives must go for a resource, by the last look at the disk. */
-  function isShort(resource: Resource): boolean {
-    return disk !== undefined && policy !== undefined && resource.isShort(limitsOfNode(policy, disk), disk);
+  function isScarce(resource: Resource): boolean {
+    return disk !== undefined && policy !== undefined && resource.isScarce(limitsOfNode(policy, disk), disk);
   }
 
   function lookAtDisk(): void {
@@ -688,7 +694,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
     if (disk === undefined) return;
     const phases = RESOURCES.map((resource) => stateOf(resource).phase);
     for (const resource of RESOURCES) {
-      relief.set(resource, seenBy(resource, disk, isShort(resource)));
+      relief.set(resource, seenBy(resource, disk, isScarce(resource)));
     }
     if (RESOURCES.some((resource, at) => stateOf(resource).phase !== phases[at])) noteStalled();
   }
@@ -822,8 +828,8 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
         // A share of a file system that grew or shrank is another limit.
         if (policy && limitsOfNode(policy, disk).maxTotalBytes !== checkedTotalBytes) attention.markNode();
         for (const resource of RESOURCES) {
-          const mayBeShort = waiting.includes(resource) || unreachable.has(limitKey({ limit: resource.reason }));
-          if ((isShort(resource) || mayBeShort) && passLimit(stateOf(resource)) > 0) attention.markNode();
+          const mayBeScarce = waiting.includes(resource) || unreachable.has(limitKey({ limit: resource.reason }));
+          if ((isScarce(resource) || mayBeScarce) && passLimit(stateOf(resource)) > 0) attention.markNode();
         }
       }
       schedule();
@@ -845,7 +851,7 @@ export function createEnforcer(options: EnforcerOptions): Enforcer {
       const reading = readDisk(directory);
       const limits = limitsOfNode(policy, reading);
       const seen = (resource: Resource) =>
-        reading ? seenBy(resource, reading, resource.isShort(limits, reading)) : stateOf(resource);
+        reading ? seenBy(resource, reading, resource.isScarce(limits, reading)) : stateOf(resource);
       return {
         ...situation({ from: directory, inForce: policy }),
         policy: withShares(policy.document, reading),

@@ -12,7 +12,7 @@ export interface Resource {
   /** How much an archive takes of it. */
   takenBy(archive: Archive): number;
   /** Whether archives must go for it: its limits are broken. */
-  isShort(node: NodePolicy, disk: DiskUsage): boolean;
+  isScarce(node: NodePolicy, disk: DiskUsage): boolean;
   /** Whether a pass that began may go on: there is not as much free yet as must be. */
   isWanted(node: NodePolicy, disk: DiskUsage): boolean;
 }
@@ -22,7 +22,7 @@ const BYTES: Resource = {
   unit: "bytes",
   freeOf: ({ availableBytes }) => availableBytes,
   takenBy: ({ allocated }) => allocated,
-  isShort: isOverLimit,
+  isScarce: isOverLimit,
   isWanted: (node, disk) => !isRelieved(node, disk),
 };
 
@@ -31,8 +31,9 @@ const INODES: Resource = {
   unit: "archives",
   freeOf: ({ inodes }) => inodes?.free,
   takenBy: ({ hasOtherNames }) => (hasOtherNames ? 0 : 1),
-  isShort: isShortOfInodes,
+  isScarce: isShortOfInodes,
   isWanted: isShortOfInodes,
 };
 
+/** In the order in which plans take archives for them. */
 export const RESOURCES = [BYTES, INODES] as const;

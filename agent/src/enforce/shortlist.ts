@@ -24,10 +24,10 @@ export interface Shortlist {
 }
 
 /**
- * Lets what happens to an archive cost what happened, and not what lies around it in a large scope. Decides nothing: it
- * chooses the few archives of a scope for which the planner plans as it would for all of them. Those are what changed since
- * the last plan, if that left nothing to do; the first ones of each limit that this broke, as many as must go; and what
- * floors keep of their containers.
+ * Makes an event cost the same in a large scope as in a small one. Decides nothing: it chooses the few archives for which the
+ * planner plans as it would for all of the scope. Those are what changed since the last plan, if that left nothing to do. For
+ * each limit that this broke they are also the first that go, as many as must; and of the containers of all these, what floors
+ * keep.
  */
 export interface Shortlists {
   /** Forgets everything: under another policy other scopes are limited, and nothing is known to be done. */

@@ -1,5 +1,5 @@
 import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync } from "node:fs";
-import { type Archive, countsInNumber, mayBeStaticPod } from "../archive/archive.ts";
+import { type Archive, countsInNumber, isUnmanagedState, mayBeStaticPod } from "../archive/archive.ts";
 import { identify } from "../archive/identity.ts";
 import type { OwnerName } from "../archive/name.ts";
 import { archiveState, isPostdated } from "../archive/state.ts";
@@ -152,7 +152,7 @@ export function noteInodeChange(entry: Entry, { ctimeNs, nlink }: BigIntStats): 
 export function isUnmanaged({ walked, walk, state, isPostdated }: Entry): boolean | undefined {
   const { verdict } = walk;
   if (!walked || verdict === undefined || verdict.kind === "failed" || isPostdated) return undefined;
-  return state === "unread" || state === "unidentified";
+  return isUnmanagedState(state);
 }
 
 /**

@@ -2,7 +2,7 @@ import { type NodePolicy, namesOfPolicy, type Policy, type ScopeLimits } from "@
 import { type ContainerIdentity, createGovernor } from "@cro/shared/policy/govern";
 import { formatQuantity } from "@cro/shared/quantity";
 import type { ArchiveState, Reason } from "@cro/shared/wire/report";
-import { type Archive, compareAge, isOwnerless } from "../archive/archive.ts";
+import { type Archive, compareAge, isOwnerless, isUnmanagedState } from "../archive/archive.ts";
 import type { Plan, PlanInput, PlannedDeletion } from "./plan.ts";
 import { blockingScope, containerScope, scopesOf, unwalkedScopes, workloadOf, workloadScope } from "./scope.ts";
 
@@ -77,7 +77,7 @@ const WHY_STATE: Readonly<Partial<Record<ArchiveState, string>>> = {
 
 /** When maxAgeUnmanaged takes an archive that is kept; empty if it does not. */
 function whenUnmanagedGoes({ state, walked, unmanagedSinceMs }: Archive, { maxAgeUnmanagedMs }: NodePolicy): string {
-  if (maxAgeUnmanagedMs === undefined || !walked || (state !== "unread" && state !== "unidentified")) return "";
+  if (maxAgeUnmanagedMs === undefined || !walked || !isUnmanagedState(state)) return "";
   const when =
     unmanagedSinceMs === undefined
       ? `once the agent has seen it unchanged for ${maxAgeUnmanagedMs / 1000}s`
@@ -178,11 +178,16 @@ function scopeLimits(
   return scopes.map(([scope, limits]) => [`${name}${suffix(scope)}`, limits && read(limits)]);
 }
 
-const DISK_REASONS: ReadonlySet<Reason> = new Set(["node_watermark", "node_inodes"]);
+const NODE_REASONS: ReadonlySet<Reason> = new Set([
+  "max_age_unmanaged",
+  "node_max_total_size",
+  "node_watermark",
+  "node_inodes",
+]);
 
 /** Whether a rule of the node as a whole gives this reason: then no policy of the archive's own does. */
 export function isOfNode(reason: Reason): boolean {
-  return reason === "max_age_unmanaged" || reason === "node_max_total_size" || DISK_REASONS.has(reason);
+  return NODE_REASONS.has(reason);
 }
 
 function whyDeleted(reason: Reason, policy: Policy | undefined): string {

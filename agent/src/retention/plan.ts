@@ -109,17 +109,16 @@ export interface Plan {
   pinnedLimits: PinnedLimit[];
   /** Whether rules would act on scopes on which they may not act before their next event. */
   waits: boolean;
-  /** Allocated bytes of those deletions that the watermark and minFree ask for. */
-  watermarkBytes: number;
 }
 
 /**
  * Decides which archives go, and why. Rules act in a fixed order, each on what earlier ones left, and each takes no more
  * than its limit asks for: orphans, too large ones, too old ones, counts and then total sizes by container, pod, workload
  * and namespace, the node's total size, the node's free space. Within a rule incomplete archives go first, then the oldest.
- * What is pinned and what is neither complete nor incomplete is never in a plan, but for what maxAgeUnmanaged takes, before all
- * other rules of the node. What is incomplete and has no owner is taken by rules of the node alone. Apart from orphans, each container keeps as many newest complete archives as its
- * policy's floor says; under a workload policy that is for containers of one name together, in all pods of the workload.
+ * What is pinned is never in a plan. What is neither complete nor incomplete is taken by maxAgeUnmanaged alone, before all
+ * other rules of the node. What is incomplete and has no owner is taken by rules of the node alone. Apart from orphans, each
+ * container keeps as many newest complete archives as its policy's floor says; under a workload policy that is for containers
+ * of one name together, in all pods of the workload.
  *
  * Pure; the same archives in another order give the same plan. Costs O(n log n).
  */
@@ -159,8 +158,8 @@ export function* planInSteps(input: PlanInput): Generator<void, Plan> {
   yield;
   for (const scope of survey.scopes) enforceTotalSize(scope, survey.mayActOn, draft);
   yield;
-  const watermarkBytes = enforceNode(input, survey, draft);
-  return { ...draft, waits: survey.waits(), watermarkBytes };
+  enforceNode(input, survey, draft);
+  return { ...draft, waits: survey.waits() };
 }
 
 type Draft = Pick<Plan, "deletions" | "deferred" | "stuck" | "unreachable" | "pinnedLimits">;
@@ -597,9 +596,9 @@ function hasNodeRules({ policy, node }: PlanInput): boolean {
   return node !== undefined && Object.keys(policy.node).length > 0;
 }
 
-/** Enforces the limits of the node as a whole; returns the allocated bytes of what goes for free space. */
-function enforceNode(input: PlanInput, survey: Survey, draft: Draft): number {
-  if (survey.isNodeBlocked || !hasNodeRules(input)) return 0;
+/** Enforces the limits of the node as a whole. */
+function enforceNode(input: PlanInput, survey: Survey, draft: Draft): void {
+  if (survey.isNodeBlocked || !hasNodeRules(input)) return;
   for (const archive of survey.unmanaged) take(toEntry(archive, undefined, input), "max_age_unmanaged", draft);
   const owned = survey.entries;
   // First: what an earlier rule wants gone, and cannot have, is not what its container will have left.
@@ -627,8 +626,7 @@ function enforceNode(input: PlanInput, survey: Survey, draft: Draft): number {
     excess.takeFromLargest(owned, bytesOf);
     excess.report(entries, { unit: "bytes" });
   }
-  if (input.node?.disk === undefined) return 0;
-  const before = sumAllocated(draft.deletions);
+  if (input.node?.disk === undefined) return;
   const { disk, passLimitBytes, passLimitInodes } = input.node;
   const free = (
     wanted: number,
@@ -644,17 +642,15 @@ function enforceNode(input: PlanInput, survey: Survey, draft: Draft): number {
     excess.report(giving, { unit: how.unit, unsettled: survey.unsettled });
   };
   // What is deferred goes as soon as it has settled: another archive must not go for its space meanwhile.
-  const freedBytes = before + sumAllocated(draft.deferred);
+  const freedBytes = sumAllocated(draft.deletions) + sumAllocated(draft.deferred);
   free(bytesToFree(input.policy.node, disk, { freedBytes }), passLimitBytes, {
     ...{ reason: "node_watermark", amountOf: allocatedOf, unit: "bytes", gives: () => true },
   });
-  const watermarkBytes = sumAllocated(draft.deletions) - before;
   // At most so many: a file that has other names gives its inode back with the last of them.
   const freed = draft.deletions.length + draft.deferred.length;
   free(inodesToFree(input.policy.node, disk, { freed }), passLimitInodes, {
     ...{ reason: "node_inodes", amountOf: inInodes, unit: "archives", gives: isOnlyName },
   });
-  return watermarkBytes;
 }
 
 /** All that the node counts, in the order in which it goes: those without an owner go among the other incomplete ones. */

@@ -1,4 +1,4 @@
-import type { NodePolicy, PolicyDocument } from "@cro/shared/policy/document";
+import { limit, type NodePolicy, type PolicyDocument } from "@cro/shared/policy/document";
 import type { DiskUsage } from "./plan.ts";
 
 /** The whole that shares of bytes are of: what is used and what can still be written, as `df` has it. */
@@ -29,9 +29,4 @@ export function withShares(document: PolicyDocument, disk: DiskUsage | undefined
     ),
   };
   return { ...document, node: limits };
-}
-
-/** The limit, or nothing where it is 0 or not known. */
-function limit<K extends keyof NodePolicy>(key: K, value: number | undefined): { [P in K]?: number } {
-  return value === undefined || value === 0 ? {} : ({ [key]: value } as { [P in K]?: number });
 }

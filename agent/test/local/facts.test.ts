@@ -6,6 +6,7 @@ import { soak } from "../../../shared/test/support/soak.ts";
 import { factLines, type Head, parseFacts, planFacts } from "../../src/local/facts.ts";
 import { explainPlan } from "../../src/retention/explain.ts";
 import { planRetention } from "../../src/retention/plan.ts";
+import { watermarkBytes } from "../retention/builders.ts";
 import { archiveTime, writeArchive } from "../support/archives.ts";
 import { aSeries, driveEnforcer } from "../support/driven.ts";
 import { aFolder, anAcceptedPolicy } from "../support/watching.ts";
@@ -176,7 +177,7 @@ describe("what the running agent tells", () => {
     driven.enforcer.setWaiting(false);
     await driven.calm();
     expect(gone(driven)).toEqual(files.slice(0, 2).map((file) => `${file} node_watermark`));
-    expect(planOf(driven).plan.watermarkBytes).toBe(0);
+    expect(watermarkBytes(planOf(driven).plan)).toBe(0);
     driven.see(writeArchive(folder, { time: archiveTime(Date.now() - 60_000) }), { isWalked: false });
     expect(parseFacts(tellOf(driven))?.input?.node).toBeUndefined();
   });

@@ -76,6 +76,12 @@ export function files(planned: readonly PlannedDeletion[]): string[] {
   return planned.map(({ archive }) => archive.file);
 }
 
+/** Allocated bytes of what a plan deletes for the watermark and minFree. */
+export function watermarkBytes({ deletions }: Pick<Plan, "deletions">): number {
+  const forDisk = deletions.filter(({ reason }) => reason === "node_watermark");
+  return forDisk.reduce((sum, { archive }) => sum + archive.allocated, 0);
+}
+
 /** `reason file` of each deletion, in their order. */
 export function told(plan: Pick<Plan, "deletions">): string[] {
   return plan.deletions.map(({ archive, reason }) => `${reason} ${archive.file}`);

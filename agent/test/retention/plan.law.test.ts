@@ -10,7 +10,7 @@ import { keyOf as keyOfScope } from "../../src/enforce/attention.ts";
 import { type Plan, type PlanInput, type PlannedDeletion, planRetention } from "../../src/retention/plan.ts";
 import { containerScope, scopesOf } from "../../src/retention/scope.ts";
 import { arbActive, arbArchives, arbDisk, arbOrphans, arbPolicy } from "./arbitrary.ts";
-import { anInput, files, NOW_MS } from "./builders.ts";
+import { anInput, files, NOW_MS, watermarkBytes } from "./builders.ts";
 import { byAge, floorKey, governs, matches, referencePlan } from "./reference.ts";
 
 // The plain reference costs the square of its archives and more.
@@ -81,7 +81,7 @@ function floorOf(input: PlanInput): Set<Archive> {
 }
 
 /** What is there, and how full the disk is, once a plan is carried out. */
-function after(input: PlanInput, { deletions, watermarkBytes }: Plan): PlanInput {
+function after(input: PlanInput, { deletions }: Plan): PlanInput {
   const gone = new Set(deletions.map(({ archive }) => archive));
   const freed = deletions.reduce((sum, { archive }) => sum + archive.allocated, 0);
   const disk = input.node?.disk;
@@ -89,7 +89,10 @@ function after(input: PlanInput, { deletions, watermarkBytes }: Plan): PlanInput
     ...input,
     archives: listOf(input).filter((archive) => !gone.has(archive)),
     node: input.node && {
-      passLimitBytes: Math.max(0, (input.node.passLimitBytes ?? Number.POSITIVE_INFINITY) - watermarkBytes),
+      passLimitBytes: Math.max(
+        0,
+        (input.node.passLimitBytes ?? Number.POSITIVE_INFINITY) - watermarkBytes({ deletions }),
+      ),
       passLimitInodes: Math.max(
         0,
         (input.node.passLimitInodes ?? Number.POSITIVE_INFINITY) -

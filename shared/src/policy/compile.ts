@@ -13,6 +13,7 @@ import { parseDuration } from "../duration.ts";
 import { parseQuantity } from "../quantity.ts";
 import { show } from "../show.ts";
 import {
+  limit,
   MIN_UNMANAGED_AGE_MS,
   type NodePolicy,
   namesOfPolicy,
@@ -344,11 +345,6 @@ function countOrShare(value: NodePolicySpec["minFreeInodes"]) {
   const share = shareOf(value);
   if (share !== undefined) return limit("minFreeInodesPercent", share);
   return limit("minFreeInodes", value === undefined ? undefined : Number(value));
-}
-
-/** The field with its value, or nothing where the limit is unset or switched off by 0. */
-function limit<K extends string, V>(key: K, value: V | undefined): { [P in K]?: V } {
-  return value === undefined || value === 0 ? {} : ({ [key]: value } as { [P in K]?: V });
 }
 
 const UNKNOWN_FIELD = "does not exist; see the policy fields in README.md";

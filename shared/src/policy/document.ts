@@ -84,6 +84,11 @@ export type Policy = Type.Static<typeof Policy>;
 export type NodePolicy = Type.Static<typeof NodePolicy>;
 export type PolicyDocument = Type.Static<typeof PolicyDocument>;
 
+/** A member of a document: the limit by its name, or nothing where it is unset or switched off by 0. */
+export function limit<K extends string, V>(key: K, value: V | undefined): { [P in K]?: V } {
+  return value === undefined || value === 0 ? {} : ({ [key]: value } as { [P in K]?: V });
+}
+
 /** What a policy is for, as its author would name it: `team-a/web-0/main`, or `team-a/Deployment/web` for a workload. */
 export function namesOfPolicy(policy: Pick<Policy, "namespace" | "pod" | "kind" | "workload" | "container">): string {
   const { namespace, pod, kind, workload, container } = policy;
